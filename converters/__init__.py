@@ -1,0 +1,1 @@
+"""The pipeline that makes a deployment: prune, quantize, export. Needs the extra ``convert``."""

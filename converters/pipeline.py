@@ -1,0 +1,237 @@
+"""From weights to a deployment directory."""
+
+import json
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm import __version__
+from edgel3_tflm.converters import c_array
+from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.calibrate import Calibration, bundled_clips_directory
+from edgel3_tflm.converters.generate import generate_weights
+from edgel3_tflm.converters.network import build_network
+from edgel3_tflm.converters.prune import prune
+from edgel3_tflm.converters.quantize import to_float, to_quantized
+from edgel3_tflm.deployment import (
+    FLOAT_MODEL_NAME,
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    QUANTIZATIONS,
+    Deployment,
+    InputMap,
+    quantized_model_name,
+)
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import new_directory, sha256_hex
+from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize, with_description
+from edgel3_tflm.interpreters import TensorSpec, measure_arena_bytes, open_interpreter
+from edgel3_tflm.variants import Variant
+from edgel3_tflm.weights import NetworkWeights, load_weights
+
+FloatArray = npt.NDArray[np.float32]
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, how much of it is done and how much there is (0: unknown)."""
+
+_FLOAT_INPUT = TensorSpec((), np.dtype(np.float32), 0.0, 0)
+
+_TOOLS = (
+    "numpy",
+    "soxr",
+    "tensorflow",
+    "tensorflow-model-optimization",
+    "tf_keras",
+    "tflite-micro",
+)
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What to convert.
+
+    Parameters
+    ----------
+    variant : Variant
+    weights : pathlib.Path, optional
+        A weight file; the published weights if None.
+    generate : bool
+        Make untrained weights instead.
+    calibration : pathlib.Path, optional
+        Directory of clips; the ones that ship with the package if None.
+    quantization : {'int8', 'int16x8'}
+    """
+
+    variant: Variant
+    weights: Path | None = None
+    generate: bool = False
+    calibration: Path | None = None
+    quantization: str = "int8"
+
+
+def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deployment:
+    """Prune, quantize and export a network.
+
+    Parameters
+    ----------
+    options : ConvertOptions
+    output : pathlib.Path
+        The directory to write. It appears whole or not at all.
+    progress : callable
+
+    Returns
+    -------
+    Deployment
+        The directory, read back and verified.
+
+    Raises
+    ------
+    EdgeL3Error
+        If weights, clips or the output directory cannot be used.
+    """
+    if options.quantization not in QUANTIZATIONS:
+        raise EdgeL3Error(
+            f"unknown quantization {options.quantization!r}: expected one of"
+            f" {', '.join(QUANTIZATIONS)}"
+        )
+    with new_directory(output, marker=MANIFEST_NAME) as directory:
+        _write(options, directory, progress)
+    return Deployment.load(output)
+
+
+def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None:
+    variant, quantization = options.variant, options.quantization
+    calibration = Calibration(options.calibration or bundled_clips_directory(), variant.frontend)
+    clip_digests = calibration.digests()
+    # Weights are the likelier mistake: they are looked at before the slow import of TensorFlow.
+    given = None if options.generate else load_weights(variant, options.weights)
+
+    progress("load TensorFlow", 0, 0)
+    load_backend()
+    if given is None:
+        given = generate_weights(
+            variant,
+            np.concatenate(list(_spectrograms(calibration, progress, "log-mel"))),
+            lambda done, total: progress("generate weights", done, total),
+        )
+    progress("prune", 0, 0)
+    pruned_layers: tuple[str, ...] = ()
+    weights = given
+    if variant.plan is not None:
+        result = prune(given, variant.plan)
+        weights, pruned_layers = result.weights, result.pruned_layers
+    description = weights.provenance.description
+    if pruned_layers:
+        description += f"; {', '.join(pruned_layers)} pruned here by magnitude, not retrained"
+    description = f"edgel3-tflm {__version__}, {variant.name}, {description}"
+
+    input_map = InputMap(float(weights.input_norm.slope[0]), float(weights.input_norm.offset[0]))
+    network = build_network(weights)
+    progress("float flatbuffer", 0, 0)
+    float_model = with_description(to_float(network), description)
+
+    windows = 0
+
+    def inputs() -> Iterator[FloatArray]:
+        nonlocal windows
+        windows = 0
+        for batch in _spectrograms(calibration, progress, f"{quantization} flatbuffer: calibrate"):
+            for window in input_map.apply(batch, _FLOAT_INPUT):
+                yield window[np.newaxis]
+                windows += 1
+        progress(f"{quantization} flatbuffer: quantize", 0, 0)
+
+    model = with_description(to_quantized(network, quantization, inputs), description)
+
+    progress("measure arena", 0, 0)
+    arena_bytes = measure_arena_bytes(model)
+    interpreter = open_interpreter(model)
+    progress("write files", 0, 0)
+    banner = c_array.write_banner(model, variant, description)
+    header = c_array.write_header(
+        variant,
+        banner,
+        model_bytes=len(model),
+        arena_bytes=arena_bytes,
+        input_map=input_map,
+        input_spec=interpreter.input,
+        output_spec=interpreter.output,
+    )
+    artefacts = {
+        FLOAT_MODEL_NAME: float_model,
+        quantized_model_name(quantization): model,
+        c_array.SOURCE_NAME: c_array.write_source(model, banner).encode(),
+        c_array.HEADER_NAME: header.encode(),
+    }
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "generator": f"edgel3-tflm {__version__}",
+        "variant": {
+            "name": variant.name,
+            "model_type": variant.model_type,
+            "embedding_size": variant.embedding_size,
+            "plan_total_percent": variant.plan.total if variant.plan else None,
+        },
+        "quantization": quantization,
+        "weights": {
+            **asdict(weights.provenance),
+            "description": description,
+            "pruned_layers": pruned_layers,
+        },
+        "frontend": asdict(variant.frontend),
+        "input": {"slope_per_db": input_map.slope, "offset": input_map.offset},
+        "layers": _describe_layers(given, weights, summarize(model)),
+        "arena_bytes": arena_bytes,
+        "calibration": {
+            "clips": clip_digests,
+            "windows": windows,
+            "bundled": options.calibration is None,
+        },
+        "tools": {"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
+        "artefacts": {
+            name: {"bytes": len(data), "sha256": sha256_hex(data)}
+            for name, data in artefacts.items()
+        },
+    }
+    artefacts[MANIFEST_NAME] = (json.dumps(manifest, indent=2) + "\n").encode()
+    for name, data in artefacts.items():
+        (directory / name).write_bytes(data)
+
+
+def _spectrograms(calibration: Calibration, progress: Progress, step: str) -> Iterator[FloatArray]:
+    total = len(calibration.clips) + 1  # the click comes first
+    for done, batch in enumerate(calibration.spectrograms(), start=1):
+        yield batch
+        progress(step, done, total)
+
+
+def _describe_layers(
+    given: NetworkWeights, weights: NetworkWeights, quantized: FlatbufferSummary
+) -> list[dict[str, Any]]:
+    """Zeros of every convolution: as given, behind pruning, behind quantization, and planned."""
+    variant = weights.variant
+    plan = variant.plan.layers if variant.plan else [None] * len(variant.layers)
+    convolutions = [layer for layer in quantized.layers if layer.weights]
+    return [
+        {
+            "name": layer.name,
+            "weights": layer.kernel_size,
+            "plan_percent": percent,
+            "given_zeros": before.zeros,
+            "zeros": after.zeros,
+            "quantized_zeros": summary.zeros,
+            "dense_macs": summary.dense_macs,
+            "effective_macs": summary.effective_macs,
+        }
+        for layer, percent, before, after, summary in zip(
+            variant.layers, plan, given.convs, weights.convs, convolutions, strict=True
+        )
+    ]

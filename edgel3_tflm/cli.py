@@ -1,0 +1,503 @@
+"""The command line: ``edgel3-tflm convert | compare | info``."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from edgel3_tflm._version import __version__
+from edgel3_tflm.boards import BOARDS, fits
+from edgel3_tflm.deployment import QUANTIZATIONS, Deployment, quantized_model_name
+from edgel3_tflm.drift import DriftFigures, DriftReport, compare
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
+from edgel3_tflm.variants import PLANS, find_variant
+from edgel3_tflm.weights import NetworkWeights, inspect_weights
+
+app = typer.Typer(
+    help="EdgeL3 audio embeddings on microcontrollers: convert, compare, inspect.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_SPARSITIES = ", ".join(plan.label for plan in PLANS)
+_PUBLISHED, _GENERATED = "published", "generated"
+
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def main() -> None:
+    """Entry point of the command ``edgel3-tflm``."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgel3-tflm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what the tools underneath say.")
+    ] = False,
+) -> None:
+    del version
+    if verbose:
+        logging.basicConfig(
+            level=logging.DEBUG,
+            format="%(message)s",
+            handlers=[RichHandler(console=Console(stderr=True))],
+        )
+        for noisy in ("matplotlib", "urllib3", "h5py"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _Screen:
+    """Where a command's words go: results to standard output, progress to standard error."""
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self._out = Console(soft_wrap=True, highlight=False)
+        self._err = Console(stderr=True, highlight=False)
+
+    def show(self, result: dict[str, Any], *renderables: Any) -> None:
+        """Print a result, as JSON or as tables and text."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(result, indent=2) + "\n")
+        elif not self.quiet:
+            for each in renderables:
+                self._out.print(each)
+
+    def error(self, message: str) -> None:
+        """Print an error on one line."""
+        line = " ".join(message.splitlines())
+        self._err.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+
+    @contextmanager
+    def progress(self) -> Iterator["_Steps"]:
+        """Show the steps of a long job."""
+        columns = (
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        disabled = self.quiet or not self._err.is_terminal
+        with Progress(
+            *columns,
+            console=self._err,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=disabled,
+        ) as bars:
+            steps = _Steps(bars, None if self.quiet or self._err.is_terminal else self._err)
+            yield steps
+            steps.finish()
+
+
+class _Steps:
+    """A progress callback: bars on a terminal, one line a step elsewhere."""
+
+    def __init__(self, bars: Progress, lines: Console | None) -> None:
+        self._bars = bars
+        self._lines = lines
+        self._step: str | None = None
+        self._task: Any = None
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if step != self._step:
+            self.finish()
+            self._step = step
+            self._task = self._bars.add_task(step, total=total or None)
+            if self._lines is not None:
+                self._lines.print(Text(f"{step} ..."))
+        if total:
+            self._bars.update(self._task, completed=done, total=total)
+
+    def finish(self) -> None:
+        """Mark the running step as done."""
+        if self._task is not None:
+            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+            total = task.total or 1
+            self._bars.update(self._task, completed=total, total=total)
+
+
+@contextmanager
+def _screen(*, quiet: bool = False, as_json: bool = False) -> Iterator[_Screen]:
+    """Turn the errors a user can mend into one line and an exit status."""
+    screen = _Screen(quiet=quiet, as_json=as_json)
+    try:
+        yield screen
+    except EdgeL3Error as error:
+        screen.error(str(error))
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        screen.error("interrupted; nothing was written")
+        raise typer.Exit(130) from error
+    except MemoryError as error:
+        screen.error("out of memory; nothing was written")
+        raise typer.Exit(1) from error
+
+
+@app.command("convert")
+def convert_command(
+    sparsity: Annotated[
+        str, typer.Option(help=f"Percent of zeros: {_SPARSITIES}. For --model-type sparse.")
+    ] = "95.45",
+    retrain_type: Annotated[
+        str, typer.Option(help="Fine-tuned (ft) or distilled (kd). For --model-type sparse.")
+    ] = "ft",
+    model_type: Annotated[str, typer.Option(help="sparse (EdgeL3), sea or dense (L3).")] = "sparse",
+    emb_dim: Annotated[
+        int, typer.Option(help="Embedding size: 512, 256, 128, 64. For --model-type sea.")
+    ] = 128,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|published|generated",
+            help="An .h5 or .h5.gz file; the authors' file (cache, installed edgel3, download); or"
+            " untrained weights made on the spot.",
+        ),
+    ] = _PUBLISHED,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Clips to calibrate with; those of the package if none."),
+    ] = None,
+    quantization: Annotated[str, typer.Option(help=" or ".join(QUANTIZATIONS) + ".")] = "int8",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Directory to write."),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune, quantize and export a network: flatbuffers, C array, manifest."""
+    with _screen(quiet=quiet, as_json=as_json) as screen:
+        variant = find_variant(
+            model_type, sparsity=sparsity, retrain_type=retrain_type, embedding_size=emb_dim
+        )
+        from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+
+        directory = output or Path(f"{variant.name}-{quantization}")
+        options = ConvertOptions(
+            variant,
+            weights=None if weights in (_PUBLISHED, _GENERATED) else Path(weights),
+            generate=weights == _GENERATED,
+            calibration=calibration,
+            quantization=quantization,
+        )
+        with screen.progress() as progress:
+            deployment = convert(options, directory, progress)
+        manifest = deployment.manifest
+        screen.show(
+            {"directory": str(directory), **manifest},
+            *_describe_deployment(deployment),
+            _files_table(deployment),
+        )
+
+
+@app.command("compare")
+def compare_command(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What convert wrote.")],
+    clips: Annotated[
+        list[Path], typer.Argument(metavar="CLIPS...", help="Audio files, or directories of them.")
+    ],
+    runtime: Annotated[
+        str, typer.Option(help=f"Runtime of the quantized model: {', '.join(RUNTIMES)}.")
+    ] = DEFAULT_RUNTIME,
+    hop: Annotated[float, typer.Option(help="Seconds from one window of 1 s to the next.")] = 0.5,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Directory of the report; DIR-drift if not given."
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how far the quantized embeddings lie from the float ones, on real clips."""
+    with _screen(quiet=quiet, as_json=as_json) as screen:
+        from edgel3_tflm.report import HTML_NAME, JSON_NAME, write_report
+
+        deployment = Deployment.load(directory)
+        target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")
+        with screen.progress() as progress:
+            report = compare(deployment, clips, runtime=runtime, hop_s=hop, progress=progress)
+            progress("write report", 0, 0)
+            write_report(report, target)
+        screen.show(
+            report.to_json(),
+            *_provenance_lines(deployment),
+            _drift_table(report),
+            Text(f"report: {target / HTML_NAME}, {target / JSON_NAME}"),
+        )
+
+
+@app.command("info")
+def info_command(
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE", help="A deployment, a .tflite or a weight file.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is inside: layers, sparsity, MACs, flash, arena and the boards it fits."""
+    with _screen(as_json=as_json) as screen:
+        if path.is_dir():
+            deployment = Deployment.load(path)
+            screen.show(dict(deployment.manifest), *_describe_deployment(deployment))
+        elif path.suffix == ".tflite":
+            try:
+                model = path.read_bytes()
+            except OSError as error:
+                raise EdgeL3Error(f"{path}: cannot read: {error.strerror}") from error
+            try:
+                summary = summarize(model)
+            except EdgeL3Error as error:
+                raise EdgeL3Error(f"{path}: {error}") from error
+            arena_bytes = _try_arena(model)
+            screen.show(
+                {**asdict(summary), "arena_bytes": arena_bytes},
+                Text(summary.description),
+                _flatbuffer_table(summary),
+                *_fit_lines(summary.size_bytes, arena_bytes),
+            )
+        else:
+            weights = inspect_weights(path)
+            screen.show(
+                {
+                    "variant": weights.variant.name,
+                    "weights": asdict(weights.provenance),
+                    "sparsity_percent": weights.sparsity_percent,
+                },
+                Text(f"{weights.variant.name}: {weights.provenance.description}"),
+                _weights_table(weights),
+            )
+
+
+def _try_arena(model: bytes) -> int | None:
+    """Arena of a flatbuffer, or None where TFLM's host build is not installed."""
+    try:
+        return measure_arena_bytes(model)
+    except RuntimeUnavailableError:
+        return None
+
+
+_MAX_CLIP_ROWS = 20
+
+
+def _new_table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(columns[0], overflow="fold", min_width=8)
+    for column in columns[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.2f}"
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _provenance_lines(deployment: Deployment) -> list[Text]:
+    weights = deployment.manifest["weights"]
+    style = "" if weights["kind"] == "published" else "bold yellow"
+    notice = "" if weights["kind"] == "published" else "NOTICE: "
+    return [Text(notice + weights["description"], style=style)]
+
+
+def _describe_deployment(deployment: Deployment) -> list[Any]:
+    manifest = deployment.manifest
+    table = _new_table(
+        "layer",
+        "map",
+        "weights",
+        "plan %",
+        "zeros %",
+        f"{deployment.quantization}\nzeros %",
+        "MMAC\ndense",
+        "MMAC\neffective",
+    )
+    layers = manifest["layers"]
+    for layer, known in zip(layers, deployment.variant.layers, strict=True):
+        plan = layer["plan_percent"]
+        table.add_row(
+            layer["name"],
+            _shape((known.rows, known.columns, known.in_channels)),
+            f"{layer['weights']:,}",
+            "-" if plan is None else f"{plan:g}",
+            _percent(layer["zeros"], layer["weights"]),
+            _percent(layer["quantized_zeros"], layer["weights"]),
+            f"{layer['dense_macs'] / 1e6:,.1f}",
+            f"{layer['effective_macs'] / 1e6:,.1f}",
+        )
+    totals = {
+        key: sum(layer[key] for layer in layers)
+        for key in ("weights", "zeros", "quantized_zeros", "dense_macs", "effective_macs")
+    }
+    table.add_section()
+    plan_total = manifest["variant"]["plan_total_percent"]
+    table.add_row(
+        "all",
+        "",
+        f"{totals['weights']:,}",
+        "-" if plan_total is None else f"{plan_total:g}",
+        _percent(totals["zeros"], totals["weights"]),
+        _percent(totals["quantized_zeros"], totals["weights"]),
+        f"{totals['dense_macs'] / 1e6:,.1f}",
+        f"{totals['effective_macs'] / 1e6:,.1f}",
+    )
+    size = manifest["artefacts"][quantized_model_name(deployment.quantization)]["bytes"]
+    return [
+        *_provenance_lines(deployment),
+        table,
+        Text(
+            f"{totals['weights'] - totals['zeros']:,} weights are not zero;"
+            f" {manifest['calibration']['windows']} calibration windows"
+        ),
+        *_fit_lines(size, manifest["arena_bytes"]),
+    ]
+
+
+def _flatbuffer_table(summary: FlatbufferSummary) -> Table:
+    table = _new_table(
+        "layer", "operator", "output", "weights", "zeros %", "MMAC\ndense", "MMAC\neffective"
+    )
+    for layer in summary.layers:
+        counts = ["", "", "", ""]
+        if layer.weights:
+            counts = [
+                f"{layer.weights:,}",
+                _percent(layer.zeros, layer.weights),
+                f"{layer.dense_macs / 1e6:,.1f}",
+                f"{layer.effective_macs / 1e6:,.1f}",
+            ]
+        table.add_row(layer.name, layer.operator, _shape(layer.output_shape[1:]), *counts)
+    table.add_section()
+    table.add_row(
+        "all",
+        summary.input_type,
+        "",
+        f"{summary.weights:,}",
+        _percent(summary.zeros, max(1, summary.weights)),
+        f"{summary.dense_macs / 1e6:,.1f}",
+        f"{summary.effective_macs / 1e6:,.1f}",
+    )
+    return table
+
+
+def _weights_table(weights: NetworkWeights) -> Table:
+    table = _new_table("layer", "kernel", "weights", "zeros %")
+    for layer, conv in zip(weights.variant.layers, weights.convs, strict=True):
+        table.add_row(
+            layer.name,
+            _shape(layer.kernel_shape),
+            f"{layer.kernel_size:,}",
+            _percent(conv.zeros, layer.kernel_size),
+        )
+    table.add_section()
+    total = sum(layer.kernel_size for layer in weights.variant.layers)
+    table.add_row("all", "", f"{total:,}", f"{weights.sparsity_percent:.2f}")
+    return table
+
+
+def _fit_lines(flash_bytes: int, arena_bytes: int | None) -> list[Any]:
+    if arena_bytes is None:
+        return [
+            Text(
+                f"flash {flash_bytes:,} bytes; the arena is measured by TFLM:"
+                " pip install 'edgel3-tflm[convert]'"
+            )
+        ]
+    table = _new_table("board", "flash", "RAM", "fits", "measured against")
+    table.columns[-1].justify = "left"
+    for board in BOARDS:
+        fit = fits(board, flash_bytes=flash_bytes, ram_bytes=arena_bytes)
+        table.add_row(
+            board.title,
+            f"{board.flash_bytes // 1024:,} KiB",
+            f"{board.ram_bytes // 1024:,} KiB",
+            Text("yes", "green") if fit else Text("no", "red"),
+            board.note,
+        )
+    return [
+        Text(f"flash {flash_bytes:,} bytes, arena {arena_bytes:,} bytes (firmware not counted)"),
+        table,
+    ]
+
+
+def _files_table(deployment: Deployment) -> Table:
+    table = _new_table("file", "bytes", "SHA-256")
+    for name, artefact in deployment.manifest["artefacts"].items():
+        table.add_row(
+            str(deployment.directory / name), f"{artefact['bytes']:,}", artefact["sha256"][:16]
+        )
+    return table
+
+
+def _drift_table(report: DriftReport) -> Table:
+    table = _new_table(
+        "clip, worst first",
+        "windows",
+        "silent",
+        "cosine\nmean",
+        "cosine\n5th pct",
+        "cosine\nworst",
+        "SQNR\ndB",
+        "MSE",
+    )
+
+    def add(name: str, figures: DriftFigures) -> None:
+        table.add_row(
+            name,
+            f"{figures.windows:,}",
+            f"{figures.silent_windows:,}",
+            f"{figures.cosine_mean:.4f}",
+            f"{figures.cosine_p5:.4f}",
+            f"{figures.cosine_worst:.4f}",
+            f"{figures.sqnr_db:.2f}",
+            f"{figures.mean_squared_error:.3g}",
+        )
+
+    worst_first = sorted(report.clips, key=lambda drift: drift.figures.cosine_worst)
+    for drift in worst_first[:_MAX_CLIP_ROWS]:
+        add(Path(drift.clip).name, drift.figures)
+    if len(worst_first) > _MAX_CLIP_ROWS:
+        table.add_row(f"... {len(worst_first) - _MAX_CLIP_ROWS} more in the report")
+    table.add_section()
+    add(f"all {len(report.clips)} clips", report.overall)
+    return table

@@ -1,0 +1,184 @@
+"""A deployment: the directory that ``convert`` writes and everything else reads."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm.errors import ModelFileError
+from edgel3_tflm.files import sha256_hex
+from edgel3_tflm.frontend import log_mel
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME, TensorSpec, open_interpreter
+from edgel3_tflm.variants import VARIANTS, Variant
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "edgel3-tflm deployment"
+FORMAT_VERSION = 1
+FLOAT_MODEL_NAME = "float.tflite"
+QUANTIZATIONS = ("int8", "int16x8")
+"""Types of activations and weights that ``convert`` makes: int8, or int16 with int8 weights."""
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def quantized_model_name(quantization: str) -> str:
+    """File name of the quantized flatbuffer."""
+    return f"{quantization}.tflite"
+
+
+@dataclass(frozen=True)
+class InputMap:
+    """The input BatchNorm as the affine map it is: network input = ``slope * log_mel + offset``.
+
+    ``slope`` is per dB. The flatbuffers start behind this map; for a quantized one it is merged
+    with the quantization, so that one multiplication and one addition turn a decibel into an
+    integer.
+    """
+
+    slope: float
+    offset: float
+
+    def steps(self, spec: TensorSpec) -> tuple[float, float]:
+        """Factor and offset that turn decibels into quantization steps of an input."""
+        return self.slope / spec.scale, self.offset / spec.scale + spec.zero_point
+
+    def apply(self, decibels: FloatArray, spec: TensorSpec) -> npt.NDArray[Any]:
+        """Turn log-mel values into what a flatbuffer's input takes.
+
+        For a quantized input: ``floor(factor * dB + offset + 0.5)`` in float32, clamped. A device
+        computes the same two operations, so it gets the same integers from the same decibels.
+
+        Parameters
+        ----------
+        decibels : numpy.ndarray, shape (n, mels, frames), float32
+        spec : TensorSpec
+            The input's.
+
+        Returns
+        -------
+        numpy.ndarray, shape (n, mels, frames, 1), spec.dtype
+        """
+        if spec.scale == 0:
+            return (np.float32(self.slope) * decibels + np.float32(self.offset))[..., np.newaxis]
+        factor, offset = self.steps(spec)
+        limits = np.iinfo(spec.dtype)
+        steps = np.floor(np.float32(factor) * decibels + np.float32(offset) + np.float32(0.5))
+        quantized: npt.NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(spec.dtype)
+        return quantized[..., np.newaxis]
+
+
+class Embedder:
+    """Computes embeddings with one flatbuffer in one runtime."""
+
+    def __init__(self, model: bytes, variant: Variant, input_map: InputMap, runtime: str) -> None:
+        self._interpreter = open_interpreter(model, runtime)
+        self._variant = variant
+        self._input_map = input_map
+        spec = variant.frontend
+        shape = (1, spec.mels, spec.frames, 1)
+        if self._interpreter.input.shape != shape:
+            raise ModelFileError(
+                f"expected a model with input {shape} for {variant.name},"
+                f" found {self._interpreter.input.shape}"
+            )
+
+    def embed_log_mel(self, decibels: FloatArray) -> FloatArray:
+        """Embed log-mel spectrograms of shape (n, mels, frames); returns (n, d) float32."""
+        windows = self._input_map.apply(decibels, self._interpreter.input)
+        return self._interpreter.output.dequantize(self._interpreter.run(windows))
+
+    def embed(self, windows: FloatArray) -> FloatArray:
+        """Embed windows of samples, shape (n, window_samples); returns (n, d) float32."""
+        return self.embed_log_mel(log_mel(windows, self._variant.frontend))
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deployment directory whose files have been checked against its manifest."""
+
+    directory: Path
+    manifest: Mapping[str, Any]
+    variant: Variant
+    quantization: str
+    input_map: InputMap
+
+    @classmethod
+    def load(cls, directory: Path) -> "Deployment":
+        """Read a manifest and check the digest of every file it lists.
+
+        Raises
+        ------
+        ModelFileError
+            If the manifest or a file is missing, damaged or not the one that was written.
+        """
+        path = directory / MANIFEST_NAME
+        try:
+            manifest = json.loads(path.read_bytes())
+            if (manifest["format"], manifest["format_version"]) != (FORMAT, FORMAT_VERSION):
+                raise ModelFileError(
+                    f"{path}: expected format {FORMAT!r} version {FORMAT_VERSION}, found"
+                    f" {manifest['format']!r} version {manifest['format_version']!r}"
+                )
+            quantization = str(manifest["quantization"])
+            if quantization not in QUANTIZATIONS:
+                raise ModelFileError(f"{path}: unknown quantization {quantization!r}")
+            variant = VARIANTS[manifest["variant"]["name"]]
+            input_map = InputMap(
+                float(manifest["input"]["slope_per_db"]), float(manifest["input"]["offset"])
+            )
+            digests = {
+                str(name): str(artefact["sha256"])
+                for name, artefact in manifest["artefacts"].items()
+            }
+            _ = manifest["weights"]["description"], manifest["arena_bytes"]
+        except FileNotFoundError as error:
+            raise ModelFileError(
+                f"{directory}: expected a directory that `edgel3-tflm convert` wrote, it has no"
+                f" {MANIFEST_NAME}"
+            ) from error
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelFileError(
+                f"{path}: expected a whole manifest, it is cut or damaged"
+                f" ({type(error).__name__}: {error}); convert again"
+            ) from error
+        for name in (FLOAT_MODEL_NAME, quantized_model_name(quantization)):
+            if name not in digests:
+                raise ModelFileError(f"{path}: expected an entry for {name}, it is missing")
+        for name, expected in digests.items():
+            # A manifest from elsewhere must not lead out of its directory.
+            if Path(name).name != name:
+                raise ModelFileError(f"{path}: expected a plain file name, found {name!r}")
+            try:
+                found = sha256_hex((directory / name).read_bytes())
+            except OSError as error:
+                raise ModelFileError(
+                    f"{directory / name}: listed in {MANIFEST_NAME} but cannot be read"
+                    f" ({error.strerror}); convert again"
+                ) from error
+            if found != expected:
+                raise ModelFileError(
+                    f"{directory / name}: expected SHA-256 {expected[:12]}..., found"
+                    f" {found[:12]}...; the file was changed after conversion, convert again"
+                )
+        return cls(directory, manifest, variant, quantization, input_map)
+
+    def read_model(self, precision: str) -> bytes:
+        """Bytes of the flatbuffer: ``precision`` is 'float' or the deployment's quantization."""
+        name = FLOAT_MODEL_NAME if precision == "float" else quantized_model_name(precision)
+        return (self.directory / name).read_bytes()
+
+    def embedder(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> Embedder:
+        """Open a flatbuffer of this deployment in a runtime.
+
+        Raises
+        ------
+        RuntimeUnavailableError, ModelFileError
+            As :func:`edgel3_tflm.interpreters.open_interpreter`.
+        """
+        return Embedder(self.read_model(precision), self.variant, self.input_map, runtime)

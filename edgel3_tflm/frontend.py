@@ -1,0 +1,93 @@
+"""Log-mel spectrogram as kapre 0.1.4 computes it inside the published models.
+
+The published networks carry kapre's ``Melspectrogram`` layer: strided-convolution DFT kernels and a
+mel matrix. This module computes the same values with an FFT.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm.variants import FrontendSpec
+
+DYNAMIC_RANGE_DB = 80.0
+"""Values lie in [-80, 0] dB: the window's own maximum is 0."""
+_AMPLITUDE_FLOOR = 1e-10
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def dft_window(spec: FrontendSpec) -> npt.NDArray[np.float64]:
+    """Periodic Hann window of ``spec.dft_samples`` values."""
+    n = np.arange(spec.dft_samples)
+    window: npt.NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * n / spec.dft_samples)
+    return window
+
+
+@lru_cache
+def mel_filterbank(spec: FrontendSpec) -> npt.NDArray[np.float64]:
+    """Triangular mel filters, normalised to constant area.
+
+    Mel scale of the HTK book (Young et al.): ``mel = 2595 log10(1 + f / 700)``. Each triangle is
+    scaled by ``2 / (f[i + 2] - f[i])`` with its corner frequencies in Hz.
+
+    Returns
+    -------
+    numpy.ndarray, shape (dft_samples // 2 + 1, mels), float64
+        Weights that turn a power spectrum into mel bands.
+    """
+    nyquist_hz = spec.sample_rate_hz / 2
+    top_mel = 2595 * np.log10(1 + nyquist_hz / 700)
+    corners_hz = 700 * (10 ** (np.linspace(0, top_mel, spec.mels + 2) / 2595) - 1)
+    bins_hz = np.linspace(0, nyquist_hz, spec.dft_samples // 2 + 1)[:, None]
+    low, centre, high = corners_hz[:-2], corners_hz[1:-1], corners_hz[2:]
+    rising = (bins_hz - low) / (centre - low)
+    falling = (high - bins_hz) / (high - centre)
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    filters: npt.NDArray[np.float64] = triangles * (2 / (high - low))
+    return filters
+
+
+def log_mel(windows: npt.NDArray[np.floating[Any]], spec: FrontendSpec) -> FloatArray:
+    """Log-mel spectrograms of one-second windows.
+
+    Zero-pad as a 'same' strided convolution does; power spectrum of Hann frames; mel filters;
+    square root; ``10 log10(max(x, 1e-10))``; subtract the window's own maximum; clip at -80 dB.
+    Silence is therefore all zeros.
+
+    Parameters
+    ----------
+    windows : numpy.ndarray, shape (n, spec.window_samples)
+        Samples at ``spec.sample_rate_hz``, full scale 1.
+    spec : FrontendSpec
+
+    Returns
+    -------
+    numpy.ndarray, shape (n, spec.mels, spec.frames), float32
+        Decibels in [-80, 0].
+
+    Raises
+    ------
+    ValueError
+        If the windows have another length.
+    """
+    if windows.ndim != 2 or windows.shape[1] != spec.window_samples:
+        raise ValueError(
+            f"expected windows of shape (n, {spec.window_samples}), got {windows.shape}"
+        )
+    padding = (spec.frames - 1) * spec.hop_samples + spec.dft_samples - spec.window_samples
+    left = padding // 2
+    decibels = np.empty((len(windows), spec.mels, spec.frames), np.float32)
+    hann = dft_window(spec)
+    filters = mel_filterbank(spec)
+    # One window at a time: its frames (3 MB as float64) stay in the cache, a batch's would not.
+    for window, out in zip(windows, decibels, strict=True):
+        padded = np.pad(window.astype(np.float64), (left, padding - left))
+        frames = np.lib.stride_tricks.sliding_window_view(padded, spec.dft_samples)
+        spectrum = np.fft.rfft(frames[:: spec.hop_samples] * hann)
+        mel_power = (spectrum.real**2 + spectrum.imag**2) @ filters
+        level = 10 * np.log10(np.maximum(np.sqrt(mel_power), _AMPLITUDE_FLOOR))
+        out[:] = np.maximum(level - level.max(), -DYNAMIC_RANGE_DB).T
+    return decibels

@@ -1,0 +1,273 @@
+"""Runtimes behind one small interface: a flatbuffer goes in, windows in, embeddings out.
+
+================== ===============================================================================
+``tflite-runtime`` the base install's interpreter
+``litert``         ai-edge-litert, its successor; XNNPACK kernels, int8 values off by up to 2
+``reference``      tf.lite with the BUILTIN_REF resolver: the bit-exact reference
+``tflm``           TFLite Micro itself, built for the host (tflite-micro)
+================== ===============================================================================
+"""
+
+import logging
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape, type and quantization of an input or output: ``real = scale * (q - zero_point)``.
+
+    ``scale`` is 0 for float tensors.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scale: float
+    zero_point: int
+
+    def dequantize(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Values of this tensor's type to real ones, float32."""
+        if self.scale == 0:
+            return values.astype(np.float32)
+        return np.float32(self.scale) * (values.astype(np.float32) - np.float32(self.zero_point))
+
+
+class Interpreter(Protocol):
+    """A loaded model with one input and one output, batch size 1."""
+
+    input: TensorSpec
+    output: TensorSpec
+
+    def run(self, windows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Run windows one after the other.
+
+        Parameters
+        ----------
+        windows : numpy.ndarray, shape (n, *input.shape[1:]), input.dtype
+
+        Returns
+        -------
+        numpy.ndarray, shape (n, *output.shape[1:]), output.dtype
+        """
+        ...
+
+
+def _tensor_spec(details: dict[str, Any]) -> TensorSpec:
+    quantization = details["quantization_parameters"]
+    scales, zero_points = quantization["scales"], quantization["zero_points"]
+    return TensorSpec(
+        shape=tuple(int(n) for n in details["shape"]),
+        dtype=np.dtype(details["dtype"]),
+        scale=float(scales[0]) if len(scales) else 0.0,
+        zero_point=int(zero_points[0]) if len(zero_points) else 0,
+    )
+
+
+class _TFLiteInterpreter:
+    """The interface that tflite-runtime, ai-edge-litert and tf.lite share."""
+
+    def __init__(self, interpreter: Any) -> None:
+        self._interpreter = interpreter
+        interpreter.allocate_tensors()
+        (input_details,) = interpreter.get_input_details()
+        (output_details,) = interpreter.get_output_details()
+        self._input_index = input_details["index"]
+        self._output_index = output_details["index"]
+        self.input = _tensor_spec(input_details)
+        self.output = _tensor_spec(output_details)
+
+    def run(self, windows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        outputs = np.empty((len(windows), *self.output.shape[1:]), self.output.dtype)
+        for window, output in zip(windows, outputs, strict=True):
+            self._interpreter.set_tensor(self._input_index, window[np.newaxis])
+            self._interpreter.invoke()
+            output[:] = self._interpreter.get_tensor(self._output_index)[0]
+        return outputs
+
+
+class _TFLMInterpreter:
+    def __init__(self, interpreter: Any) -> None:
+        self._interpreter = interpreter
+        self.input = _tensor_spec(interpreter.get_input_details(0))
+        self.output = _tensor_spec(interpreter.get_output_details(0))
+
+    def run(self, windows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        outputs = np.empty((len(windows), *self.output.shape[1:]), self.output.dtype)
+        for window, output in zip(windows, outputs, strict=True):
+            self._interpreter.set_input(window[np.newaxis], 0)
+            self._interpreter.invoke()
+            output[:] = self._interpreter.get_output(0)[0]
+        return outputs
+
+
+def _thread_count() -> int:
+    return min(4, len(os.sched_getaffinity(0)))
+
+
+def _open_tflite_runtime(model: bytes) -> Interpreter:
+    # Loaded after TensorFlow, tflite-runtime finds TensorFlow's symbols and fails in every call.
+    if "tensorflow" in sys.modules and "tflite_runtime" not in sys.modules:
+        raise RuntimeUnavailableError(
+            "tflite-runtime must be loaded before TensorFlow, which this process has loaded;"
+            " import edgel3_tflm first, or use the runtime litert or reference"
+        )
+    import tflite_runtime.interpreter as tflite
+
+    return _TFLiteInterpreter(tflite.Interpreter(model_content=model, num_threads=_thread_count()))
+
+
+def _open_litert(model: bytes) -> Interpreter:
+    from ai_edge_litert import interpreter as litert
+
+    return _TFLiteInterpreter(litert.Interpreter(model_content=model, num_threads=_thread_count()))
+
+
+def _open_reference(model: bytes) -> Interpreter:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tf.lite announces its own end at every use
+        import tensorflow as tf
+
+        resolver = tf.lite.experimental.OpResolverType.BUILTIN_REF
+        interpreter = tf.lite.Interpreter(
+            model_content=model, experimental_op_resolver_type=resolver
+        )
+    return _TFLiteInterpreter(interpreter)
+
+
+# The host build's arena is taken from the heap at once; the dense L3 network needs 6.5 MB as int8.
+_TFLM_HOST_ARENA_BYTES = 64 * 1024 * 1024
+
+
+def _open_tflm(model: bytes) -> Interpreter:
+    from tflite_micro import runtime
+
+    with native_stderr() as messages:
+        try:
+            interpreter = runtime.Interpreter.from_bytes(model, arena_size=_TFLM_HOST_ARENA_BYTES)
+        except RuntimeError as error:
+            detail = messages().strip().replace("\n", "; ")
+            raise ModelFileError(f"TFLM refuses this flatbuffer: {detail or error}") from error
+    return _TFLMInterpreter(interpreter)
+
+
+@dataclass(frozen=True)
+class _Runtime:
+    package: str
+    extra: str
+    open: Callable[[bytes], Interpreter]
+
+
+_RUNTIMES = {
+    "tflite-runtime": _Runtime("tflite_runtime", "", _open_tflite_runtime),
+    "litert": _Runtime("ai_edge_litert", "[litert]", _open_litert),
+    "reference": _Runtime("tensorflow", "[convert]", _open_reference),
+    "tflm": _Runtime("tflite_micro", "[convert]", _open_tflm),
+}
+RUNTIMES = tuple(_RUNTIMES)
+"""Names :func:`open_interpreter` takes."""
+DEFAULT_RUNTIME = "tflite-runtime"
+
+
+def open_interpreter(model: bytes, runtime: str = DEFAULT_RUNTIME) -> Interpreter:
+    """Load a flatbuffer into a runtime.
+
+    Parameters
+    ----------
+    model : bytes
+        A TFLite flatbuffer with one input and one output.
+    runtime : str
+        One of ``RUNTIMES``.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        If the name is unknown or its package is not installed.
+    ModelFileError
+        If the runtime refuses the flatbuffer.
+    """
+    if runtime not in _RUNTIMES:
+        raise RuntimeUnavailableError(
+            f"unknown runtime {runtime!r}: expected one of {', '.join(RUNTIMES)}"
+        )
+    known = _RUNTIMES[runtime]
+    if find_spec(known.package) is None:
+        raise RuntimeUnavailableError(
+            f"the runtime {runtime} needs the package {known.package}, which is not installed;"
+            f" pip install 'edgel3-tflm{known.extra}'"
+        )
+    try:
+        with native_stderr():
+            return known.open(model)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelFileError(f"{runtime} refuses this flatbuffer: {reason}") from error
+
+
+def measure_arena_bytes(model: bytes) -> int:
+    """Bytes of tensor arena TFLM's host build allocates for a model.
+
+    The host's pointers are twice as wide as a Cortex-M's, so a board needs slightly less of the
+    bookkeeping; optimised kernels there may ask for scratch buffers that the host's do not need.
+
+    Raises
+    ------
+    RuntimeUnavailableError, ModelFileError
+        As :func:`open_interpreter`.
+    """
+    interpreter = open_interpreter(model, "tflm")
+    assert isinstance(interpreter, _TFLMInterpreter)  # noqa: S101 - narrows for the type checker
+    with native_stderr() as messages:
+        interpreter._interpreter.print_allocations()
+        total = re.search(r"Arena allocation total (\d+) bytes", messages())
+    if total is None:
+        raise RuntimeUnavailableError(
+            "tflite-micro does not report its arena as expected; install another release of it"
+        )
+    return int(total[1])
+
+
+@contextmanager
+def native_stderr() -> Iterator[Callable[[], str]]:
+    """Catch what native code writes to standard error; Python's own writes still reach the user.
+
+    Yields
+    ------
+    callable
+        Returns the text caught so far, while the context lasts. At the end the text goes to the
+        log at level DEBUG.
+    """
+    python_stderr = sys.stderr
+    python_stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as caught, os.fdopen(saved, "w", buffering=1) as terminal:
+
+        def text() -> str:
+            return os.pread(caught.fileno(), 1 << 20, 0).decode(errors="replace")
+
+        try:
+            os.dup2(caught.fileno(), 2)
+            # Only a stream that writes to descriptor 2 has to be led around the capture.
+            if python_stderr is sys.__stderr__:
+                sys.stderr = terminal
+            yield text
+        finally:
+            os.dup2(saved, 2)
+            sys.stderr = python_stderr
+            if messages := text().strip():
+                _log.debug("%s", messages)

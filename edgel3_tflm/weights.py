@@ -1,0 +1,404 @@
+"""Weights: where they come from, and how they are read without trusting the file.
+
+HDF5 files are read by array name and shape, never deserialized: no Keras configuration, no pickle,
+no link that leaves the file.
+"""
+
+import gzip
+import io
+import logging
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pooch
+
+from edgel3_tflm.errors import WeightsError
+from edgel3_tflm.files import git_blob_id, sha256_hex
+from edgel3_tflm.variants import BATCH_NORM_EPSILON, VARIANTS, Variant
+
+_log = logging.getLogger(__name__)
+
+PUBLISHED_BASE_URL = "https://github.com/ksangeeta2429/edgel3/raw/models/"
+"""Where the edgel3 authors keep their weight files."""
+_DOWNLOAD_TIMEOUT_S = 20
+
+# The largest published file holds 36 MB (18.7 MB of weights, 16.8 MB of DFT kernels).
+_MAX_HDF5_BYTES = 256 * 1024 * 1024
+# They hold about 80 groups and 70 arrays.
+_MAX_HDF5_ITEMS = 5000
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation of one map; every array has shape (channels,)."""
+
+    gamma: FloatArray
+    beta: FloatArray
+    mean: FloatArray
+    variance: FloatArray
+
+    @property
+    def slope(self) -> FloatArray:
+        """Factor of the affine map it is at inference: ``gamma / sqrt(variance + epsilon)``."""
+        slope: FloatArray = self.gamma / np.sqrt(self.variance + np.float32(BATCH_NORM_EPSILON))
+        return slope
+
+    @property
+    def offset(self) -> FloatArray:
+        """Offset of the affine map it is at inference: ``beta - slope * mean``."""
+        return self.beta - self.slope * self.mean
+
+
+@dataclass(frozen=True)
+class ConvWeights:
+    """One convolution: kernel (3, 3, in, out), bias (out,) and the BatchNorm that follows."""
+
+    kernel: FloatArray
+    bias: FloatArray
+    batch_norm: BatchNorm | None
+
+    @property
+    def zeros(self) -> int:
+        """Number of kernel weights that are exactly zero."""
+        return int(self.kernel.size - np.count_nonzero(self.kernel))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where weights come from.
+
+    ``kind`` is 'published' (bytes equal the authors' file), 'package' (found in an installed edgel3
+    package, whose unpacked files have no known digest), 'file' (the user's) or 'generated'.
+    """
+
+    kind: str
+    name: str
+    sha256: str
+    description: str
+
+
+@dataclass(frozen=True)
+class NetworkWeights:
+    """All weights of a variant, from the input BatchNorm to the last convolution."""
+
+    variant: Variant
+    input_norm: BatchNorm
+    convs: tuple[ConvWeights, ...]
+    provenance: Provenance
+
+    @property
+    def sparsity_percent(self) -> float:
+        """Zeros among all kernel weights."""
+        size = sum(conv.kernel.size for conv in self.convs)
+        return 100 * sum(conv.zeros for conv in self.convs) / size
+
+
+def cache_directory() -> Path:
+    """Directory of downloaded weights; ``EDGEL3_TFLM_CACHE`` overrides the system's place."""
+    return Path(os.environ.get("EDGEL3_TFLM_CACHE") or pooch.os_cache("edgel3-tflm"))
+
+
+def load_weights(
+    variant: Variant, source: Path | None = None, *, base_url: str = PUBLISHED_BASE_URL
+) -> NetworkWeights:
+    """Load weights from a file, or else the published ones.
+
+    Published weights are looked for in the cache, in an installed edgel3 package and at the
+    authors' address, in this order; what is downloaded must have the published git blob id.
+
+    Parameters
+    ----------
+    variant : Variant
+    source : pathlib.Path, optional
+        An .h5 or .h5.gz file, as a full Keras 2 model or weights only.
+    base_url : str
+        Address the published files lie under.
+
+    Raises
+    ------
+    WeightsError
+        If no weights can be had, or they are damaged or of another shape.
+    """
+    if source is not None:
+        return _load_file(source, variant)
+    published = variant.published
+    if published is None:
+        raise WeightsError(
+            f"{variant.name}: no weights are published for this network; give --weights FILE"
+            " (dense L3 weights are pruned to the plan)"
+        )
+    cached = cache_directory() / published.name
+    if cached.is_file():
+        return _load_file(cached, variant, expected_blob_id=published.git_blob_id)
+    # Looked up, not imported: edgel3 needs a Keras that does not load beside this TensorFlow.
+    package = find_spec("edgel3")
+    for directory in (package and package.submodule_search_locations) or []:
+        unpacked = Path(directory) / published.name.removesuffix(".gz")
+        if unpacked.is_file():
+            weights = _load_file(unpacked, variant)
+            provenance = replace(
+                weights.provenance,
+                kind="package",
+                description=f"{unpacked.name} of an installed edgel3 package (digest unknown)",
+            )
+            return replace(weights, provenance=provenance)
+    _download(base_url + published.name, cached, published.git_blob_id)
+    return _load_file(cached, variant, expected_blob_id=published.git_blob_id)
+
+
+def inspect_weights(path: Path) -> NetworkWeights:
+    """Read a weight file of any known network; the arrays' shapes tell which.
+
+    The sparse family's files all have the dense L3's shapes: they count as that, unless the bytes
+    are a published file's.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or fits no network.
+    """
+    return _load_file(path, None)
+
+
+def _download(url: str, target: Path, expected_blob_id: str) -> None:
+    """Download to a temporary name, verify, then move into the cache."""
+    _log.info("downloading %s", url)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fetch = pooch.HTTPDownloader(timeout=_DOWNLOAD_TIMEOUT_S)
+        fetch(url, str(partial), None)
+        _check_blob_id(partial.read_bytes(), url, expected_blob_id)
+        partial.rename(target)
+    except OSError as error:  # requests' exceptions are OSErrors too
+        raise WeightsError(
+            f"cannot fetch {url} ({type(error).__name__}); give --weights FILE, or put the file"
+            f" into {target.parent}, or try the pipeline with --weights generated"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_blob_id(data: bytes, where: object, expected: str) -> None:
+    if (found := git_blob_id(data)) != expected:
+        raise WeightsError(
+            f"{where}: expected the published file with git blob id {expected}, found {found};"
+            " remove the file and fetch it again"
+        )
+
+
+def _load_file(
+    path: Path, variant: Variant | None, expected_blob_id: str | None = None
+) -> NetworkWeights:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot read weights: {error.strerror}") from error
+    if expected_blob_id is not None:
+        _check_blob_id(data, path, expected_blob_id)
+    blob_id = git_blob_id(data)
+    for known in VARIANTS.values() if variant is None else [variant]:
+        published = known.published is not None and known.published.git_blob_id == blob_id
+        if published:
+            variant = known
+            break
+    provenance = Provenance(
+        kind="published" if published else "file",
+        name=path.name,
+        sha256=sha256_hex(data),
+        description=(
+            f"published weights {path.name} (git blob id verified)"
+            if published
+            else f"weights file {path.name} given by the user"
+        ),
+    )
+    try:
+        return _read_hdf5(_unpack(data), variant, provenance)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error.__cause__
+
+
+def _unpack(data: bytes) -> bytes:
+    """Undo gzip, within a bound on the size."""
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            unpacked = stream.read(_MAX_HDF5_BYTES + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        raise WeightsError(
+            f"expected a whole gzip file, it is cut or damaged ({error}); fetch it again"
+        ) from error
+    if len(unpacked) > _MAX_HDF5_BYTES:
+        raise WeightsError(
+            f"expected at most {_MAX_HDF5_BYTES} bytes once unpacked, there are more; not one of"
+            " this family's weight files"
+        )
+    return unpacked
+
+
+def _datasets(root: h5py.Group) -> Iterator[h5py.Dataset]:
+    """Walk hard links only: soft and external links could leave the file or form a loop."""
+    groups = [root]
+    visited = 0
+    while groups:
+        group = groups.pop()
+        for name in group:
+            visited += 1
+            if visited > _MAX_HDF5_ITEMS:  # hard links can form loops too
+                raise WeightsError(f"expected at most {_MAX_HDF5_ITEMS} HDF5 items, found more")
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise WeightsError(f"{group.name}/{name}: expected an array, found a link")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                yield item
+
+
+_ARRAY_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+
+
+def _layer_order(group: h5py.Group, layers: list[str]) -> list[str]:
+    """Layers as the file lists them, else by number with the embedding layer last."""
+    listed = [
+        name.decode() if isinstance(name, bytes) else str(name)
+        for name in group.attrs.get("layer_names", [])
+    ]
+    if set(layers) <= set(listed):
+        return sorted(layers, key=listed.index)
+
+    def by_number(layer: str) -> tuple[bool, list[int]]:
+        return (
+            "audio_embedding_layer" in layer,
+            [int(digits) for digits in re.findall(r"\d+", layer.removeprefix("conv2d"))],
+        )
+
+    return sorted(layers, key=by_number)
+
+
+def _read_hdf5(data: bytes, variant: Variant | None, provenance: Provenance) -> NetworkWeights:
+    try:
+        file = h5py.File(io.BytesIO(data), "r")
+    except OSError as error:
+        raise WeightsError(
+            f"expected an HDF5 file of Keras weights, cannot open it as one ({error})"
+        ) from error
+    with file:
+        try:
+            root = file.get("model_weights", file)
+            if not isinstance(root, h5py.Group):
+                raise WeightsError("expected the group model_weights, found an array")
+            arrays: dict[str, dict[str, h5py.Dataset]] = {}
+            for dataset in _datasets(root):
+                parts = dataset.name.removeprefix(root.name).strip("/").split("/")
+                array = parts[-1].removesuffix(":0")
+                if array in _ARRAY_NAMES and len(parts) > 1:
+                    arrays.setdefault(parts[0], {})[array] = dataset
+            order = _layer_order(root, list(arrays))
+            return _assemble(variant, provenance, arrays, order)
+        # h5py raises these for damaged structures met while walking or reading.
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise WeightsError(f"expected a whole HDF5 file, it is damaged ({error})") from error
+
+
+def _assemble(
+    variant: Variant | None,
+    provenance: Provenance,
+    arrays: dict[str, dict[str, h5py.Dataset]],
+    order: list[str],
+) -> NetworkWeights:
+    convs = [name for name in order if "kernel" in arrays[name] or "bias" in arrays[name]]
+    norms = [name for name in order if name not in convs]
+    shapes = [_kernel_shape(arrays[name]) for name in convs]
+    variant = variant or _identify(shapes, len(norms))
+    needed_norms = 1 + sum(layer.batch_norm for layer in variant.layers)
+    if len(convs) != len(variant.layers) or len(norms) != needed_norms:
+        raise WeightsError(
+            f"expected {len(variant.layers)} convolutions and {needed_norms} BatchNorms for"
+            f" {variant.name}, found {len(convs)} and {len(norms)}" + _hint(variant, shapes)
+        )
+    own_shapes = [layer.kernel_shape for layer in variant.layers]
+    hint = "" if shapes == own_shapes else _hint(variant, shapes)
+
+    def array(layer: str, name: str, shape: tuple[int, ...]) -> FloatArray:
+        return _read_array(arrays[layer].get(name), f"{layer}/{name}", shape, hint)
+
+    def batch_norm(layer: str, channels: int) -> BatchNorm:
+        norm = BatchNorm(
+            *(
+                array(layer, name, (channels,))
+                for name in ("gamma", "beta", "moving_mean", "moving_variance")
+            )
+        )
+        if (norm.variance < 0).any():
+            raise WeightsError(f"{layer}/moving_variance: expected no negative value, found some")
+        return norm
+
+    remaining = iter(norms)
+    input_norm = batch_norm(next(remaining), 1)
+    loaded = []
+    for layer, name in zip(variant.layers, convs, strict=True):
+        kernel = array(name, "kernel", layer.kernel_shape)
+        bias = array(name, "bias", (layer.out_channels,))
+        norm = batch_norm(next(remaining), layer.out_channels) if layer.batch_norm else None
+        loaded.append(ConvWeights(kernel, bias, norm))
+    return NetworkWeights(variant, input_norm, tuple(loaded), provenance)
+
+
+def _kernel_shape(layer: dict[str, h5py.Dataset]) -> tuple[int, ...]:
+    return tuple(layer["kernel"].shape) if "kernel" in layer else ()
+
+
+def _identify(kernel_shapes: list[tuple[int, ...]], norm_count: int) -> Variant:
+    for known in (v for v in VARIANTS.values() if v.model_type != "sparse"):
+        shapes = [layer.kernel_shape for layer in known.layers]
+        norms = 1 + sum(layer.batch_norm for layer in known.layers)
+        if (shapes, norms) == (kernel_shapes, norm_count):
+            return known
+    raise WeightsError(
+        "expected the kernels of L3, EdgeL3 or SEA-UST, these fit none of them: "
+        + (", ".join("x".join(map(str, shape)) for shape in kernel_shapes) or "no kernels")
+    )
+
+
+def _hint(variant: Variant, kernel_shapes: list[tuple[int, ...]]) -> str:
+    """Name the network whose kernels these are, if it is another one than asked for."""
+    for known in VARIANTS.values():
+        same_network = (known.filters, known.final_relu) == (variant.filters, variant.final_relu)
+        if not same_network and kernel_shapes == [layer.kernel_shape for layer in known.layers]:
+            options = f"--model-type {known.model_type}"
+            if known.model_type == "sea":
+                options += f" --emb-dim {known.embedding_size}"
+            return f"; these are the shapes of {options}"
+    return ""
+
+
+def _read_array(
+    dataset: h5py.Dataset | None, label: str, shape: tuple[int, ...], hint: str
+) -> FloatArray:
+    if dataset is None:
+        raise WeightsError(f"{label}: expected an array of shape {shape}, it is missing")
+    # The shape is checked before a byte is read, so that a hostile size allocates nothing.
+    if tuple(dataset.shape) != shape or dataset.dtype.kind != "f":
+        raise WeightsError(
+            f"{label}: expected floats of shape {shape}, found {dataset.dtype} of shape"
+            f" {tuple(dataset.shape)}{hint}"
+        )
+    if dataset.external or dataset.is_virtual:
+        raise WeightsError(f"{label}: expected values in the file itself, they lie in another file")
+    values: FloatArray = dataset[()].astype(np.float32)
+    if not np.isfinite(values).all():
+        bad = int(values.size - np.isfinite(values).sum())
+        raise WeightsError(f"{label}: expected finite values, {bad} are NaN or infinite")
+    return values
