@@ -1,6 +1,8 @@
 """Flatbuffers from a network: float, and post-training quantized by TensorFlow Lite."""
 
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,17 @@ def _converter(network: Any) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([function], network)
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep what the converter prints and warns of from the user's terminal."""
+    with native_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def to_float(network: Any) -> bytes:
     """Float flatbuffer of a network (BatchNorms folded into the convolutions before them)."""
-    with native_stderr():
+    with _quietly():
         return bytes(_converter(network).convert())
 
 
@@ -60,7 +70,7 @@ def to_quantized(
         dtype = tf.int16
     converter.target_spec.supported_ops = [operators]
     converter.inference_input_type = converter.inference_output_type = dtype
-    with native_stderr():
+    with _quietly():
         try:
             return bytes(converter.convert())
         except (RuntimeError, ValueError) as error:

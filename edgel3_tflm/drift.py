@@ -132,8 +132,8 @@ def compare(
         If a clip cannot be read, the runtime is missing or the hop is not positive.
     """
     spec = deployment.variant.frontend
-    if not round(hop_s * spec.sample_rate_hz) >= 1:
-        raise EdgeL3Error(f"expected a hop of at least one sample, got {hop_s} s")
+    if not 1 <= hop_s * spec.sample_rate_hz < math.inf:
+        raise EdgeL3Error(f"expected a hop of at least one sample, in seconds, got {hop_s}")
     clips = find_clips(paths)
     in_float = deployment.embedder("float")
     in_integers = deployment.embedder(deployment.quantization, runtime)

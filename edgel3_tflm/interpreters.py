@@ -119,12 +119,27 @@ def _thread_count() -> int:
     return min(4, len(os.sched_getaffinity(0)))
 
 
+def import_tensorflow() -> Any:
+    """Import TensorFlow without its chatter, and with tflite-runtime already loaded.
+
+    Loaded after TensorFlow, tflite-runtime finds TensorFlow's symbols and fails in every call.
+    """
+    import tflite_runtime.interpreter  # noqa: F401
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with native_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return tensorflow
+
+
 def _open_tflite_runtime(model: bytes) -> Interpreter:
-    # Loaded after TensorFlow, tflite-runtime finds TensorFlow's symbols and fails in every call.
     if "tensorflow" in sys.modules and "tflite_runtime" not in sys.modules:
         raise RuntimeUnavailableError(
             "tflite-runtime must be loaded before TensorFlow, which this process has loaded;"
-            " import edgel3_tflm first, or use the runtime litert or reference"
+            " import tflite_runtime.interpreter first, or use the runtime litert or reference"
         )
     import tflite_runtime.interpreter as tflite
 
@@ -138,11 +153,9 @@ def _open_litert(model: bytes) -> Interpreter:
 
 
 def _open_reference(model: bytes) -> Interpreter:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    tf = import_tensorflow()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf.lite announces its own end at every use
-        import tensorflow as tf
-
         resolver = tf.lite.experimental.OpResolverType.BUILTIN_REF
         interpreter = tf.lite.Interpreter(
             model_content=model, experimental_op_resolver_type=resolver

@@ -65,7 +65,7 @@ def render_html(report: DriftReport) -> str:
             for title, figure in (
                 ("Share of windows below a cosine similarity", _plot_cosine(report)),
                 ("Drift of each clip, sorted", _plot_clips(report)),
-                ("Embedding values, float against quantized", _plot_values(report)),
+                ("Error of single embedding values", _plot_errors(report)),
             )
         ],
     )
@@ -126,16 +126,13 @@ def _plot_clips(report: DriftReport) -> Figure:
     return figure
 
 
-def _plot_values(report: DriftReport) -> Figure:
+def _plot_errors(report: DriftReport) -> Figure:
     reference = report.float_embeddings.ravel()
     step = -(-len(reference) // _SCATTER_POINTS)
-    reference, quantized = reference[::step], report.quantized_embeddings.ravel()[::step]
+    error = (report.quantized_embeddings.ravel() - reference)[::step]
     figure = _new_figure()
     axes = figure.add_subplot()
-    axes.scatter(
-        reference, quantized, s=3, color=_QUANTIZED_COLOUR, alpha=0.4, linewidths=0, rasterized=True
-    )
-    ends = [min(reference.min(), quantized.min()), max(reference.max(), quantized.max())]
-    axes.plot(ends, ends, color=_FLOAT_COLOUR, linewidth=1)
-    axes.set(xlabel="float", ylabel="quantized")
+    axes.plot(reference[::step], error, ".", markersize=2, color=_QUANTIZED_COLOUR, rasterized=True)
+    axes.axhline(0, color=_FLOAT_COLOUR, linewidth=1)
+    axes.set(xlabel="float value", ylabel="quantized - float")
     return figure

@@ -1,0 +1,35 @@
+# `make demo` and `make test` do everything on a fresh machine with Python 3.11 (with venv), make
+# and a C++ compiler; nothing but installing the packages needs a network.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+
+.PHONY: demo test lint clean
+
+# The installed package is what runs: a wheel without a file the tests need would fail them.
+define install
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet '.[$(1)]'
+endef
+
+demo:
+	$(call install,convert,report)
+	$(BIN)/edgel3-tflm convert --sparsity 95.45 --weights generated -o $(DEMO)/edgel3-95.45
+	$(BIN)/edgel3-tflm compare $(DEMO)/edgel3-95.45 calibration_data/clips -o $(DEMO)/drift
+
+test:
+	$(call install,test)
+	$(BIN)/pytest
+
+lint:
+	$(call install,test)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types
+	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgel3_tflm
+
+clean:
+	rm -rf build $(VENV) *.egg-info

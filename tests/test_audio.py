@@ -1,0 +1,109 @@
+"""Reading and cutting clips."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from edgel3_tflm.audio import Clip, cut_windows, find_clips, read_clip
+from edgel3_tflm.errors import AudioError
+
+
+def write(path: Path, samples: np.ndarray, rate_hz: int, subtype: str = "FLOAT") -> Path:
+    soundfile.write(path, samples, rate_hz, subtype=subtype)
+    return path
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    stereo = np.array([[0.5, 0.0], [-0.25, 0.25], [1.0, 0.5]], np.float32)
+    clip = read_clip(write(tmp_path / "a.wav", stereo, 8000), 8000)
+    np.testing.assert_array_equal(clip.samples, np.float32([0.25, 0.0, 0.75]))
+
+
+def test_stereo_at_96_khz_becomes_the_same_tone_at_8_khz(tmp_path: Path) -> None:
+    def tone(rate_hz: int) -> np.ndarray:
+        return 0.5 * np.sin(2 * np.pi * 500 * np.arange(2 * rate_hz) / rate_hz)
+
+    path = write(tmp_path / "a.wav", np.stack([tone(96_000)] * 2, axis=1), 96_000)
+    clip = read_clip(path, 8000)
+    assert clip.samples.dtype == np.float32
+    assert len(clip.samples) == 16_000
+    # Away from the ends; soxr's HQ passband ripple is 0.01 dB, 0.12 % of an amplitude of 0.5.
+    np.testing.assert_allclose(clip.samples[800:-800], tone(8000)[800:-800], atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "hop", "count"),
+    [
+        (10, 50, 1),
+        (100, 50, 1),
+        (101, 50, 2),
+        (150, 50, 2),
+        (151, 50, 3),
+        (200, 100, 2),
+        (99, 1, 1),
+    ],
+)
+def test_every_sample_is_in_a_window(samples: int, hop: int, count: int) -> None:
+    clip = Clip(np.arange(1, samples + 1, dtype=np.float32), 100)
+    windows = cut_windows(clip, window_samples=100, hop_samples=hop)
+    assert windows.shape == (count, 100)
+    assert set(np.unique(windows)) - {0.0} == set(clip.samples)
+    np.testing.assert_array_equal(windows[0, : min(samples, 100)], clip.samples[:100])
+
+
+def test_windows_start_every_hop() -> None:
+    clip = Clip(np.arange(300, dtype=np.float32), 100)
+    windows = cut_windows(clip, window_samples=100, hop_samples=40)
+    np.testing.assert_array_equal(windows[:, 0], [0, 40, 80, 120, 160, 200])
+
+
+@pytest.mark.parametrize("lengths", [(0, 1), (1, 0), (1, -1)])
+def test_lengths_that_are_not_positive_are_refused(lengths: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        cut_windows(
+            Clip(np.ones(3, np.float32), 1), window_samples=lengths[0], hop_samples=lengths[1]
+        )
+
+
+def test_an_empty_clip_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "empty.wav", np.zeros(0), 8000)
+    with pytest.raises(AudioError, match=r"empty\.wav.*0 samples"):
+        read_clip(path, 8000)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, bad: float) -> None:
+    path = write(tmp_path / "a.wav", np.array([0, bad, 0]), 8000)
+    with pytest.raises(AudioError, match="finite"):
+        read_clip(path, 8000)
+
+
+def test_a_file_that_is_no_audio_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "noise.wav"
+    path.write_bytes(b"RIFF" + bytes(100))
+    with pytest.raises(AudioError, match=r"noise\.wav.*libsndfile"):
+        read_clip(path, 8000)
+
+
+def test_a_cut_file_is_refused_or_read_short(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 8000), 8000, "PCM_16")
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(AudioError, match=r"a\.flac"):
+        read_clip(path, 8000)
+
+
+def test_directories_are_searched_and_sorted(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/2.wav", "b/1.flac", "a.ogg", "notes.txt"):
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_clips([tmp_path])]
+    assert found == ["a.ogg", "b/1.flac", "b/2.wav"]
+
+
+def test_a_directory_without_audio_and_a_missing_path_are_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="found none"):
+        find_clips([tmp_path])
+    with pytest.raises(AudioError, match=r"nothing\.wav: no such file"):
+        find_clips([tmp_path / "nothing.wav"])

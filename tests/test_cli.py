@@ -1,0 +1,262 @@
+"""The command line as a user meets it: what it prints, writes and returns, also when it fails."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from edgel3_tflm.deployment import Deployment
+
+COMMAND = [str(Path(sys.executable).with_name("edgel3-tflm"))]
+SEA = ["--model-type", "sea", "--emb-dim", "64"]
+
+
+def run(
+    *arguments: object, limit: Callable[[], None] | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        preexec_fn=limit,
+    )
+
+
+def assert_one_error_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if not line.endswith("...")]
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith("error: ")
+    for part in parts:
+        assert part in errors[0]
+
+
+@pytest.fixture(scope="module")
+def short_calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("calibration")
+    soundfile.write(directory / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
+    return directory
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.random.default_rng(1).normal(0, 0.1, 20_000), 8000)
+    return path
+
+
+def test_convert_then_info_then_compare(
+    sea_weights: Path, short_calibration: Path, clip: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "sea"
+    done = run(
+        "convert", *SEA, "--weights", sea_weights, "--calibration", short_calibration, "-o", output
+    )
+    assert done.returncode == 0, done.stderr
+    assert "int8.tflite" in done.stdout
+    assert "git blob id verified" in done.stdout
+    assert "int8 flatbuffer: calibrate ..." in done.stderr  # progress where there is no terminal
+    assert sorted(path.name for path in output.iterdir()) == [
+        "edgel3_model.cc",
+        "edgel3_model.h",
+        "float.tflite",
+        "int8.tflite",
+        "manifest.json",
+    ]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["sea"]
+
+    shown = run("info", output)
+    assert shown.returncode == 0
+    assert "396,576" in shown.stdout
+    assert "Portenta" in shown.stdout
+
+    compared = run("compare", output, clip)
+    assert compared.returncode == 0, compared.stderr
+    assert "clip.wav" in compared.stdout
+    assert sorted(path.name for path in (output.parent / "sea-drift").iterdir()) == [
+        "drift.html",
+        "drift.json",
+    ]
+
+
+def test_info_as_json_of_a_directory_a_flatbuffer_and_a_weight_file(
+    sea_int8: Deployment, sea_weights: Path
+) -> None:
+    by_directory = json.loads(run("info", "--json", sea_int8.directory).stdout)
+    assert by_directory == dict(sea_int8.manifest)
+    flatbuffer = json.loads(run("info", "--json", sea_int8.directory / "int8.tflite").stdout)
+    assert flatbuffer["arena_bytes"] == sea_int8.manifest["arena_bytes"]
+    assert [layer["weights"] for layer in flatbuffer["layers"] if layer["weights"]] == [
+        layer.kernel_size for layer in sea_int8.variant.layers
+    ]
+    weights = json.loads(run("info", "--json", sea_weights).stdout)
+    assert (weights["variant"], weights["weights"]["kind"]) == ("sea-ust-64", "published")
+
+
+def test_compare_prints_json_alone_with_json_and_nothing_with_quiet(
+    sea_int8: Deployment, clip: Path, tmp_path: Path
+) -> None:
+    done = run("compare", sea_int8.directory, clip, "-o", tmp_path / "r", "--json", "--hop", 1)
+    assert json.loads(done.stdout)["overall"]["windows"] == 3
+    quiet = run("compare", sea_int8.directory, clip, "-o", tmp_path / "r", "--quiet")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("runtime", ["litert", "reference", "tflm"])
+def test_compare_in_another_runtime(
+    sea_int8: Deployment, clip: Path, tmp_path: Path, runtime: str
+) -> None:
+    done = run(
+        "compare", sea_int8.directory, clip, "-o", tmp_path / "r", "--json", "--runtime", runtime
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["runtime"] == runtime
+    assert report["overall"]["cosine_mean"] > 0.99
+
+
+@pytest.mark.parametrize(("samples", "windows"), [(10, 1), (96_000, 1), (96_001, 2)])
+def test_short_clips_and_96_khz_stereo_are_embedded(
+    sea_int8: Deployment, tmp_path: Path, samples: int, windows: int
+) -> None:
+    noise = np.random.default_rng(2).normal(0, 0.1, (samples, 2))
+    soundfile.write(tmp_path / "a.wav", noise, 96_000)
+    done = run("compare", sea_int8.directory, tmp_path / "a.wav", "-o", tmp_path / "r", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["overall"]["windows"] in {windows, 1}
+
+
+def test_an_empty_clip_leaves_no_report(sea_int8: Deployment, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 8000)
+    done = run("compare", sea_int8.directory, tmp_path / "empty.wav", "-o", tmp_path / "r")
+    assert_one_error_line(done, "empty.wav", "0 samples")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--sparsity", "42"], ["'42'", "53.5", "95.45", "99"]),
+        (["--retrain-type", "none"], ["'none'", "ft or kd"]),
+        (["--model-type", "dense2"], ["'dense2'", "sparse, sea or dense"]),
+        (["--model-type", "sea", "--emb-dim", "100"], ["100", "512, 256, 128, 64"]),
+        (["--quantization", "int4"], ["'int4'", "int8, int16x8"]),
+        (["--weights", "nowhere.h5"], ["nowhere.h5", "No such file"]),
+        (["--sparsity", "97"], ["no weights are published", "--weights FILE"]),
+        (["--calibration", "nowhere"], ["nowhere", "no such file or directory"]),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    arguments: list[str], parts: list[str], tmp_path: Path
+) -> None:
+    done = run(
+        "convert", *arguments, "-o", tmp_path / "out", EDGEL3_TFLM_CACHE=str(tmp_path / "cache")
+    )
+    assert_one_error_line(done, *parts)
+    assert not any(tmp_path.iterdir())
+
+
+def test_damaged_weights_are_one_line(sea_weights: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.h5.gz"
+    cut.write_bytes(sea_weights.read_bytes()[:100_000])
+    done = run("convert", *SEA, "--weights", cut, "-o", tmp_path / "out")
+    assert_one_error_line(done, "cut.h5.gz", "gzip")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.h5.gz"]
+
+
+def test_a_cached_file_with_another_digest_is_one_line(sea_weights: Path, tmp_path: Path) -> None:
+    wrong = bytearray(sea_weights.read_bytes())
+    wrong[-1] ^= 1
+    (tmp_path / sea_weights.name).write_bytes(wrong)
+    done = run("convert", *SEA, "-o", tmp_path / "out", EDGEL3_TFLM_CACHE=str(tmp_path))
+    assert_one_error_line(done, "git blob id f3535405c91fe8da71f6456adb8a061213324239", "found")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_directory_with_other_files_is_left_alone(
+    sea_weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = run("convert", *SEA, "--weights", sea_weights, "-o", tmp_path)
+    assert_one_error_line(done, "other files")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("earlier_output", [False, True])
+def test_a_write_the_system_refuses_leaves_what_was_there(
+    sea_weights: Path,
+    short_calibration: Path,
+    tmp_path: Path,
+    earlier_output: bool,
+) -> None:
+    output = tmp_path / "out"
+    if earlier_output:
+        output.mkdir()
+        (output / "manifest.json").write_text("earlier")
+
+    def at_most_a_megabyte() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    done = run(
+        "convert",
+        *SEA,
+        "--weights",
+        sea_weights,
+        "--calibration",
+        short_calibration,
+        "-o",
+        output,
+        limit=at_most_a_megabyte,
+    )
+    assert_one_error_line(done, "cannot write", "File too large")
+    assert [path.name for path in tmp_path.iterdir()] == (["out"] if earlier_output else [])
+    if earlier_output:
+        assert (output / "manifest.json").read_text() == "earlier"
+
+
+@pytest.mark.parametrize("step", ["load TensorFlow", "float flatbuffer", "int8 flatbuffer: calib"])
+def test_control_c_leaves_nothing(sea_weights: Path, tmp_path: Path, step: str) -> None:
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        [*COMMAND, "convert", *SEA, "--weights", str(sea_weights), "-o", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(step):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = [line for line in process.stderr.read().splitlines() if not line.endswith("...")]
+    assert process.wait() == 130
+    assert rest == ["error: interrupted; nothing was written"]
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [[], ["convert"], ["compare"], ["info"]])
+def test_help_is_there(command: list[str]) -> None:
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_version_is_the_package_s() -> None:
+    from edgel3_tflm import __version__
+
+    assert run("--version").stdout == f"edgel3-tflm {__version__}\n"
+
+
+def test_files_that_are_no_models_are_one_line(tmp_path: Path) -> None:
+    for name in ("a.tflite", "a.h5", "a.h5.gz"):
+        (tmp_path / name).write_bytes(b"nothing" * 9)
+        assert_one_error_line(run("info", tmp_path / name), name, "expected")

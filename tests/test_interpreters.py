@@ -1,0 +1,120 @@
+"""Runtimes: what is installed, what is not, and what they refuse."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgel3_tflm import interpreters
+from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError
+from edgel3_tflm.interpreters import RUNTIMES, measure_arena_bytes, native_stderr, open_interpreter
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_runtime_sees_the_same_tensors(sea_int8: Deployment, runtime: str) -> None:
+    interpreter = open_interpreter(sea_int8.read_model("int8"), runtime)
+    default = open_interpreter(sea_int8.read_model("int8"))
+    assert interpreter.input == default.input
+    assert interpreter.output == default.output
+    assert interpreter.input.shape == (1, 64, 50, 1)
+    assert interpreter.output.shape == (1, 64)
+    windows = np.zeros((2, 64, 50, 1), np.int8)
+    windows[1] = 5
+    embeddings = interpreter.run(windows)
+    assert embeddings.shape == (2, 64)
+    assert embeddings.dtype == np.int8
+    np.testing.assert_array_equal(interpreter.run(windows[::-1]), embeddings[::-1])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_runtime_runs_the_float_model(sea_int8: Deployment, runtime: str) -> None:
+    interpreter = open_interpreter(sea_int8.read_model("float"), runtime)
+    window = np.random.default_rng(0).normal(0, 1, (1, 64, 50, 1)).astype(np.float32)
+    default = open_interpreter(sea_int8.read_model("float")).run(window)
+    # Sums of 1152 products in another order: 1152 roundings of 2^-24, relative to the largest
+    # value, through eight layers that do not amplify it more than a hundredfold.
+    bound = 100 * 1152 * 2.0**-24 * abs(default).max()
+    np.testing.assert_allclose(interpreter.run(window), default, rtol=0, atol=bound)
+
+
+def test_quantized_values_and_real_values() -> None:
+    spec = interpreters.TensorSpec((1, 3), np.dtype(np.int8), scale=0.5, zero_point=-128)
+    values = spec.dequantize(np.array([[-128, -127, 127]], np.int8))
+    np.testing.assert_array_equal(values, np.float32([[0, 0.5, 127.5]]))
+
+
+@pytest.mark.parametrize("runtime", ["tflite-runtime", "tflm"])
+@pytest.mark.parametrize("model", [b"", b"x" * 100])
+def test_bytes_that_are_no_flatbuffer_are_refused(runtime: str, model: bytes) -> None:
+    with pytest.raises(ModelFileError):
+        open_interpreter(model, runtime)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreters, "find_spec", lambda _: None)
+    with pytest.raises(RuntimeUnavailableError, match=r"pip install 'edgel3-tflm\[convert\]'"):
+        open_interpreter(b"", "tflm")
+
+
+def test_the_arena_is_tflm_s(sea_int8: Deployment) -> None:
+    arena_bytes = measure_arena_bytes(sea_int8.read_model("int8"))
+    # The two largest maps that live at the same time: conv2's input and output, 64 x 50 x 32 each.
+    assert 2 * 64 * 50 * 32 <= arena_bytes <= 2 * 64 * 50 * 32 + 16_384
+    assert arena_bytes == sea_int8.manifest["arena_bytes"]
+
+
+def test_native_messages_are_caught_and_python_s_are_not(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with native_stderr() as messages:
+        subprocess.run([sys.executable, "-c", "import os; os.write(2, b'native')"], check=True)
+        assert messages() == "native"
+    sys.stderr.write("python")
+    assert "native" not in capfd.readouterr().err
+
+
+def test_importing_the_package_imports_no_tensorflow() -> None:
+    program = (
+        "import sys, edgel3_tflm, edgel3_tflm.cli, edgel3_tflm.drift;"
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'tf_keras')))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_runtimes_can_be_opened_in_any_order(sea_int8: Deployment) -> None:
+    model = sea_int8.directory / "int8.tflite"
+    program = (
+        "import sys; from pathlib import Path;"
+        "from edgel3_tflm.interpreters import open_interpreter;"
+        "model = Path(sys.argv[1]).read_bytes();"
+        "[open_interpreter(model, name) for name in sys.argv[2:]]"
+    )
+    order = ["reference", "tflite-runtime", "litert", "tflm", "tflite-runtime"]
+    subprocess.run([sys.executable, "-c", program, str(model), *order], check=True)
+
+
+def test_tensorflow_loaded_first_is_one_clear_error(sea_int8: Deployment) -> None:
+    program = (
+        "import sys, tensorflow; from pathlib import Path;"
+        "from edgel3_tflm import EdgeL3Error;"
+        "from edgel3_tflm.interpreters import open_interpreter;"
+        "model = Path(sys.argv[1]).read_bytes(); open_interpreter(model, 'litert')\n"
+        "try: open_interpreter(model)\n"
+        "except EdgeL3Error as error: print(error)"
+    )
+    model = str(sea_int8.directory / "int8.tflite")
+    done = subprocess.run(
+        [sys.executable, "-c", program, model], check=True, capture_output=True, text=True
+    )
+    assert "loaded before TensorFlow" in done.stdout
+
+
+def test_an_editor_s_checkout_is_not_needed(tmp_path: Path) -> None:
+    """The installed package works from an empty directory."""
+    program = (
+        "import edgel3_tflm.converters.calibrate as c; assert c.bundled_clips_directory().is_dir()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
