@@ -31,7 +31,7 @@ class Board:
 
 
 # The M7 core's half of the default split; AXI SRAM also holds data, heap and stack.
-_STM32H747_NOTE = "default flash split; AXI SRAM"
+_STM32H747_NOTE = "default split; AXI SRAM"
 
 BOARDS = (
     Board("portenta_h7_m7", "Arduino Portenta H7", 768 * _KIB, 512 * _KIB, _STM32H747_NOTE),

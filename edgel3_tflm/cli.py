@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,11 +94,19 @@ class _Screen:
 
     def show(self, result: dict[str, Any], *renderables: Any) -> None:
         """Print a result, as JSON or as tables and text."""
-        if self.as_json:
-            sys.stdout.write(json.dumps(result, indent=2) + "\n")
-        elif not self.quiet:
-            for each in renderables:
-                self._out.print(each)
+        try:
+            if self.as_json:
+                sys.stdout.write(json.dumps(result, indent=2) + "\n")
+            elif not self.quiet:
+                for each in renderables:
+                    self._out.print(each)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise  # the reader has seen enough
+        except OSError as error:
+            # What is still buffered would fail once more when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise EdgeL3Error(f"cannot write the result: {error.strerror}") from error
 
     def error(self, message: str) -> None:
         """Print an error on one line."""

@@ -35,17 +35,11 @@ def new_directory(target: Path, marker: str) -> Iterator[Path]:
         If ``target`` is a file or a directory of something else, or the disk refuses a write.
     """
     target = Path(target)
-    if target.exists() or target.is_symlink():
-        if not target.is_dir():
-            raise EdgeL3Error(f"{target}: expected a directory to write to, it is a file")
-        if any(target.iterdir()) and not (target / marker).is_file():
-            raise EdgeL3Error(
-                f"{target}: expected a new, empty or earlier output directory (with {marker}),"
-                " it holds other files; choose another"
-            )
-        target = target.resolve()
     temporary: Path | None = None
     try:
+        if target.exists() or target.is_symlink():
+            _check_replaceable(target, marker)
+            target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         temporary.chmod(0o755)  # mkdtemp makes it private
@@ -58,7 +52,7 @@ def new_directory(target: Path, marker: str) -> Iterator[Path]:
             except OSError:
                 old.rename(target)
                 raise
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # the new directory is in place already
         else:
             temporary.rename(target)
     except OSError as error:
@@ -68,3 +62,18 @@ def new_directory(target: Path, marker: str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(target: Path, marker: str) -> None:
+    if not target.is_dir():
+        raise EdgeL3Error(f"{target}: expected a directory to write to, it is a file")
+    if target.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise EdgeL3Error(
+            f"{target}: expected a directory other than the current one and those above it, which"
+            " would be replaced under your feet; choose another"
+        )
+    if any(target.iterdir()) and not (target / marker).is_file():
+        raise EdgeL3Error(
+            f"{target}: expected a new, empty or earlier output directory (with {marker}),"
+            " it holds other files; choose another"
+        )

@@ -1,6 +1,8 @@
 """Looking into a TFLite flatbuffer without an interpreter."""
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,10 @@ from edgel3_tflm.errors import ModelFileError
 _FILE_IDENTIFIER = b"TFL3"
 # Field `description` of the table Model is the fourth; a vtable starts with two 2-byte sizes.
 _DESCRIPTION_VTABLE_OFFSET = 4 + 2 * 3
+# The networks here have some 20 operators on tensors of up to four dimensions. Without a bound a
+# damaged file could name one large kernel a million times.
+_MAX_OPERATORS = 200
+_MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,19 @@ def summarize(model: bytes) -> FlatbufferSummary:
     ModelFileError
         If the bytes are not a whole TFLite flatbuffer of convolutions such as this package writes.
     """
+    with _damage_reported(model):
+        return _summarize(model)
+
+
+@contextmanager
+def _damage_reported(model: bytes) -> Iterator[None]:
     if model[4:8] != _FILE_IDENTIFIER:
         raise ModelFileError(
             f"expected a TFLite flatbuffer (identifier {_FILE_IDENTIFIER.decode()} at byte 4),"
             f" found {model[4:8]!r}"
         )
     try:
-        return _summarize(model)
+        yield
     # What the generated accessors raise when offsets lead nowhere.
     except (IndexError, ValueError, TypeError, AttributeError, struct.error, KeyError) as error:
         raise ModelFileError(
@@ -97,10 +109,18 @@ def _summarize(model: bytes) -> FlatbufferSummary:
     graph = root.Subgraphs(0)
 
     def shape(tensor: int) -> tuple[int, ...]:
-        return tuple(int(n) for n in graph.Tensors(tensor).ShapeAsNumpy())
+        dimensions = graph.Tensors(tensor).ShapeLength()
+        if dimensions > _MAX_DIMENSIONS:
+            raise ValueError(f"a tensor of {dimensions} dimensions")
+        sizes = tuple(graph.Tensors(tensor).Shape(i) for i in range(dimensions))
+        if min(sizes, default=1) < 1:
+            raise ValueError(f"a tensor of shape {sizes}")
+        return sizes
 
     layers = []
     convolutions = 0
+    if graph.OperatorsLength() > _MAX_OPERATORS:
+        raise ValueError(f"{graph.OperatorsLength()} operators")
     for position in range(graph.OperatorsLength()):
         operation = graph.Operators(position)
         code = root.OperatorCodes(operation.OpcodeIndex())
@@ -149,8 +169,13 @@ def with_description(model: bytes, description: str) -> bytes:
     Raises
     ------
     ModelFileError
-        If the flatbuffer has no description to replace.
+        If the flatbuffer is damaged or has no description to replace.
     """
+    with _damage_reported(model):
+        return _with_description(model, description)
+
+
+def _with_description(model: bytes, description: str) -> bytes:
     table = struct.unpack_from("<I", model, 0)[0]
     vtable = table - struct.unpack_from("<i", model, table)[0]
     vtable_bytes = struct.unpack_from("<H", model, vtable)[0]
@@ -159,7 +184,7 @@ def with_description(model: bytes, description: str) -> bytes:
         field = struct.unpack_from("<H", model, vtable + _DESCRIPTION_VTABLE_OFFSET)[0]
     if field == 0:
         raise ModelFileError("expected a flatbuffer with a description, found none to replace")
-    text = description.encode()
+    text = description.encode(errors="backslashreplace")  # file names may not be Unicode
     padded = bytearray(model + bytes(-len(model) % 16))
     struct.pack_into("<I", padded, table + field, len(padded) - (table + field))
     string = struct.pack("<I", len(text)) + text + b"\0"

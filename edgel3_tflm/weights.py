@@ -4,16 +4,19 @@ HDF5 files are read by array name and shape, never deserialized: no Keras config
 no link that leaves the file.
 """
 
-import gzip
+import errno
 import io
 import logging
+import math
 import os
 import re
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -34,6 +37,20 @@ _DOWNLOAD_TIMEOUT_S = 20
 _MAX_HDF5_BYTES = 256 * 1024 * 1024
 # They hold about 80 groups and 70 arrays.
 _MAX_HDF5_ITEMS = 5000
+# HDF5 keeps an attribute of more bytes in a structure that Keras 2 files do not have.
+_MAX_ATTRIBUTE_BYTES = 64 * 1024
+# Signature, superblock version 0 (three more versions follow), 8-byte offsets and lengths.
+_HDF5_SUPERBLOCK = re.compile(rb"\x89HDF\r\n\x1a\n\0...\0\x08\x08.{9}\0{8}", re.DOTALL)
+_FRACTAL_HEAP = b"FRHP\0"
+_LOCAL_HEAP = b"HEAP"
+_END_OF_FREE_LIST = 1
+_MAX_MESSAGE_CHARACTERS = 500
+
+_TOO_LARGE = (
+    f"expected at most {_MAX_HDF5_BYTES} bytes, there are more; not one of this family's weight"
+    " files"
+)
+_DAMAGED_GZIP = "expected a whole gzip file, it is cut or damaged"
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -138,7 +155,7 @@ def load_weights(
             " (dense L3 weights are pruned to the plan)"
         )
     cached = cache_directory() / published.name
-    if cached.is_file():
+    if os.path.isfile(cached):  # noqa: PTH113 - Path.is_file raises where the name is too long
         return _load_file(cached, variant, expected_blob_id=published.git_blob_id)
     # Looked up, not imported: edgel3 needs a Keras that does not load beside this TensorFlow.
     package = find_spec("edgel3")
@@ -170,23 +187,34 @@ def inspect_weights(path: Path) -> NetworkWeights:
     return _load_file(path, None)
 
 
+class _BoundedBuffer(io.BytesIO):
+    """A download in memory; it may not be larger than a weight file can be."""
+
+    def write(self, chunk: Any) -> int:
+        if self.tell() + len(chunk) > _MAX_HDF5_BYTES:
+            raise OSError(errno.EFBIG, "more bytes than a weight file has")
+        return super().write(chunk)
+
+
 def _download(url: str, target: Path, expected_blob_id: str) -> None:
-    """Download to a temporary name, verify, then move into the cache."""
+    """Download, verify, write to a temporary name, then move into the cache."""
     _log.info("downloading %s", url)
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    downloaded = _BoundedBuffer()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        fetch = pooch.HTTPDownloader(timeout=_DOWNLOAD_TIMEOUT_S)
-        fetch(url, str(partial), None)
-        _check_blob_id(partial.read_bytes(), url, expected_blob_id)
-        partial.rename(target)
+        pooch.HTTPDownloader(timeout=_DOWNLOAD_TIMEOUT_S)(url, downloaded, None)
+        _check_blob_id(downloaded.getvalue(), url, expected_blob_id)
+        try:
+            partial.write_bytes(downloaded.getvalue())
+            partial.rename(target)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:  # requests' exceptions are OSErrors too
         raise WeightsError(
             f"cannot fetch {url} ({type(error).__name__}); give --weights FILE, or put the file"
             f" into {target.parent}, or try the pipeline with --weights generated"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_blob_id(data: bytes, where: object, expected: str) -> None:
@@ -201,9 +229,12 @@ def _load_file(
     path: Path, variant: Variant | None, expected_blob_id: str | None = None
 ) -> NetworkWeights:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_HDF5_BYTES + 1)  # a device may never end
     except OSError as error:
         raise WeightsError(f"{path}: cannot read weights: {error.strerror}") from error
+    if len(data) > _MAX_HDF5_BYTES:
+        raise WeightsError(f"{path}: {_TOO_LARGE}")
     if expected_blob_id is not None:
         _check_blob_id(data, path, expected_blob_id)
     blob_id = git_blob_id(data)
@@ -225,45 +256,80 @@ def _load_file(
     try:
         return _read_hdf5(_unpack(data), variant, provenance)
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error.__cause__
+        raise WeightsError(f"{path}: {_on_one_line(str(error))}") from error.__cause__
+
+
+def _on_one_line(message: str) -> str:
+    """Escape and cut what the file's own names may bring into a message."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    return line if len(line) <= _MAX_MESSAGE_CHARACTERS else line[:_MAX_MESSAGE_CHARACTERS] + "..."
 
 
 def _unpack(data: bytes) -> bytes:
     """Undo gzip, within a bound on the size."""
     if data[:2] != b"\x1f\x8b":
         return data
+    inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
-        with gzip.open(io.BytesIO(data)) as stream:
-            unpacked = stream.read(_MAX_HDF5_BYTES + 1)
-    except (EOFError, OSError, zlib.error) as error:
-        raise WeightsError(
-            f"expected a whole gzip file, it is cut or damaged ({error}); fetch it again"
-        ) from error
+        unpacked = inflate.decompress(data, _MAX_HDF5_BYTES + 1)
+    except zlib.error as error:
+        raise WeightsError(f"{_DAMAGED_GZIP} ({error}); fetch it again") from error
     if len(unpacked) > _MAX_HDF5_BYTES:
-        raise WeightsError(
-            f"expected at most {_MAX_HDF5_BYTES} bytes once unpacked, there are more; not one of"
-            " this family's weight files"
-        )
+        raise WeightsError(_TOO_LARGE)
+    if not inflate.eof:
+        raise WeightsError(f"{_DAMAGED_GZIP} (it ends early); fetch it again")
     return unpacked
 
 
-def _datasets(root: h5py.Group) -> Iterator[h5py.Dataset]:
-    """Walk hard links only: soft and external links could leave the file or form a loop."""
-    groups = [root]
+def _check_structure(data: bytes) -> None:
+    """Refuse what Keras 2 does not write and libhdf5 1.14 cannot be trusted with.
+
+    A damaged fractal heap (groups of the newer file versions) makes it free memory it never
+    allocated; a local heap whose list of free blocks is a loop, follow that for ever.
+    """
+    if not _HDF5_SUPERBLOCK.match(data):
+        raise WeightsError(
+            "expected an HDF5 file of the first version, as Keras 2 and h5py write by default;"
+            " it is not one"
+        )
+    if _FRACTAL_HEAP in data:
+        raise WeightsError("expected groups as Keras 2 writes, found a fractal heap")
+    steps = 0
+    position = data.find(_LOCAL_HEAP)
+    while 0 <= position <= len(data) - 32:
+        size, free, address = struct.unpack_from("<QQQ", data, position + 8)
+        # libhdf5 itself refuses an offset past the heap, and an address past the file.
+        while free != _END_OF_FREE_LIST and free < size and address + free + 8 <= len(data):
+            free = struct.unpack_from("<Q", data, address + free)[0]
+            steps += 1
+            if steps > _MAX_HDF5_ITEMS:
+                raise WeightsError("expected heaps as Keras 2 writes, found an endless free list")
+        position = data.find(_LOCAL_HEAP, position + 1)
+
+
+def _member(group: h5py.Group, name: str) -> Any:
+    """Open what a hard link leads to: soft and external links could leave the file."""
+    # A slash would make the name a path, through links that nobody looked at.
+    if "/" in name or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise WeightsError(f"{name}: expected a group or an array, found a link")
+    return group[name]
+
+
+def _datasets(root: h5py.Group) -> Iterator[tuple[str, str, h5py.Dataset]]:
+    """Walk hard links only; yield layer (the group below ``root``), name and dataset."""
+    groups = [("", root)]
     visited = 0
     while groups:
-        group = groups.pop()
+        layer, group = groups.pop()
+        visited += len(group)
+        if visited > _MAX_HDF5_ITEMS:  # hard links can form loops
+            raise WeightsError(f"expected at most {_MAX_HDF5_ITEMS} HDF5 items, found more")
         for name in group:
-            visited += 1
-            if visited > _MAX_HDF5_ITEMS:  # hard links can form loops too
-                raise WeightsError(f"expected at most {_MAX_HDF5_ITEMS} HDF5 items, found more")
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise WeightsError(f"{group.name}/{name}: expected an array, found a link")
-            item = group[name]
+            item = _member(group, name)
             if isinstance(item, h5py.Group):
-                groups.append(item)
-            elif isinstance(item, h5py.Dataset):
-                yield item
+                groups.append((layer or name, item))
+            elif isinstance(item, h5py.Dataset) and layer:
+                yield layer, name, item
 
 
 _ARRAY_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
@@ -271,10 +337,7 @@ _ARRAY_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_varian
 
 def _layer_order(group: h5py.Group, layers: list[str]) -> list[str]:
     """Layers as the file lists them, else by number with the embedding layer last."""
-    listed = [
-        name.decode() if isinstance(name, bytes) else str(name)
-        for name in group.attrs.get("layer_names", [])
-    ]
+    listed = _listed_layers(group)
     if set(layers) <= set(listed):
         return sorted(layers, key=listed.index)
 
@@ -287,7 +350,21 @@ def _layer_order(group: h5py.Group, layers: list[str]) -> list[str]:
     return sorted(layers, key=by_number)
 
 
+def _listed_layers(group: h5py.Group) -> list[str]:
+    if "layer_names" not in group.attrs:
+        return []
+    attribute = group.attrs.get_id("layer_names")
+    # Looked at before a byte is read, so that a hostile size allocates nothing.
+    size = math.prod(attribute.shape or ()) * attribute.dtype.itemsize
+    if attribute.dtype.kind != "S" or len(attribute.shape or ()) != 1:
+        return []
+    if size > _MAX_ATTRIBUTE_BYTES:
+        raise WeightsError(f"layer_names: expected at most {_MAX_ATTRIBUTE_BYTES} bytes of names")
+    return [name.decode() for name in group.attrs["layer_names"]]
+
+
 def _read_hdf5(data: bytes, variant: Variant | None, provenance: Provenance) -> NetworkWeights:
+    _check_structure(data)
     try:
         file = h5py.File(io.BytesIO(data), "r")
     except OSError as error:
@@ -296,20 +373,31 @@ def _read_hdf5(data: bytes, variant: Variant | None, provenance: Provenance) -> 
         ) from error
     with file:
         try:
-            root = file.get("model_weights", file)
+            root = _member(file, "model_weights") if "model_weights" in file else file
             if not isinstance(root, h5py.Group):
                 raise WeightsError("expected the group model_weights, found an array")
             arrays: dict[str, dict[str, h5py.Dataset]] = {}
-            for dataset in _datasets(root):
-                parts = dataset.name.removeprefix(root.name).strip("/").split("/")
-                array = parts[-1].removesuffix(":0")
-                if array in _ARRAY_NAMES and len(parts) > 1:
-                    arrays.setdefault(parts[0], {})[array] = dataset
+            for layer, name, dataset in _datasets(root):
+                array = name.removesuffix(":0")
+                if array not in _ARRAY_NAMES:
+                    continue
+                if array in arrays.setdefault(layer, {}):
+                    raise WeightsError(f"{layer}/{array}: expected one array, found two")
+                arrays[layer][array] = _plain(dataset, f"{layer}/{array}")
             order = _layer_order(root, list(arrays))
             return _assemble(variant, provenance, arrays, order)
         # h5py raises these for damaged structures met while walking or reading.
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             raise WeightsError(f"expected a whole HDF5 file, it is damaged ({error})") from error
+
+
+def _plain(dataset: h5py.Dataset, label: str) -> h5py.Dataset:
+    """Refuse values outside the file, and filters: a few packed bytes could unpack to gigabytes."""
+    if dataset.external or dataset.is_virtual:
+        raise WeightsError(f"{label}: expected values in the file itself, they lie in another file")
+    if dataset.chunks is not None:
+        raise WeightsError(f"{label}: expected values in one piece, as Keras writes, found chunks")
+    return dataset
 
 
 def _assemble(
@@ -357,7 +445,7 @@ def _assemble(
 
 
 def _kernel_shape(layer: dict[str, h5py.Dataset]) -> tuple[int, ...]:
-    return tuple(layer["kernel"].shape) if "kernel" in layer else ()
+    return tuple(layer["kernel"].shape or ()) if "kernel" in layer else ()
 
 
 def _identify(kernel_shapes: list[tuple[int, ...]], norm_count: int) -> Variant:
@@ -390,14 +478,13 @@ def _read_array(
     if dataset is None:
         raise WeightsError(f"{label}: expected an array of shape {shape}, it is missing")
     # The shape is checked before a byte is read, so that a hostile size allocates nothing.
-    if tuple(dataset.shape) != shape or dataset.dtype.kind != "f":
+    if dataset.shape != shape or dataset.dtype.kind != "f":
         raise WeightsError(
             f"{label}: expected floats of shape {shape}, found {dataset.dtype} of shape"
-            f" {tuple(dataset.shape)}{hint}"
+            f" {dataset.shape}{hint}"
         )
-    if dataset.external or dataset.is_virtual:
-        raise WeightsError(f"{label}: expected values in the file itself, they lie in another file")
-    values: FloatArray = dataset[()].astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, see below
+        values: FloatArray = dataset[()].astype(np.float32)
     if not np.isfinite(values).all():
         bad = int(values.size - np.isfinite(values).sum())
         raise WeightsError(f"{label}: expected finite values, {bad} are NaN or infinite")

@@ -260,3 +260,20 @@ def test_files_that_are_no_models_are_one_line(tmp_path: Path) -> None:
     for name in ("a.tflite", "a.h5", "a.h5.gz"):
         (tmp_path / name).write_bytes(b"nothing" * 9)
         assert_one_error_line(run("info", tmp_path / name), name, "expected")
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(sea_int8: Deployment) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "info", "--json", str(sea_int8.directory)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert_one_error_line(done, "No space left on device")
+
+
+def test_a_reader_that_stops_early_is_no_error_message(sea_int8: Deployment) -> None:
+    piped = f"'{COMMAND[0]}' info --json '{sea_int8.directory}' | true"
+    done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
