@@ -11,20 +11,23 @@ DEMO := build/demo
 define install
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet '.[$(1)]'
+	$(BIN)/python -m pip install --quiet '.[$(EXTRAS)]'
 endef
 
+demo: EXTRAS := convert,report
+test lint: EXTRAS := test
+
 demo:
-	$(call install,convert,report)
+	$(install)
 	$(BIN)/edgel3-tflm convert --sparsity 95.45 --weights generated -o $(DEMO)/edgel3-95.45
 	$(BIN)/edgel3-tflm compare $(DEMO)/edgel3-95.45 calibration_data/clips -o $(DEMO)/drift
 
 test:
-	$(call install,test)
+	$(install)
 	$(BIN)/pytest
 
 lint:
-	$(call install,test)
+	$(install)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/types

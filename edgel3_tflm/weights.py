@@ -366,13 +366,7 @@ def _listed_layers(group: h5py.Group) -> list[str]:
 def _read_hdf5(data: bytes, variant: Variant | None, provenance: Provenance) -> NetworkWeights:
     _check_structure(data)
     try:
-        file = h5py.File(io.BytesIO(data), "r")
-    except OSError as error:
-        raise WeightsError(
-            f"expected an HDF5 file of Keras weights, cannot open it as one ({error})"
-        ) from error
-    with file:
-        try:
+        with h5py.File(io.BytesIO(data), "r") as file:
             root = _member(file, "model_weights") if "model_weights" in file else file
             if not isinstance(root, h5py.Group):
                 raise WeightsError("expected the group model_weights, found an array")
@@ -384,11 +378,12 @@ def _read_hdf5(data: bytes, variant: Variant | None, provenance: Provenance) -> 
                 if array in arrays.setdefault(layer, {}):
                     raise WeightsError(f"{layer}/{array}: expected one array, found two")
                 arrays[layer][array] = _plain(dataset, f"{layer}/{array}")
-            order = _layer_order(root, list(arrays))
-            return _assemble(variant, provenance, arrays, order)
-        # h5py raises these for damaged structures met while walking or reading.
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise WeightsError(f"expected a whole HDF5 file, it is damaged ({error})") from error
+            return _assemble(variant, provenance, arrays, _layer_order(root, list(arrays)))
+    # h5py raises these for damaged structures met while opening, walking or reading.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        raise WeightsError(
+            f"expected a whole HDF5 file of Keras weights, it is cut or damaged ({error})"
+        ) from error
 
 
 def _plain(dataset: h5py.Dataset, label: str) -> h5py.Dataset:
