@@ -8,7 +8,9 @@ DEMO := build/demo
 .PHONY: demo test lint clean
 
 # The installed package is what runs: a wheel without a file the tests need would fail them.
+# An earlier build's leavings would be packed into the wheel.
 define install
+	rm -rf build/lib build/bdist.*
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet '.[$(EXTRAS)]'

@@ -270,6 +270,7 @@ def compare_command(
             report.to_json(),
             *_provenance_lines(deployment),
             _drift_table(report),
+            Text(f"{report.overall.silent_windows:,} of the windows are silent"),
             Text(f"report: {target / HTML_NAME}, {target / JSON_NAME}"),
         )
 
@@ -323,7 +324,7 @@ def _try_arena(model: bytes) -> int | None:
         return None
 
 
-_MAX_CLIP_ROWS = 20
+_MAX_CLIP_ROWS = 10
 
 
 def _new_table(*columns: str) -> Table:
@@ -480,9 +481,8 @@ def _files_table(deployment: Deployment) -> Table:
 
 def _drift_table(report: DriftReport) -> Table:
     table = _new_table(
-        "clip, worst first",
+        f"worst {min(len(report.clips), _MAX_CLIP_ROWS)} clips",
         "windows",
-        "silent",
         "cosine\nmean",
         "cosine\n5th pct",
         "cosine\nworst",
@@ -494,7 +494,6 @@ def _drift_table(report: DriftReport) -> Table:
         table.add_row(
             name,
             f"{figures.windows:,}",
-            f"{figures.silent_windows:,}",
             f"{figures.cosine_mean:.4f}",
             f"{figures.cosine_p5:.4f}",
             f"{figures.cosine_worst:.4f}",
@@ -505,8 +504,6 @@ def _drift_table(report: DriftReport) -> Table:
     worst_first = sorted(report.clips, key=lambda drift: drift.figures.cosine_worst)
     for drift in worst_first[:_MAX_CLIP_ROWS]:
         add(Path(drift.clip).name, drift.figures)
-    if len(worst_first) > _MAX_CLIP_ROWS:
-        table.add_row(f"... {len(worst_first) - _MAX_CLIP_ROWS} more in the report")
     table.add_section()
     add(f"all {len(report.clips)} clips", report.overall)
     return table
