@@ -41,17 +41,38 @@ def generate_weights(
     on_layer : callable
         Called with the number of convolutions done and their total.
     """
-    generator = np.random.default_rng(_SEED)
     decibels = decibels[:: -(-len(decibels) // _MAX_WINDOWS)]
-    convs = tuple(_draw_layer(layer, generator) for layer in variant.layers)
-    input_norm = _batch_norm(*_statistics([decibels[..., np.newaxis]]))
+    mean, variance = _statistics([decibels[..., np.newaxis]])
     provenance = Provenance("generated", f"generated for {variant.name}", "", DESCRIPTION)
-    weights = NetworkWeights(variant, input_norm, convs, provenance)
+    weights = replace(
+        draw_weights(variant, mean=mean, variance=variance, seed=_SEED), provenance=provenance
+    )
     if variant.plan is not None:
         weights = prune(weights, variant.plan).weights
     weights = _set_statistics(weights, decibels, on_layer)
     digest = sha256_hex(b"".join(conv.kernel.tobytes() for conv in weights.convs))
     return replace(weights, provenance=replace(provenance, sha256=digest))
+
+
+def draw_weights(
+    variant: Variant, *, mean: FloatArray, variance: FloatArray, seed: int
+) -> NetworkWeights:
+    """Draw kernels from N(0, 2 / fan-in) (He et al., 2015); dense, other BatchNorms do nothing.
+
+    Parameters
+    ----------
+    variant : Variant
+    mean, variance : numpy.ndarray, shape (1,)
+        Of the log-mel, for the input BatchNorm to standardise it.
+    seed : int
+    """
+    generator = np.random.default_rng(seed)
+    return NetworkWeights(
+        variant,
+        _batch_norm(mean, variance),
+        tuple(_draw_layer(layer, generator) for layer in variant.layers),
+        Provenance("generated", f"drawn for {variant.name}", "", "drawn at random"),
+    )
 
 
 def _draw_layer(layer: ConvLayer, generator: np.random.Generator) -> ConvWeights:

@@ -1,33 +1,46 @@
 """The Keras network of a variant, from conv1 to the embedding."""
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.variants import BATCH_NORM_EPSILON, KERNEL_SIZE, POOL_AFTER, Variant
-from edgel3_tflm.weights import NetworkWeights
+from edgel3_tflm.weights import BatchNorm, ConvWeights, NetworkWeights
+
+# Of the moving statistics in training: they settle within a hundred steps.
+_MOMENTUM = 0.97
 
 
-def build_network(weights: NetworkWeights) -> Any:
+def build_network(weights: NetworkWeights, batch_size: int | None = 1) -> Any:
     """Build the network with its weights.
 
-    The input is the log-mel behind the input BatchNorm; batch size 1, so that the flatbuffer holds
-    a constant reshape and no shape arithmetic.
+    The input is the log-mel behind the input BatchNorm.
+
+    Parameters
+    ----------
+    weights : NetworkWeights
+    batch_size : int, optional
+        1 for conversion, so that the flatbuffer holds a constant reshape and no shape arithmetic;
+        None, any size, for training.
 
     Returns
     -------
     tf_keras.Model
-        (1, mels, frames, 1) to (1, embedding_size). Layers are named ``conv1``, ``batch_norm1``...
+        (batch, mels, frames, 1) to (batch, embedding_size). Its layers are named ``conv1``,
+        ``batch_norm1`` and so on.
     """
     keras = load_backend().keras
     keras.backend.clear_session()  # names in the flatbuffer must not count earlier networks
     variant = weights.variant
     spec = variant.frontend
-    x = inputs = keras.Input((spec.mels, spec.frames, 1), batch_size=1, name="log_mel")
+    x = inputs = keras.Input((spec.mels, spec.frames, 1), batch_size=batch_size, name="log_mel")
     for number, layer in enumerate(variant.layers, start=1):
         x = keras.layers.Conv2D(layer.out_channels, KERNEL_SIZE, padding="same", name=layer.name)(x)
         if layer.batch_norm:
             x = keras.layers.BatchNormalization(
-                epsilon=BATCH_NORM_EPSILON, name=f"batch_norm{number}"
+                epsilon=BATCH_NORM_EPSILON, momentum=_MOMENTUM, name=f"batch_norm{number}"
             )(x)
             x = keras.layers.ReLU(name=f"relu{number}")(x)
         if number in POOL_AFTER:
@@ -42,6 +55,19 @@ def build_network(weights: NetworkWeights) -> Any:
                 [norm.gamma, norm.beta, norm.mean, norm.variance]
             )
     return network
+
+
+def read_network(network: Any, weights: NetworkWeights) -> NetworkWeights:
+    """Take the weights of a trained network; input BatchNorm and provenance stay as given."""
+    convs = []
+    for number, conv in enumerate(weights.convs, start=1):
+        kernel, bias = network.get_layer(f"conv{number}").get_weights()
+        norm = conv.batch_norm
+        if norm is not None:
+            norm = BatchNorm(*network.get_layer(f"batch_norm{number}").get_weights())
+        # A masked negative weight is -0.0.
+        convs.append(ConvWeights(kernel + np.float32(0), bias, norm))
+    return replace(weights, convs=tuple(convs))
 
 
 def _identifier(variant: Variant) -> str:

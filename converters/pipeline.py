@@ -32,7 +32,7 @@ from edgel3_tflm.deployment import (
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import new_directory, sha256_hex
 from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize, with_description
-from edgel3_tflm.interpreters import TensorSpec, measure_arena_bytes, open_interpreter
+from edgel3_tflm.interpreters import measure_arena_bytes, open_interpreter
 from edgel3_tflm.variants import Variant
 from edgel3_tflm.weights import NetworkWeights, load_weights
 
@@ -40,8 +40,6 @@ FloatArray = npt.NDArray[np.float32]
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done and how much there is (0: unknown)."""
-
-_FLOAT_INPUT = TensorSpec((), np.dtype(np.float32), 0.0, 0)
 
 _TOOLS = (
     "numpy",
@@ -132,7 +130,7 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
         description += f"; {', '.join(pruned_layers)} pruned here by magnitude, not retrained"
     description = f"edgel3-tflm {__version__}, {variant.name}, {description}"
 
-    input_map = InputMap(float(weights.input_norm.slope[0]), float(weights.input_norm.offset[0]))
+    input_map = InputMap.of(weights)
     network = build_network(weights)
     progress("float flatbuffer", 0, 0)
     float_model = with_description(to_float(network), description)
@@ -143,7 +141,7 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
         nonlocal windows
         windows = 0
         for batch in _spectrograms(calibration, progress, f"{quantization} flatbuffer: calibrate"):
-            for window in input_map.apply(batch, _FLOAT_INPUT):
+            for window in input_map.normalise(batch):
                 yield window[np.newaxis]
                 windows += 1
         progress(f"{quantization} flatbuffer: quantize", 0, 0)

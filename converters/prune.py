@@ -1,6 +1,8 @@
 """Magnitude pruning to a plan, by TensorFlow Model Optimization."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,34 @@ class PruningResult:
 
     weights: NetworkWeights
     pruned_layers: tuple[str, ...]
+
+
+class Pruner:
+    """TF-MOT's masks on some convolutions of a network that may be in training.
+
+    TF-MOT's wrappers hold masks and schedule; they stay outside the network, so that its forward
+    pass may compute in another precision than its weights have.
+
+    Parameters
+    ----------
+    schedules : mapping
+        For each Keras convolution (already built) the TF-MOT pruning schedule.
+    """
+
+    def __init__(self, schedules: Mapping[Any, Any]) -> None:
+        wrap = load_backend().sparsity.prune_low_magnitude
+        self.wrappers = []
+        for layer, schedule in schedules.items():
+            wrapper = wrap(layer, schedule)
+            wrapper.build((None, None, None, layer.kernel.shape[2]))
+            self.wrappers.append(wrapper)
+
+    def apply(self, step: int) -> None:
+        """Update the masks that are due at a training step and zero the weights they cover."""
+        for wrapper in self.wrappers:
+            wrapper.pruning_step.assign(step)
+            wrapper.pruning_obj.conditional_mask_update()
+            wrapper.pruning_obj.weight_mask_op()
 
 
 def prune(weights: NetworkWeights, plan: Plan) -> PruningResult:
@@ -41,15 +71,10 @@ def prune(weights: NetworkWeights, plan: Plan) -> PruningResult:
 def _prune_layer(conv: ConvWeights, sparsity: float) -> ConvWeights:
     """Run TF-MOT's own mask update once, at constant sparsity, on a layer of its own."""
     _, keras, tfmot = load_backend()
-    *_, in_channels, out_channels = conv.kernel.shape
-    layer = keras.layers.Conv2D(out_channels, conv.kernel.shape[:2])
-    wrapper = tfmot.prune_low_magnitude(
-        layer, tfmot.ConstantSparsity(sparsity, begin_step=0, frequency=1)
-    )
-    wrapper.build((None, None, None, in_channels))
+    rows, columns, in_channels, out_channels = conv.kernel.shape
+    layer = keras.layers.Conv2D(out_channels, (rows, columns))
+    layer.build((None, None, None, in_channels))
     layer.set_weights([conv.kernel, conv.bias])
-    wrapper.pruning_step.assign(0)
-    wrapper.pruning_obj.conditional_mask_update()
-    wrapper.pruning_obj.weight_mask_op()
+    Pruner({layer: tfmot.ConstantSparsity(sparsity, begin_step=0, frequency=1)}).apply(0)
     kernel = np.asarray(layer.get_weights()[0], np.float32)
     return replace(conv, kernel=kernel + np.float32(0))  # a masked negative weight is -0.0

@@ -1,4 +1,4 @@
-"""The command line: ``edgel3-tflm convert | compare | info``."""
+"""The command line: ``edgel3-tflm COMMAND``."""
 
 import json
 import logging
@@ -21,19 +21,22 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
 from edgel3_tflm._version import __version__
+from edgel3_tflm.audio import find_clips
 from edgel3_tflm.boards import BOARDS, fits
+from edgel3_tflm.corpus import read_manifest
 from edgel3_tflm.deployment import QUANTIZATIONS, Deployment, quantized_model_name
 from edgel3_tflm.drift import DriftFigures, DriftReport, compare
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
 from edgel3_tflm.variants import PLANS, find_variant
-from edgel3_tflm.weights import NetworkWeights, inspect_weights
+from edgel3_tflm.weights import NetworkWeights, inspect_weights, load_weights
 
 app = typer.Typer(
     help="EdgeL3 audio embeddings on microcontrollers: convert, compare, inspect.",
@@ -122,6 +125,7 @@ class _Screen:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
         )
         disabled = self.quiet or not self._err.is_terminal
         with Progress(
@@ -154,6 +158,13 @@ class _Steps:
                 self._lines.print(Text(f"{step} ..."))
         if total:
             self._bars.update(self._task, completed=done, total=total)
+
+    def note(self, line: str) -> None:
+        """Say something that stays on the screen."""
+        if not self._bars.disable:
+            self._bars.console.print(Text(line))
+        elif self._lines is not None:
+            self._lines.print(Text(line))
 
     def finish(self) -> None:
         """Mark the running step as done."""
@@ -314,6 +325,158 @@ def info_command(
                 Text(f"{weights.variant.name}: {weights.provenance.description}"),
                 _weights_table(weights),
             )
+
+
+@app.command("probe")
+def probe_command(
+    manifest: Annotated[
+        Path,
+        typer.Argument(metavar="MANIFEST", help="Tab-separated: columns file, label and fold."),
+    ],
+    directory: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="DIR", help="What convert wrote."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float, or quantized as the directory is.")
+    ] = "quantized",
+    statistics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sparse|sea",
+            help="Instead of a model: mean and deviation of this family's log-mel.",
+        ),
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option(help=f"Runtime of the model: {', '.join(RUNTIMES)}.")
+    ] = DEFAULT_RUNTIME,
+    fold: Annotated[
+        list[int] | None, typer.Option(help="Folds to judge; all if none is named.")
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge embeddings by a linear classifier over the folds of a labelled corpus."""
+    with _screen(quiet=quiet, as_json=as_json) as screen:
+        from edgel3_tflm.probe import extract_features, log_mel_statistics, probe
+
+        clips = read_manifest(manifest)
+        subject: dict[str, Any]
+        if (directory is None) == (statistics is None):
+            raise EdgeL3Error("expected either --model DIR or --statistics sparse|sea")
+        if directory is not None:
+            deployment = Deployment.load(directory)
+            if precision not in ("float", "quantized"):
+                raise EdgeL3Error(f"unknown precision {precision!r}: expected float or quantized")
+            which = "float" if precision == "float" else deployment.quantization
+            spec = deployment.variant.frontend
+            features = deployment.embedder(which, runtime).embed_log_mel
+            subject = {
+                "model": deployment.variant.name,
+                "precision": which,
+                "weights": deployment.manifest["weights"]["description"],
+            }
+        else:
+            spec = find_variant(statistics or "").frontend
+            features = log_mel_statistics
+            subject = {"model": f"log-mel statistics ({statistics})"}
+        with screen.progress() as progress:
+            extracted = extract_features(clips, spec, features, progress)
+            progress("fit and judge", 0, 0)
+            results = probe(clips, extracted, fold)
+        right, count = sum(each.right for each in results), sum(each.clips for each in results)
+        table = _new_table("fold", "clips", "right", "accuracy %")
+        for each in results:
+            table.add_row(
+                str(each.fold), str(each.clips), str(each.right), _percent(each.right, each.clips)
+            )
+        table.add_section()
+        table.add_row("all", str(count), str(right), _percent(right, count))
+        screen.show(
+            {
+                **subject,
+                "windows": len(extracted.values),
+                "folds": [asdict(each) for each in results],
+                "accuracy_percent": 100 * right / count,
+            },
+            *(Text(f"{key}: {value}") for key, value in subject.items()),
+            table,
+        )
+
+
+@app.command("distill")
+def distill_command(
+    recipe_file: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="TOML file with every choice of the run.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Directory of the run; goes on if one is there."
+        ),
+    ],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(metavar="MANIFEST", help="Labelled clips: columns file, label and fold."),
+    ] = None,
+    clips: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="More clips: a file or a directory; repeatable."),
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The teacher's weights; the published ones if none."),
+    ] = None,
+    student_weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What the student starts from; random if none."),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a pruned student the embedding of a teacher."""
+    with _screen(quiet=quiet, as_json=as_json) as screen:
+        from edgel3_tflm.converters.distill import FIGURES_NAME, STUDENT_NAME, choose_clips, distill
+        from edgel3_tflm.converters.recipe import read_recipe
+
+        recipe = read_recipe(recipe_file)
+        student, teacher = (
+            find_variant(
+                choice.model_type,
+                sparsity=choice.sparsity,
+                retrain_type=choice.retrain_type,
+                embedding_size=choice.emb_dim,
+            )
+            for choice in (recipe.student, recipe.teacher)
+        )
+        training, validation = choose_clips(
+            recipe.validation,
+            read_manifest(manifest) if manifest else [],
+            find_clips(clips or []),
+        )
+        with screen.progress() as progress:
+            figures = distill(
+                recipe,
+                student=student,
+                teacher=load_weights(teacher, teacher_weights),
+                initial=load_weights(student, student_weights) if student_weights else None,
+                training=training,
+                validation=validation,
+                output=output,
+                progress=progress,
+                on_validation=lambda each: progress.note(
+                    f"step {each.step}: cosine to the teacher {each.teacher_cosine:.4f}"
+                    f" (always its mean: {each.mean_cosine:.4f})"
+                ),
+            )
+        screen.show(
+            asdict(figures),
+            Text(
+                f"kept step {figures.step}: cosine to the teacher {figures.teacher_cosine:.4f} over"
+                f" {figures.windows} windows kept from training"
+            ),
+            Text(f"student: {output / STUDENT_NAME}, figures: {output / FIGURES_NAME}"),
+        )
 
 
 def _try_arena(model: bytes) -> int | None:

@@ -14,6 +14,7 @@ from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.frontend import log_mel
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, TensorSpec, open_interpreter
 from edgel3_tflm.variants import VARIANTS, Variant
+from edgel3_tflm.weights import NetworkWeights
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "edgel3-tflm deployment"
@@ -42,9 +43,19 @@ class InputMap:
     slope: float
     offset: float
 
+    @classmethod
+    def of(cls, weights: NetworkWeights) -> "InputMap":
+        """Take the map from a network's input BatchNorm."""
+        norm = weights.input_norm
+        return cls(float(norm.slope[0]), float(norm.offset[0]))
+
     def steps(self, spec: TensorSpec) -> tuple[float, float]:
         """Factor and offset that turn decibels into quantization steps of an input."""
         return self.slope / spec.scale, self.offset / spec.scale + spec.zero_point
+
+    def normalise(self, decibels: FloatArray) -> FloatArray:
+        """Float network input: (n, mels, frames) to (n, mels, frames, 1)."""
+        return (np.float32(self.slope) * decibels + np.float32(self.offset))[..., np.newaxis]
 
     def apply(self, decibels: FloatArray, spec: TensorSpec) -> npt.NDArray[Any]:
         """Turn log-mel values into what a flatbuffer's input takes.
@@ -63,7 +74,7 @@ class InputMap:
         numpy.ndarray, shape (n, mels, frames, 1), spec.dtype
         """
         if spec.scale == 0:
-            return (np.float32(self.slope) * decibels + np.float32(self.offset))[..., np.newaxis]
+            return self.normalise(decibels)
         factor, offset = self.steps(spec)
         limits = np.iinfo(spec.dtype)
         steps = np.floor(np.float32(factor) * decibels + np.float32(offset) + np.float32(0.5))

@@ -21,6 +21,24 @@ def git_blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the disk refuses; what was at ``path`` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise EdgeL3Error(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def new_directory(target: Path, marker: str) -> Iterator[Path]:
     """Fill a directory under a temporary name, then rename it to ``target``.

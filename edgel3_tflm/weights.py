@@ -5,6 +5,7 @@ no link that leaves the file.
 """
 
 import errno
+import gzip
 import io
 import logging
 import math
@@ -196,6 +197,41 @@ class _BoundedBuffer(io.BytesIO):
         return super().write(chunk)
 
 
+def pack_weights(weights: NetworkWeights) -> bytes:
+    """Pack weights into a small file that :func:`load_weights` reads.
+
+    The layout is the published one, weights only, as .h5.gz; kernels are float16, so that a pruned
+    network takes little more than its non-zero values. The same weights give the same bytes.
+    """
+    layers: dict[str, dict[str, FloatArray]] = {
+        "batch_normalization_1": _norm_arrays(weights.input_norm)
+    }
+    for number, conv in enumerate(weights.convs, start=1):
+        last = number == len(weights.convs)
+        layers["audio_embedding_layer" if last else f"conv2d_{number}"] = {
+            "kernel": conv.kernel.astype(np.float16),
+            "bias": conv.bias,
+        }
+        if conv.batch_norm is not None:
+            layers[f"batch_normalization_{number + 1}"] = _norm_arrays(conv.batch_norm)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for layer, arrays in layers.items():
+            for name, values in arrays.items():
+                file.create_dataset(f"{layer}/{layer}/{name}:0", data=values)
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def _norm_arrays(norm: BatchNorm) -> dict[str, FloatArray]:
+    return {
+        "gamma": norm.gamma,
+        "beta": norm.beta,
+        "moving_mean": norm.mean,
+        "moving_variance": norm.variance,
+    }
+
+
 def _download(url: str, target: Path, expected_blob_id: str) -> None:
     """Download, verify, write to a temporary name, then move into the cache."""
     _log.info("downloading %s", url)
@@ -311,7 +347,7 @@ def _member(group: h5py.Group, name: str) -> Any:
     """Open what a hard link leads to: soft and external links could leave the file."""
     # A slash would make the name a path, through links that nobody looked at.
     if "/" in name or not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise WeightsError(f"{name}: expected a group or an array, found a link")
+        raise WeightsError(f"{name}: expected a group or an array of the file itself, found none")
     return group[name]
 
 
@@ -325,6 +361,8 @@ def _datasets(root: h5py.Group) -> Iterator[tuple[str, str, h5py.Dataset]]:
         if visited > _MAX_HDF5_ITEMS:  # hard links can form loops
             raise WeightsError(f"expected at most {_MAX_HDF5_ITEMS} HDF5 items, found more")
         for name in group:
+            if not isinstance(name, str):  # h5py gives the bytes it cannot decode
+                raise WeightsError(f"expected names in UTF-8, found {name!r}")
             item = _member(group, name)
             if isinstance(item, h5py.Group):
                 groups.append((layer or name, item))

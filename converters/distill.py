@@ -1,0 +1,492 @@
+"""Knowledge distillation: a pruned student learns a teacher's embedding.
+
+The second retraining method of Kumari et al. (2019): the squared error between the teacher's
+embedding and the student's. Teacher and student may differ in sample rate, input and size: a linear
+map joins them in training and is thrown away.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from edgel3_tflm.audio import Clip, cut_windows, read_clip
+from edgel3_tflm.converters.augment import TrainingClip, WindowSource
+from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.generate import draw_weights
+from edgel3_tflm.converters.network import build_network, read_network
+from edgel3_tflm.converters.prune import Pruner
+from edgel3_tflm.converters.quantize import to_float
+from edgel3_tflm.converters.recipe import Recipe, Validation
+from edgel3_tflm.corpus import LabelledClip
+from edgel3_tflm.deployment import Embedder, InputMap
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import sha256_hex, write_whole
+from edgel3_tflm.frontend import log_mel
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.metrics import cosine_similarity
+from edgel3_tflm.probe import log_mel_statistics
+from edgel3_tflm.variants import Variant
+from edgel3_tflm.weights import NetworkWeights, pack_weights
+
+_log = logging.getLogger(__name__)
+
+STUDENT_NAME = "student.h5.gz"
+DENSE_NAME = "dense.h5.gz"
+FIGURES_NAME = "figures.json"
+_RECIPE_NAME = "recipe.json"
+# Batches, numbered from here on, that set the scales of inputs and targets.
+_SCALE_BATCHES = range(1_000_000_000, 1_000_000_012)
+_AHEAD = 4
+_STATISTICS_FLOOR_DB = 3.0
+_FINAL_LEARNING_RATE = 0.02
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DistillClip:
+    """A clip for training or validation; its class is -1 where none is known."""
+
+    path: Path
+    label: int = -1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a student is worth on the validation clips, silent windows left out."""
+
+    step: int
+    teacher_cosine: float
+    """Mean cosine between teacher and student through the map."""
+    mean_cosine: float
+    """The same for a student that always answers the teacher's mean embedding."""
+    windows: int
+
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """Means and deviations that bring inputs and targets near unit size."""
+
+    decibel_mean: float
+    decibel_deviation: float
+    teacher_mean: FloatArray
+    teacher_deviation: float
+    statistics_mean: FloatArray
+    statistics_deviation: FloatArray
+
+
+@dataclass(frozen=True)
+class _Batch:
+    decibels: FloatArray
+    teacher: FloatArray
+    statistics: FloatArray
+    labels: FloatArray
+
+
+class _Targets:
+    """Log-mel for the student and everything it is to learn, for windows of samples."""
+
+    def __init__(self, student: Variant, teacher: NetworkWeights) -> None:
+        self._student = student.frontend
+        self._teacher = teacher.variant.frontend
+        model = to_float(build_network(teacher))
+        self._embedder = Embedder(model, teacher.variant, InputMap.of(teacher), DEFAULT_RUNTIME)
+
+    def compute(self, windows: FloatArray, labels: FloatArray) -> _Batch:
+        decibels = log_mel(windows, self._student)
+        heard = [
+            soxr.resample(window, self._student.sample_rate_hz, self._teacher.sample_rate_hz)
+            for window in windows
+        ]
+        teacher = self._embedder.embed(np.stack(heard))
+        return _Batch(decibels, teacher, log_mel_statistics(decibels), labels)
+
+
+def choose_clips(
+    validation: Validation, labelled: Sequence[LabelledClip], unlabelled: Sequence[Path]
+) -> tuple[list[DistillClip], list[DistillClip]]:
+    """Share out clips for training and for validation.
+
+    With a validation fold, the labelled clips of that fold are kept from training. Without one, a
+    share of all files is, chosen by their contents: a file stays where it is when others come.
+
+    Parameters
+    ----------
+    validation : Validation
+    labelled : sequence of LabelledClip
+    unlabelled : sequence of pathlib.Path
+
+    Returns
+    -------
+    training, validation : list of DistillClip
+    """
+    classes = sorted({clip.label for clip in labelled})
+    training: list[DistillClip] = []
+    kept: list[DistillClip] = []
+    for clip in labelled:
+        chosen = DistillClip(clip.path, classes.index(clip.label))
+        by_fold = validation.fold is not None
+        is_kept = clip.fold == validation.fold if by_fold else _falls_in(clip.path, validation)
+        (kept if is_kept else training).append(chosen)
+    for path in unlabelled:
+        is_kept = validation.fold is None and _falls_in(path, validation)
+        (kept if is_kept else training).append(DistillClip(path))
+    return training, kept
+
+
+def _falls_in(path: Path, validation: Validation) -> bool:
+    return int(sha256_hex(path.read_bytes())[:8], 16) < validation.share * 16**8
+
+
+def distill(
+    recipe: Recipe,
+    *,
+    student: Variant,
+    teacher: NetworkWeights,
+    training: Sequence[DistillClip],
+    validation: Sequence[DistillClip],
+    output: Path,
+    progress: Progress,
+    on_validation: Callable[[Figures], None],
+    initial: NetworkWeights | None = None,
+) -> Figures:
+    """Train a student; an interrupted run goes on where it was and ends with the same result.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    student : Variant
+    teacher : NetworkWeights
+    training, validation : sequence of DistillClip
+    output : pathlib.Path
+        Directory for ``student.h5.gz``, ``figures.json``, ``dense.h5.gz`` (the student as pruning
+        finds it), checkpoints and TensorBoard logs. If it holds a checkpoint of the same recipe,
+        weights and clips, training goes on from there.
+    progress : callable
+    on_validation : callable
+    initial : NetworkWeights, optional
+        What the student starts from; drawn at random if None.
+
+    Returns
+    -------
+    Figures
+        Of the student that was kept: the best on the validation clips once it is pruned.
+
+    Raises
+    ------
+    EdgeL3Error
+        If clips cannot be used or the directory holds another run.
+    """
+    if not training or not validation:
+        raise EdgeL3Error(
+            f"expected clips to train and to validate with, found {len(training)} and"
+            f" {len(validation)}"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    _claim(output, recipe, student, teacher, initial, [*training, *validation])
+    run = _Run(recipe, student, teacher, initial, training, validation, output, progress)
+    return run.train(progress, on_validation)
+
+
+def _claim(
+    output: Path,
+    recipe: Recipe,
+    student: Variant,
+    teacher: NetworkWeights,
+    initial: NetworkWeights | None,
+    clips: Sequence[DistillClip],
+) -> None:
+    """Write down what a directory's run is made of, or check that it is the same."""
+    identity = {
+        "recipe": asdict(recipe),
+        "student": student.name,
+        "teacher": teacher.provenance.sha256,
+        "initial": initial.provenance.sha256 if initial else None,
+        "clips": [
+            [clip.path.name, clip.label, sha256_hex(clip.path.read_bytes())] for clip in clips
+        ],
+    }
+    path = output / _RECIPE_NAME
+    text = json.dumps(identity, indent=1).encode()
+    if path.exists() and path.read_bytes() != text:
+        raise EdgeL3Error(
+            f"{output}: expected a new directory or one of the same recipe, teacher and clips; it"
+            " holds another run; choose another directory or remove it"
+        )
+    write_whole(path, text)
+
+
+class _Run:
+    def __init__(
+        self,
+        recipe: Recipe,
+        student: Variant,
+        teacher: NetworkWeights,
+        initial: NetworkWeights | None,
+        training: Sequence[DistillClip],
+        validation: Sequence[DistillClip],
+        output: Path,
+        progress: Progress,
+    ) -> None:
+        self._recipe = recipe
+        self._student = student
+        self._output = output
+        progress("load TensorFlow", 0, 0)
+        self._tf, self._keras, self._tfmot = load_backend()
+        self._targets = _Targets(student, teacher)
+        rate_hz = student.frontend.sample_rate_hz
+        classes = 1 + max(clip.label for clip in training)
+        loaded = []
+        for done, clip in enumerate(training, start=1):
+            loaded.append(TrainingClip(read_clip(clip.path, rate_hz).samples, clip.label))
+            progress("read clips", done, len(training))
+        self._source = WindowSource(
+            loaded,
+            window_samples=student.frontend.window_samples,
+            classes=classes,
+            augmentation=recipe.augmentation,
+            seed=recipe.training.seed,
+        )
+        progress("prepare targets", 0, 0)
+        self._scales = self._measure_scales()
+        self._validation = self._prepare_validation(validation, rate_hz)
+        self._build(initial, teacher.variant.embedding_size, classes)
+
+    def _batch(self, number: int) -> _Batch:
+        windows, labels = self._source.batch(number, self._recipe.training.batch_windows)
+        return self._targets.compute(windows, labels)
+
+    def _measure_scales(self) -> _Scales:
+        batches = [self._batch(number) for number in _SCALE_BATCHES]
+        decibels = np.concatenate([batch.decibels for batch in batches])
+        teacher = np.concatenate([batch.teacher for batch in batches])
+        statistics = np.concatenate([batch.statistics for batch in batches])
+        return _Scales(
+            float(decibels.mean(dtype=np.float64)),
+            float(decibels.std(dtype=np.float64)),
+            teacher.mean(axis=0),
+            float(np.sqrt(teacher.var(axis=0).mean())),
+            statistics.mean(axis=0),
+            statistics.std(axis=0) + np.float32(_STATISTICS_FLOOR_DB),
+        )
+
+    def _prepare_validation(self, clips: Sequence[DistillClip], rate_hz: int) -> _Batch:
+        length = self._student.frontend.window_samples
+        parts = []
+        for clip in clips:
+            windows = cut_windows(
+                Clip(read_clip(clip.path, rate_hz).samples, rate_hz),
+                window_samples=length,
+                hop_samples=length,
+            )
+            parts.append(self._targets.compute(windows, np.zeros((len(windows), 0), np.float32)))
+        decibels = np.concatenate([part.decibels for part in parts])
+        heard = decibels.any(axis=(1, 2))
+        if not heard.any():
+            raise EdgeL3Error("expected sound in the validation clips, they are silent")
+        teacher = np.concatenate([part.teacher for part in parts])
+        nothing = np.empty((0, 0), np.float32)
+        return _Batch(decibels[heard], teacher[heard], nothing, nothing)
+
+    def _build(self, given: NetworkWeights | None, teacher_size: int, classes: int) -> None:
+        tf, keras = self._tf, self._keras
+        training = self._recipe.training
+        one = np.ones(1, np.float32)
+        initial = given or draw_weights(
+            self._student,
+            mean=one * np.float32(self._scales.decibel_mean),
+            variance=one * np.float32(self._scales.decibel_deviation) ** 2,
+            seed=training.seed,
+        )
+        self._initial, self._input_map = initial, InputMap.of(initial)
+        policy = keras.mixed_precision.global_policy()
+        keras.mixed_precision.set_global_policy(training.precision)
+        try:
+            self._network = build_network(initial, batch_size=None)
+        finally:
+            keras.mixed_precision.set_global_policy(policy)
+
+        # Thrown away after training: what the terms of the loss read from the embedding.
+        def linear(size: int, name: str) -> Any:
+            initializer = keras.initializers.GlorotUniform(seed=training.seed)
+            return keras.layers.Dense(size, kernel_initializer=initializer, name=name)
+
+        embedding = keras.layers.Activation("linear", dtype="float32")(self._network.output)
+        statistics = 2 * self._student.frontend.mels
+        self._model = keras.Model(
+            self._network.input,
+            [
+                linear(teacher_size, "to_teacher")(embedding),
+                linear(statistics, "to_statistics")(embedding),
+                linear(classes + 1, "to_labels")(embedding),
+            ],
+        )
+        self._optimizer = keras.optimizers.Adam(training.learning_rate)
+        self._optimizer.build(self._model.trainable_variables)
+        self._pruner = Pruner(self._schedules())
+        self._step = tf.Variable(0, dtype=tf.int64)
+        self._best = tf.Variable(-2.0, dtype=tf.float64)
+        self._stale = tf.Variable(0, dtype=tf.int64)
+        self._checkpoints = tf.train.CheckpointManager(
+            tf.train.Checkpoint(
+                model=self._model,
+                optimizer=self._optimizer,
+                step=self._step,
+                best=self._best,
+                stale=self._stale,
+                masks=[wrapper.pruning_vars for wrapper in self._pruner.wrappers],
+            ),
+            str(self._output / "checkpoints"),
+            max_to_keep=1,
+        )
+        self._train_step = tf.function(self._compute_step)
+
+    def _schedules(self) -> dict[Any, Any]:
+        """TF-MOT schedule of every convolution the plan gives zeros."""
+        plan, pruning = self._student.plan, self._recipe.pruning
+        if plan is None:
+            return {}
+        begin, end = self._pruning_steps()
+        schedules = {}
+        for layer, percent in zip(self._student.layers, plan.layers, strict=True):
+            if percent == 0:
+                continue
+            if pruning.schedule == "one-shot":
+                schedule = self._tfmot.ConstantSparsity(
+                    percent / 100, begin_step=begin, end_step=begin, frequency=1
+                )
+            else:
+                schedule = self._tfmot.PolynomialDecay(
+                    0.0, percent / 100, begin, end, power=3, frequency=pruning.every_steps
+                )
+            schedules[self._network.get_layer(layer.name)] = schedule
+        return schedules
+
+    def _pruning_steps(self) -> tuple[int, int]:
+        """First and last step of pruning, a whole number of updates apart."""
+        pruning, steps = self._recipe.pruning, self._recipe.training.steps
+        begin = round(pruning.begin * steps)
+        if pruning.schedule == "one-shot":
+            return begin, begin
+        updates = max(1, round((pruning.end - pruning.begin) * steps / pruning.every_steps))
+        return begin, begin + updates * pruning.every_steps
+
+    def _compute_step(self, decibels: Any, teacher: Any, statistics: Any, labels: Any) -> Any:
+        tf, weights = self._tf, self._recipe.loss
+        with tf.GradientTape() as tape:
+            to_teacher, to_statistics, to_labels = self._model(decibels, training=True)
+            entropy = tf.nn.softmax_cross_entropy_with_logits(labels, to_labels)
+            terms = tf.stack(
+                [
+                    tf.reduce_mean((to_teacher - teacher) ** 2),
+                    tf.reduce_mean((to_statistics - statistics) ** 2),
+                    # A guess costs the logarithm of the number of classes.
+                    tf.reduce_mean(entropy) / np.log(max(2, labels.shape[1])),
+                ]
+            )
+            loss = tf.reduce_sum(terms * [weights.teacher, weights.statistics, weights.labels])
+        variables = self._model.trainable_variables
+        self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return terms
+
+    def _batches(self, first: int) -> Iterator[tuple[int, _Batch]]:
+        """Batches from a step on, made ahead by one thread: the embedder serves one at a time."""
+        steps = self._recipe.training.steps
+        with ThreadPoolExecutor(1) as pool:
+            waiting: list[Future[_Batch]] = []
+            try:
+                for step in range(first, steps):
+                    while len(waiting) < _AHEAD and step + len(waiting) < steps:
+                        waiting.append(pool.submit(self._batch, step + len(waiting)))
+                    yield step, waiting.pop(0).result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def train(self, progress: Progress, on_validation: Callable[[Figures], None]) -> Figures:
+        """Train from the last checkpoint, or the start, to the end."""
+        recipe, scales, tf = self._recipe.training, self._scales, self._tf
+        if self._checkpoints.latest_checkpoint:
+            self._checkpoints.checkpoint.restore(
+                self._checkpoints.latest_checkpoint
+            ).assert_consumed()
+            _log.info("going on from step %d", int(self._step))
+        begin, pruned_at = self._pruning_steps()
+        writer = tf.summary.create_file_writer(str(self._output / "log"))
+        for step, batch in self._batches(int(self._step)):
+            if int(self._stale) >= recipe.patience_validations:
+                break
+            rate = _learning_rate(recipe.learning_rate, step, recipe.warmup_steps, recipe.steps)
+            self._optimizer.learning_rate.assign(rate)
+            terms = self._train_step(
+                self._input_map.normalise(batch.decibels),
+                (batch.teacher - scales.teacher_mean) / scales.teacher_deviation,
+                (batch.statistics - scales.statistics_mean) / scales.statistics_deviation,
+                batch.labels,
+            ).numpy()
+            if self._student.plan is not None and step == begin:
+                dense = read_network(self._network, self._initial)
+                write_whole(self._output / DENSE_NAME, pack_weights(dense))
+            self._pruner.apply(step)
+            with writer.as_default(step=step):
+                for name, value in zip(("teacher", "statistics", "labels"), terms, strict=True):
+                    tf.summary.scalar(f"loss/{name}", value)
+                tf.summary.scalar("learning_rate", rate)
+            self._step.assign(step + 1)
+            progress("distill", step + 1, recipe.steps)
+            if (step + 1) % recipe.validate_every_steps == 0 or step + 1 == recipe.steps:
+                figures = self._validate(step + 1)
+                with writer.as_default(step=step):
+                    tf.summary.scalar("validation/teacher_cosine", figures.teacher_cosine)
+                if self._student.plan is None or step >= pruned_at:
+                    self._keep_if_best(figures)
+                self._checkpoints.save()
+                on_validation(figures)
+        return Figures(**json.loads((self._output / FIGURES_NAME).read_bytes())["validation"])
+
+    def _validate(self, step: int) -> Figures:
+        scales, data = self._scales, self._validation
+        answers = []
+        size = self._recipe.training.batch_windows
+        for start in range(0, len(data.decibels), size):
+            inputs = self._input_map.normalise(data.decibels[start : start + size])
+            answers.append(self._model(inputs, training=False)[0].numpy())
+        answer = np.concatenate(answers) * scales.teacher_deviation + scales.teacher_mean
+        mean = np.broadcast_to(scales.teacher_mean, answer.shape)
+        return Figures(
+            step,
+            float(cosine_similarity(data.teacher, answer).mean()),
+            float(cosine_similarity(data.teacher, mean).mean()),
+            len(answer),
+        )
+
+    def _keep_if_best(self, figures: Figures) -> None:
+        if figures.teacher_cosine <= float(self._best):
+            self._stale.assign_add(1)
+            return
+        self._stale.assign(0)
+        self._best.assign(figures.teacher_cosine)
+        weights = read_network(self._network, self._initial)
+        write_whole(self._output / STUDENT_NAME, pack_weights(weights))
+        text = json.dumps(
+            {"validation": asdict(figures), "sparsity_percent": weights.sparsity_percent}, indent=1
+        )
+        write_whole(self._output / FIGURES_NAME, (text + "\n").encode())
+
+
+def _learning_rate(peak: float, step: int, warmup_steps: int, steps: int) -> float:
+    """Linear warm-up, then a half cosine down to 2 % of the peak."""
+    cosine = 0.5 * (1 + np.cos(np.pi * step / steps))
+    fade = _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine
+    return float(peak * min(1.0, (step + 1) / max(1, warmup_steps)) * fade)

@@ -1,0 +1,146 @@
+"""A distillation recipe: every choice of a training run, in one TOML file."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from edgel3_tflm.errors import EdgeL3Error
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+# A misspelt key is a choice that was not made: refuse it.
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class NetworkChoice:
+    """A network by the command line's words."""
+
+    model_type: Literal["sparse", "sea", "dense"]
+    sparsity: str = "95.45"
+    retrain_type: Literal["ft", "kd"] = "kd"
+    emb_dim: int = 128
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Validation:
+    """Which clips are kept from training: a fold of the manifest, or a share of the files."""
+
+    fold: int | None = None
+    share: Share = 0.1
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Augmentation:
+    """What happens to a training window; levels in dB, relative to the window's own level.
+
+    Parameters
+    ----------
+    gain_db : (float, float)
+        Range of the gain, applied before rounding to 16 bits.
+    mix_probability, mix_db
+        Another clip added at a level in this range.
+    filter_probability, filter_deviation_db
+        A random smooth spectral curve with this standard deviation.
+    noise_probability, noise_db
+        White noise at a level in this range.
+    """
+
+    gain_db: tuple[float, float] = (-30.0, 0.0)
+    mix_probability: Share = 0.4
+    mix_db: tuple[float, float] = (-20.0, 5.0)
+    filter_probability: Share = 0.5
+    filter_deviation_db: Weight = 6.0
+    noise_probability: Share = 0.3
+    noise_db: tuple[float, float] = (-60.0, -10.0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Loss:
+    """Weights of the terms of the loss; each term is near 1 for a student that knows nothing.
+
+    Parameters
+    ----------
+    teacher : float
+        Squared error to the teacher's embedding, through a linear map.
+    statistics : float
+        Squared error to mean and deviation over time of the student's own log-mel, through another.
+    labels : float
+        Cross-entropy with the training clips' labels, through a third; needs a manifest.
+    """
+
+    teacher: Weight = 1.0
+    statistics: Weight = 0.0
+    labels: Weight = 0.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Pruning:
+    """When zeros come, as shares of the run: at once at ``begin``, or gradually until ``end``."""
+
+    schedule: Literal["gradual", "one-shot"] = "gradual"
+    begin: Share = 0.15
+    end: Share = 0.6
+    every_steps: Count = 10
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Training:
+    """Length and speed of the run (Adam; linear warm-up, then cosine decay to 2 %)."""
+
+    seed: int = 1
+    steps: Count = 1000
+    batch_windows: Count = 8
+    learning_rate: Weight = 2e-3
+    warmup_steps: int = 50
+    precision: Literal["float32", "mixed_bfloat16"] = "mixed_bfloat16"
+    validate_every_steps: Count = 200
+    patience_validations: Count = 10
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """All of a run but the places where clips and teacher lie."""
+
+    student: NetworkChoice
+    teacher: NetworkChoice
+    validation: Validation = Validation()
+    augmentation: Augmentation = Augmentation()
+    loss: Loss = Loss()
+    pruning: Pruning = Pruning()
+    training: Training = Training()
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Read a recipe.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the text is not TOML, a key is unknown or missing, or a value is out of its range.
+    """
+    try:
+        # By way of JSON, for pydantic's strict mode takes a list for a pair only from there.
+        return TypeAdapter(Recipe).validate_json(json.dumps(tomllib.loads(text)))
+    except (tomllib.TOMLDecodeError, TypeError) as error:
+        raise EdgeL3Error(f"expected a recipe in TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise EdgeL3Error(f"recipe, {where}: {first['msg']}, found {first['input']!r}") from error
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file; errors as :func:`parse_recipe`, with the file's name."""
+    try:
+        return parse_recipe(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdgeL3Error(f"{path}: cannot read the recipe: {error}") from error
+    except EdgeL3Error as error:
+        raise EdgeL3Error(f"{path}: {error}") from error

@@ -1,0 +1,210 @@
+"""The table of networks against the published figures."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.variants import PLANS, VARIANTS, Plan, PublishedFile, find_plan, find_variant
+
+PUBLISHED_FILES = Path(__file__).parents[2] / "shared" / "design" / "published-weights.tsv"
+
+# EdgeL3 paper and slides: total, percents of conv1..conv8, MB (2^20) of non-zero float32 values.
+PUBLISHED_PLANS = {
+    53.49: ((0, 30, 40, 50, 30, 50, 50, 60), 8.317),
+    63.48: ((0, 40, 50, 60, 40, 60, 60, 70), 6.530),
+    72.29: ((0, 40, 50, 60, 40, 70, 70, 80), 4.955),
+    73.55: ((0, 60, 60, 70, 50, 70, 70, 80), 4.730),
+    80.87: ((0, 70, 70, 75, 60, 80, 80, 85), 3.421),
+    87.08: ((0, 80, 80, 85, 40, 85, 85, 95), 2.310),
+    90.51: ((30, 85, 85, 90, 60, 90, 90, 95), 1.697),
+    95.45: ((0, 85, 85, 85, 75, 95, 98, 98), 0.814),
+    97.00: ((0, 93, 94, 96, 97, 95.97, 98, 97), 0.536),
+    98.00: ((0, 95, 96, 97, 97, 98, 98.65, 98), 0.357),
+    99.00: ((0, 94, 96, 99, 99, 99, 99, 99.2), 0.179),
+}
+# Of L3's audio subnetwork: kernels, biases, and gamma and beta of nine BatchNorms.
+PUBLISHED_PARAMETERS = 4_688_066
+PUBLISHED_NONZEROS_95_45 = 213_491
+
+DENSE = VARIANTS["l3-dense"]
+
+
+def nonzero_parameters(percents: tuple[float, ...]) -> float:
+    """Kernel weights and biases that stay: the published sizes count both as pruned."""
+    return sum(
+        (layer.kernel_size + layer.out_channels) * (100 - percent) / 100
+        for layer, percent in zip(DENSE.layers, percents, strict=True)
+    )
+
+
+def test_plans_are_the_published_ones() -> None:
+    assert {plan.total: plan.layers for plan in PLANS} == {
+        total: percents for total, (percents, _) in PUBLISHED_PLANS.items()
+    }
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.label)
+def test_published_total_follows_from_the_layers_of_a_plan(plan: Plan) -> None:
+    total = 100 * (1 - nonzero_parameters(plan.layers) / PUBLISHED_PARAMETERS)
+    assert abs(total - plan.total) <= 0.005  # totals are rounded to two decimals
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.label)
+def test_published_size_follows_from_the_layers_of_a_plan(plan: Plan) -> None:
+    megabytes = 4 * nonzero_parameters(plan.layers) / 2**20
+    assert abs(megabytes - PUBLISHED_PLANS[plan.total][1]) <= 0.0005  # three decimals
+
+
+def test_a_plan_with_one_wrong_layer_misses_its_published_total() -> None:
+    percents = (0, 85, 85, 85, 75, 95, 98, 97)
+    total = 100 * (1 - nonzero_parameters(percents) / PUBLISHED_PARAMETERS)
+    assert abs(total - 95.45) > 0.005
+
+
+def test_default_plan_keeps_the_published_number_of_nonzeros() -> None:
+    # 213,490.56; the layers' own rounding of kernels and biases moves it by less than 16 halves.
+    assert abs(nonzero_parameters(find_plan("95.45").layers) - PUBLISHED_NONZEROS_95_45) < 8
+
+
+def test_l3_has_the_published_number_of_weights() -> None:
+    layers = DENSE.layers
+    kernels = sum(layer.kernel_size for layer in layers)
+    biases = sum(layer.out_channels for layer in layers)
+    norms = 1 + biases  # the input's, and one after each convolution when it was trained
+    assert kernels == 4_682_304
+    assert kernels + biases == 4_684_224
+    assert kernels + biases + 2 * norms == PUBLISHED_PARAMETERS
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"), [("l3-dense", 10_202_628_096), ("sea-ust-64", 122_425_344)]
+)
+def test_multiply_accumulates_of_a_window_are_the_published_ones(name: str, macs: int) -> None:
+    layers = VARIANTS[name].layers
+    assert sum(layer.rows * layer.columns * layer.kernel_size for layer in layers) == macs
+
+
+def test_maps_of_l3_halve_after_the_second_fourth_and_sixth_convolution() -> None:
+    assert [(layer.rows, layer.columns) for layer in DENSE.layers] == [
+        (256, 199),
+        (256, 199),
+        (128, 99),
+        (128, 99),
+        (64, 49),
+        (64, 49),
+        (32, 24),
+        (32, 24),
+    ]
+
+
+@pytest.mark.parametrize("name", ["edgel3-95.45-ft", "edgel3-99-kd", "l3-dense"])
+def test_sparse_family_ends_without_batch_norm(name: str) -> None:
+    variant = VARIANTS[name]
+    assert [layer.batch_norm for layer in variant.layers] == [True] * 7 + [False]
+    assert variant.embedding_size == 512
+    spec = variant.frontend
+    assert (spec.sample_rate_hz, spec.dft_samples, spec.hop_samples) == (48_000, 2048, 242)
+    assert (spec.frames, spec.mels, spec.window_samples) == (199, 256, 48_000)
+
+
+@pytest.mark.parametrize(
+    ("size", "filters"),
+    [
+        (512, (64, 64, 128, 128, 256, 256, 512, 512)),
+        (256, (32, 32, 64, 64, 128, 128, 256, 256)),
+        (128, (32, 32, 64, 64, 128, 128, 128, 128)),
+        (64, (32, 32, 64, 64, 128, 128, 64, 64)),
+    ],
+)
+def test_sea_students_have_the_published_filters(size: int, filters: tuple[int, ...]) -> None:
+    variant = find_variant("sea", embedding_size=size)
+    assert variant.filters == filters
+    assert variant.embedding_size == size
+    assert all(layer.batch_norm for layer in variant.layers)
+    spec = variant.frontend
+    assert (spec.sample_rate_hz, spec.dft_samples, spec.hop_samples) == (8_000, 1024, 160)
+    assert (spec.frames, spec.mels) == (50, 64)
+
+
+@pytest.mark.parametrize(
+    ("typed", "total"),
+    [
+        ("95.45", 95.45),
+        ("97", 97.0),
+        ("97.0", 97.0),
+        ("97.00", 97.0),
+        ("53.5", 53.49),
+        ("53.49", 53.49),
+        ("81.0", 80.87),
+        ("81", 80.87),
+        ("80.87", 80.87),
+        ("73.5", 73.55),
+        ("73.55", 73.55),
+        ("99", 99.0),
+    ],
+)
+def test_sparsity_is_understood_in_either_published_form(typed: str, total: float) -> None:
+    assert find_plan(typed).total == total
+
+
+@pytest.mark.parametrize(
+    "typed", ["nan", "inf", "-inf", "-1", "", " ", "95", "95.46", "1e400", "abc", "95,45", "95.45%"]
+)
+def test_unknown_sparsity_is_refused_with_the_list_of_known_ones(typed: str) -> None:
+    with pytest.raises(EdgeL3Error) as refusal:
+        find_plan(typed)
+    assert str(refusal.value) == (
+        f"unknown sparsity {typed!r}: expected one of 53.5, 63.5, 72.3, 73.5, 81.0, 87.0, 90.5,"
+        " 95.45, 97, 98, 99 (percent of zeros)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({"model_type": "tiny"}, "sparse, sea or dense"),
+        ({"retrain_type": "FT"}, "ft or kd"),
+        ({"model_type": "sea", "embedding_size": 100}, "512, 256, 128, 64"),
+    ],
+)
+def test_unknown_word_is_refused_with_the_known_ones(words: dict[str, Any], expected: str) -> None:
+    with pytest.raises(EdgeL3Error, match=expected):
+        find_variant(**words)
+
+
+def test_options_of_another_family_are_not_read() -> None:
+    assert find_variant("dense", sparsity="abc", embedding_size=7).name == "l3-dense"
+    assert find_variant("sea", sparsity="abc", embedding_size=64).name == "sea-ust-64"
+    assert find_variant("sparse", embedding_size=7).name == "edgel3-95.45-ft"
+
+
+def test_every_plan_has_a_fine_tuned_and_a_distilled_network() -> None:
+    sparse = {name for name, variant in VARIANTS.items() if variant.model_type == "sparse"}
+    assert sparse == {f"edgel3-{plan.label}-{kind}" for plan in PLANS for kind in ("ft", "kd")}
+    assert len(VARIANTS) == 2 * 11 + 4 + 1
+    assert all(variant.name == name for name, variant in VARIANTS.items())
+
+
+def read_published_files() -> list[dict[str, str]]:
+    with PUBLISHED_FILES.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def test_published_files_are_known_by_name_and_blob_id() -> None:
+    rows = read_published_files()
+    assert len(rows) == 20
+    for row in rows:
+        variant = (
+            find_variant("sea", embedding_size=int(row["sparsity_or_dim"]))
+            if row["family"] == "sea"
+            else find_variant(sparsity=row["sparsity_or_dim"], retrain_type=row["retrain"])
+        )
+        assert variant.published == PublishedFile(row["file"], row["git_blob_sha1"])
+
+
+def test_no_file_is_claimed_that_is_not_published() -> None:
+    claimed = {v.published.name for v in VARIANTS.values() if v.published is not None}
+    assert claimed == {row["file"] for row in read_published_files()}
