@@ -34,7 +34,13 @@ from edgel3_tflm.files import new_directory, sha256_hex
 from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize, with_description
 from edgel3_tflm.interpreters import measure_arena_bytes, open_interpreter
 from edgel3_tflm.variants import Variant
-from edgel3_tflm.weights import NetworkWeights, load_weights
+from edgel3_tflm.weights import (
+    NetworkWeights,
+    WeightsWord,
+    find_weights,
+    load_bundled_weights,
+    load_weights,
+)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -58,18 +64,16 @@ class ConvertOptions:
     Parameters
     ----------
     variant : Variant
-    weights : pathlib.Path, optional
-        A weight file; the published weights if None.
-    generate : bool
-        Make untrained weights instead.
+    weights : pathlib.Path or str
+        A weight file, or a word: 'published'; 'bundled', the stand-in; 'auto', the stand-in where
+        the published weights cannot be reached; 'generated', untrained ones made on the spot.
     calibration : pathlib.Path, optional
         Directory of clips; the ones that ship with the package if None.
     quantization : {'int8', 'int16x8'}
     """
 
     variant: Variant
-    weights: Path | None = None
-    generate: bool = False
+    weights: Path | WeightsWord = "auto"
     calibration: Path | None = None
     quantization: str = "int8"
 
@@ -109,7 +113,7 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
     calibration = Calibration(options.calibration or bundled_clips_directory(), variant.frontend)
     clip_digests = calibration.digests()
     # Weights are the likelier mistake: they are looked at before the slow import of TensorFlow.
-    given = None if options.generate else load_weights(variant, options.weights)
+    given = _load(options)
 
     progress("load TensorFlow", 0, 0)
     load_backend()
@@ -202,6 +206,17 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
     artefacts[MANIFEST_NAME] = (json.dumps(manifest, indent=2) + "\n").encode()
     for name, data in artefacts.items():
         (directory / name).write_bytes(data)
+
+
+def _load(options: ConvertOptions) -> NetworkWeights | None:
+    """Load the weights that are asked for; None if they are to be generated."""
+    if isinstance(options.weights, Path):
+        return load_weights(options.variant, options.weights)
+    if options.weights == "auto":
+        return find_weights(options.variant)
+    if options.weights == "bundled":
+        return load_bundled_weights(options.variant)
+    return load_weights(options.variant) if options.weights == "published" else None
 
 
 def _spectrograms(calibration: Calibration, progress: Progress, step: str) -> Iterator[FloatArray]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich import box
@@ -36,7 +36,13 @@ from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
 from edgel3_tflm.variants import PLANS, find_variant
-from edgel3_tflm.weights import NetworkWeights, inspect_weights, load_weights
+from edgel3_tflm.weights import (
+    SUBSTITUTE_KINDS,
+    NetworkWeights,
+    WeightsWord,
+    inspect_weights,
+    load_weights,
+)
 
 app = typer.Typer(
     help="EdgeL3 audio embeddings on microcontrollers: convert, compare, inspect.",
@@ -46,7 +52,7 @@ app = typer.Typer(
 )
 
 _SPARSITIES = ", ".join(plan.label for plan in PLANS)
-_PUBLISHED, _GENERATED = "published", "generated"
+_WEIGHTS_WORDS = get_args(WeightsWord)
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -175,7 +181,9 @@ class _Steps:
 
 
 @contextmanager
-def _screen(*, quiet: bool = False, as_json: bool = False) -> Iterator[_Screen]:
+def _screen(
+    *, quiet: bool = False, as_json: bool = False, interrupted: str = "nothing was written"
+) -> Iterator[_Screen]:
     """Turn the errors a user can mend into one line and an exit status."""
     screen = _Screen(quiet=quiet, as_json=as_json)
     try:
@@ -184,7 +192,7 @@ def _screen(*, quiet: bool = False, as_json: bool = False) -> Iterator[_Screen]:
         screen.error(str(error))
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        screen.error("interrupted; nothing was written")
+        screen.error(f"interrupted; {interrupted}")
         raise typer.Exit(130) from error
     except MemoryError as error:
         screen.error("out of memory; nothing was written")
@@ -206,11 +214,12 @@ def convert_command(
     weights: Annotated[
         str,
         typer.Option(
-            metavar="FILE|published|generated",
-            help="An .h5 or .h5.gz file; the authors' file (cache, installed edgel3, download); or"
-            " untrained weights made on the spot.",
+            metavar="FILE|auto|published|bundled|generated",
+            help="An .h5 or .h5.gz file; the authors' file (cache, installed edgel3, download);"
+            " this package's stand-in; untrained weights made on the spot; or auto: the authors',"
+            " and the stand-in where they cannot be reached.",
         ),
-    ] = _PUBLISHED,
+    ] = "auto",
     calibration: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Clips to calibrate with; those of the package if none."),
@@ -233,8 +242,7 @@ def convert_command(
         directory = output or Path(f"{variant.name}-{quantization}")
         options = ConvertOptions(
             variant,
-            weights=None if weights in (_PUBLISHED, _GENERATED) else Path(weights),
-            generate=weights == _GENERATED,
+            weights=cast(WeightsWord, weights) if weights in _WEIGHTS_WORDS else Path(weights),
             calibration=calibration,
             quantization=quantization,
         )
@@ -435,7 +443,8 @@ def distill_command(
     as_json: JsonOption = False,
 ) -> None:
     """Teach a pruned student the embedding of a teacher."""
-    with _screen(quiet=quiet, as_json=as_json) as screen:
+    going_on = "the same command goes on from the last checkpoint"
+    with _screen(quiet=quiet, as_json=as_json, interrupted=going_on) as screen:
         from edgel3_tflm.converters.distill import FIGURES_NAME, STUDENT_NAME, choose_clips, distill
         from edgel3_tflm.converters.recipe import read_recipe
 
@@ -508,9 +517,9 @@ def _shape(sizes: tuple[int, ...]) -> str:
 
 def _provenance_lines(deployment: Deployment) -> list[Text]:
     weights = deployment.manifest["weights"]
-    style = "" if weights["kind"] == "published" else "bold yellow"
-    notice = "" if weights["kind"] == "published" else "NOTICE: "
-    return [Text(notice + weights["description"], style=style)]
+    if weights["kind"] in SUBSTITUTE_KINDS:
+        return [Text(f"NOTICE: {weights['description']}", style="bold yellow")]
+    return [Text(weights["description"])]
 
 
 def _describe_deployment(deployment: Deployment) -> list[Any]:

@@ -12,6 +12,10 @@ class WeightsError(EdgeL3Error):
     """Weights that are missing, damaged, of another shape or not the published bytes."""
 
 
+class WeightsUnreachableError(WeightsError):
+    """Published weights that could not be fetched."""
+
+
 class AudioError(EdgeL3Error):
     """A clip that cannot be read or holds no usable samples."""
 

@@ -13,6 +13,7 @@ from edgel3_tflm.errors import RuntimeUnavailableError
 from edgel3_tflm.files import new_directory
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.metrics import cosine_similarity
+from edgel3_tflm.weights import SUBSTITUTE_KINDS
 
 try:
     import matplotlib as mpl
@@ -59,6 +60,7 @@ def render_html(report: DriftReport) -> str:
         manifest=report.deployment.manifest,
         version=__version__,
         default_runtime=DEFAULT_RUNTIME,
+        substitute_kinds=SUBSTITUTE_KINDS,
         worst_first=sorted(report.clips, key=lambda drift: drift.figures.cosine_worst),
         plots=[
             (title, Markup(_to_svg(figure)))  # noqa: S704 - drawn here, from numbers alone

@@ -8,23 +8,23 @@ import errno
 import gzip
 import io
 import logging
-import math
 import os
 import re
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 import pooch
 
-from edgel3_tflm.errors import WeightsError
+from edgel3_tflm.errors import WeightsError, WeightsUnreachableError
 from edgel3_tflm.files import git_blob_id, sha256_hex
 from edgel3_tflm.variants import BATCH_NORM_EPSILON, VARIANTS, Variant
 
@@ -38,8 +38,6 @@ _DOWNLOAD_TIMEOUT_S = 20
 _MAX_HDF5_BYTES = 256 * 1024 * 1024
 # They hold about 80 groups and 70 arrays.
 _MAX_HDF5_ITEMS = 5000
-# HDF5 keeps an attribute of more bytes in a structure that Keras 2 files do not have.
-_MAX_ATTRIBUTE_BYTES = 64 * 1024
 # Signature, superblock version 0 (three more versions follow), 8-byte offsets and lengths.
 _HDF5_SUPERBLOCK = re.compile(rb"\x89HDF\r\n\x1a\n\0...\0\x08\x08.{9}\0{8}", re.DOTALL)
 _FRACTAL_HEAP = b"FRHP\0"
@@ -52,6 +50,17 @@ _TOO_LARGE = (
     " files"
 )
 _DAMAGED_GZIP = "expected a whole gzip file, it is cut or damaged"
+
+WeightsWord = Literal["auto", "published", "bundled", "generated"]
+"""What names weights beside a file; ``ConvertOptions`` says what each means."""
+SUBSTITUTE_KINDS = ("bundled", "generated")
+"""Kinds of weights that stand for the authors' own where those cannot be had."""
+_BUNDLED_PLAN = "95.45"
+_BUNDLED_NAME = "edgel3_95.45_standin.h5.gz"
+_BUNDLED_DESCRIPTION = (
+    "STAND-IN weights of this project, not the authors' EdgeL3: the 95.45 % plan distilled from the"
+    " published SEA-UST 64 (see the model card)"
+)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -96,7 +105,8 @@ class Provenance:
     """Where weights come from.
 
     ``kind`` is 'published' (bytes equal the authors' file), 'package' (found in an installed edgel3
-    package, whose unpacked files have no known digest), 'file' (the user's) or 'generated'.
+    package, whose unpacked files have no known digest), 'file' (the user's), 'bundled' (this
+    package's stand-in) or 'generated'.
     """
 
     kind: str
@@ -174,6 +184,42 @@ def load_weights(
     return _load_file(cached, variant, expected_blob_id=published.git_blob_id)
 
 
+def load_bundled_weights(variant: Variant) -> NetworkWeights:
+    """Load the stand-in that ships with this package.
+
+    Raises
+    ------
+    WeightsError
+        If there is none for the network.
+    """
+    if variant.plan is None or variant.plan.label != _BUNDLED_PLAN:
+        raise WeightsError(
+            f"{variant.name}: expected the {_BUNDLED_PLAN} % network, the only one with bundled"
+            " weights; give --weights FILE or --weights generated"
+        )
+    path = Path(str(files("edgel3_tflm.standin"))) / _BUNDLED_NAME
+    weights = _load_file(path, variant)
+    provenance = replace(weights.provenance, kind="bundled", description=_BUNDLED_DESCRIPTION)
+    return replace(weights, provenance=provenance)
+
+
+def find_weights(variant: Variant) -> NetworkWeights:
+    """Load the published weights, or the stand-in where they cannot be reached.
+
+    Raises
+    ------
+    WeightsError
+        If neither can be had, or a file that was found is damaged.
+    """
+    try:
+        return load_weights(variant)
+    except WeightsUnreachableError as unreachable:
+        _log.info("%s", unreachable)
+        if variant.plan is None or variant.plan.label != _BUNDLED_PLAN:
+            raise
+        return load_bundled_weights(variant)
+
+
 def inspect_weights(path: Path) -> NetworkWeights:
     """Read a weight file of any known network; the arrays' shapes tell which.
 
@@ -247,7 +293,7 @@ def _download(url: str, target: Path, expected_blob_id: str) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:  # requests' exceptions are OSErrors too
-        raise WeightsError(
+        raise WeightsUnreachableError(
             f"cannot fetch {url} ({type(error).__name__}); give --weights FILE, or put the file"
             f" into {target.parent}, or try the pipeline with --weights generated"
         ) from error
@@ -392,12 +438,8 @@ def _listed_layers(group: h5py.Group) -> list[str]:
     if "layer_names" not in group.attrs:
         return []
     attribute = group.attrs.get_id("layer_names")
-    # Looked at before a byte is read, so that a hostile size allocates nothing.
-    size = math.prod(attribute.shape or ()) * attribute.dtype.itemsize
     if attribute.dtype.kind != "S" or len(attribute.shape or ()) != 1:
         return []
-    if size > _MAX_ATTRIBUTE_BYTES:
-        raise WeightsError(f"layer_names: expected at most {_MAX_ATTRIBUTE_BYTES} bytes of names")
     return [name.decode() for name in group.attrs["layer_names"]]
 
 

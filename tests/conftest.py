@@ -63,4 +63,4 @@ def sea_int16x8(
 @pytest.fixture(scope="session")
 def edgel3_generated(convert_to: Callable[[ConvertOptions], Deployment]) -> Deployment:
     """The 95.45 network with generated weights."""
-    return convert_to(ConvertOptions(find_variant(), generate=True))
+    return convert_to(ConvertOptions(find_variant(), "generated"))

@@ -160,7 +160,18 @@ def test_order_is_the_one_the_file_lists(
 def test_without_a_usable_list_layers_go_by_number(
     tmp_path: Path, small: NetworkWeights, small_file: bytes
 ) -> None:
-    for names in (np.array([b"conv2d_1"]), "conv2d_1", 7, np.zeros(0), h5py.Empty("f")):
+    unusable = (
+        np.array([b"conv2d_1"]),
+        np.array([[b"conv2d_1"]]),
+        np.bytes_("conv2d_1"),
+        "conv2d_1",
+        ["conv2d_1", "conv2d_2"],
+        7,
+        np.ones(3),
+        np.zeros(0),
+        h5py.Empty("f"),
+    )
+    for names in unusable:
 
         def relist(file: h5py.File, names: object = names) -> None:
             file["model_weights"].attrs["layer_names"] = names
@@ -769,11 +780,12 @@ def test_list_of_layers_that_claims_a_huge_size_allocates_nothing(
     name = small_file.index(b"layer_names\0")
     with h5py.File(io.BytesIO(small_file)) as file:
         count = len(file["model_weights"].attrs["layer_names"])
-    dimension = small_file.index(count.to_bytes(8, "little"), name)
+    dimensions = count.to_bytes(8, "little") * 2  # the present one and the largest allowed
+    start = small_file.index(dimensions, name)
     for claimed in (2**20, 2**40, 2**62, 2**64 - 1):
         data = bytearray(small_file)
-        data[dimension : dimension + 8] = claimed.to_bytes(8, "little")
-        assert "expected" in refusal_of_bytes(bytes(data), tmp_path)
+        data[start : start + 16] = claimed.to_bytes(8, "little") * 2
+        assert "cut or damaged" in refusal_of_bytes(bytes(data), tmp_path)
 
 
 def test_names_in_a_file_cannot_break_the_line_of_a_message(

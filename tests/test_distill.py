@@ -1,0 +1,335 @@
+"""Distillation: recipes, augmentation, zeros kept through training, runs that resume."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ignore_progress
+
+from edgel3_tflm.converters.augment import TrainingClip, WindowSource
+from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.calibrate import bundled_clips_directory
+from edgel3_tflm.converters.distill import choose_clips, distill
+from edgel3_tflm.converters.prune import Pruner
+from edgel3_tflm.converters.recipe import Augmentation, Recipe, Validation, parse_recipe
+from edgel3_tflm.corpus import LabelledClip
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.variants import Plan, Variant, find_variant
+from edgel3_tflm.weights import NetworkWeights, load_weights
+
+SMALLEST = '[student]\nmodel_type = "sparse"\n[teacher]\nmodel_type = "sea"\n'
+PERCENTS = (0, 50, 60, 70, 50, 90, 95, 80)
+
+
+class TestRecipes:
+    def test_the_rest_has_defaults(self) -> None:
+        recipe = parse_recipe(SMALLEST + "[augmentation]\nmix_db = [-3, 4]\n")
+        assert recipe.student.sparsity == "95.45"
+        assert recipe.augmentation.mix_db == (-3.0, 4.0)
+        assert recipe.training.steps > 0
+
+    @pytest.mark.parametrize(
+        ("text", "part"),
+        [
+            ("x =", "TOML"),
+            ('[student]\nmodel_type = "sparse"\n', "teacher"),
+            (SMALLEST + "[training]\nspeed = 3\n", "training.speed"),
+            (SMALLEST + "[training]\nsteps = 0\n", "training.steps"),
+            (SMALLEST + "[training]\nsteps = 2.5\n", "training.steps"),
+            (SMALLEST + "[training]\nlearning_rate = nan\n", "training.learning_rate"),
+            (SMALLEST + "[pruning]\nbegin = 1.5\n", "pruning.begin"),
+            (SMALLEST + '[pruning]\nschedule = "never"\n', "pruning.schedule"),
+            (SMALLEST + "[augmentation]\nmix_db = [1]\n", "augmentation.mix_db"),
+        ],
+    )
+    def test_a_choice_that_is_none_is_named(self, text: str, part: str) -> None:
+        with pytest.raises(EdgeL3Error, match=part):
+            parse_recipe(text)
+
+    def test_the_stand_in_s_recipe_is_one(self) -> None:
+        path = Path(__file__).parents[1] / "edgel3_tflm" / "standin" / "recipe.toml"
+        recipe = parse_recipe(path.read_text())
+        assert (recipe.student.sparsity, recipe.validation.fold) == ("95.45", 4)
+
+
+class TestAugmentation:
+    @staticmethod
+    def source(augmentation: Augmentation, *clips: TrainingClip) -> WindowSource:
+        return WindowSource(clips, window_samples=800, classes=2, augmentation=augmentation, seed=5)
+
+    NOTHING = Augmentation(
+        gain_db=(0, 0), mix_probability=0, filter_probability=0, noise_probability=0
+    )
+
+    def clip(self, label: int, samples: int = 2000) -> TrainingClip:
+        noise = np.random.default_rng(label + 1).normal(0, 0.1, samples)
+        return TrainingClip((np.round(noise * 32768) / 32768).astype(np.float32), label)
+
+    def test_a_batch_is_determined_by_its_number(self) -> None:
+        source = self.source(Augmentation(), self.clip(0), self.clip(1), self.clip(-1))
+        first, again, other = (source.batch(number, 6) for number in (3, 3, 4))
+        np.testing.assert_array_equal(first[0], again[0])
+        np.testing.assert_array_equal(first[1], again[1])
+        assert (first[0] != other[0]).any()
+
+    def test_without_augmentation_windows_are_cut_from_clips(self) -> None:
+        clip = self.clip(1)
+        windows, labels = self.source(self.NOTHING, clip).batch(0, 20)
+        starts = {
+            start
+            for window in windows
+            for start in range(1201)
+            if (clip.samples[start : start + 800] == window).all()
+        }
+        assert len(starts) > 10
+        np.testing.assert_array_equal(labels, [[0, 1, 0]] * 20)
+
+    def test_short_clips_are_padded_and_unknown_classes_are_the_last(self) -> None:
+        clip = self.clip(-1, samples=300)
+        windows, labels = self.source(self.NOTHING, clip).batch(0, 2)
+        np.testing.assert_array_equal(windows[:, :300], [clip.samples] * 2)
+        assert not windows[:, 300:].any()
+        np.testing.assert_array_equal(labels, [[0, 0, 1]] * 2)
+
+    def test_a_mixture_shares_its_label_by_energy(self) -> None:
+        mixing = replace(self.NOTHING, mix_probability=1.0, mix_db=(-10.0, -10.0))
+        _, labels = self.source(mixing, self.clip(0), self.clip(1)).batch(0, 60)
+        mixed = labels[(labels > 0).sum(axis=1) == 2]
+        # At -10 dB a tenth of the energy is added: 1 / 1.1 and 0.1 / 1.1. Float32 labels.
+        np.testing.assert_allclose(
+            np.sort(mixed)[:, 1:], [[0.1 / 1.1, 1 / 1.1]] * len(mixed), rtol=2e-7
+        )
+        assert len(mixed) > 10
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"gain_db": (-20.0, -20.0)},
+            {"filter_probability": 1.0},
+            {"noise_probability": 1.0, "noise_db": (-10.0, -10.0)},
+        ],
+    )
+    def test_each_change_changes_and_stays_finite(self, change: dict[str, object]) -> None:
+        clip = self.clip(0)
+        plain, _ = self.source(self.NOTHING, clip).batch(0, 1)
+        changed, _ = self.source(replace(self.NOTHING, **change), clip).batch(0, 1)
+        assert np.isfinite(changed).all()
+        assert (changed != plain).mean() > 0.5
+
+    def test_silence_stays_finite(self) -> None:
+        silent = TrainingClip(np.zeros(2000, np.float32), 0)
+        windows, labels = self.source(replace(Augmentation(), mix_probability=1.0), silent).batch(
+            0, 8
+        )
+        assert np.isfinite(windows).all()
+        assert np.isfinite(labels).all()
+
+
+def test_clips_of_the_validation_fold_are_kept_from_training(tmp_path: Path) -> None:
+    rows = []
+    for number in range(12):
+        path = tmp_path / f"{number}.wav"
+        path.write_bytes(b"%d" % number)
+        rows.append(LabelledClip(path, "ab"[number % 2], number % 3))
+    training, kept = choose_clips(Validation(fold=2), rows, [])
+    assert {clip.path for clip in kept} == {row.path for row in rows if row.fold == 2}
+    assert len(training) + len(kept) == 12
+    assert {clip.label for clip in training} == {0, 1}
+    training, kept = choose_clips(Validation(share=0.5), [], [row.path for row in rows])
+    assert kept
+    assert training
+    fewer, _ = choose_clips(Validation(share=0.5), [], [row.path for row in rows[:6]])
+    assert [clip for clip in training if clip in fewer] == fewer  # a file stays where it is
+
+
+@pytest.mark.parametrize("schedule", ["gradual", "one-shot"])
+def test_zeros_are_kept_while_weights_move(schedule: str) -> None:
+    _, keras, tfmot = load_backend()
+    layer = keras.layers.Conv2D(16, 3)
+    layer.build((None, None, None, 8))
+    schedules = {
+        "gradual": tfmot.PolynomialDecay(0.0, 0.9, 0, 6, power=3, frequency=2),
+        "one-shot": tfmot.ConstantSparsity(0.9, begin_step=0, end_step=0, frequency=1),
+    }
+    pruner = Pruner({layer: schedules[schedule]})
+    generator = np.random.default_rng(0)
+    zeros = []
+    for step in range(12):
+        kernel, bias = layer.get_weights()
+        layer.set_weights([kernel + generator.normal(0, 0.1, kernel.shape), bias])
+        pruner.apply(step)
+        zeros.append(layer.get_weights()[0] == 0)
+    assert zeros[-1].sum() == round(0.9 * 9 * 8 * 16)
+    pruned_at = 6 if schedule == "gradual" else 0
+    for later in zeros[pruned_at:]:
+        np.testing.assert_array_equal(later, zeros[-1])
+    if schedule == "gradual":
+        assert zeros[0].sum() < zeros[2].sum() < zeros[4].sum() < zeros[6].sum()
+
+
+@pytest.fixture(scope="module")
+def teacher(sea_weights: Path) -> NetworkWeights:
+    return load_weights(find_variant("sea", embedding_size=64), sea_weights)
+
+
+@pytest.fixture(scope="module")
+def student() -> Variant:
+    """A small network with a plan: the sparse family's own are too slow to train in a test."""
+    return replace(
+        find_variant("sea", embedding_size=64), name="small", plan=Plan(0, PERCENTS), published=None
+    )
+
+
+RECIPE = parse_recipe(
+    SMALLEST
+    + """
+[validation]
+share = 0.3
+[loss]
+statistics = 0.5
+[pruning]
+begin = 0.25
+end = 0.5
+every_steps = 2
+[training]
+steps = 24
+batch_windows = 4
+warmup_steps = 4
+validate_every_steps = 8
+"""
+)
+
+
+def run(
+    recipe: Recipe, student: Variant, teacher: NetworkWeights, output: Path, stop_at: int = 0
+) -> list[float]:
+    clips = sorted(bundled_clips_directory().glob("s*.flac"))
+    training, validation = choose_clips(recipe.validation, [], clips)
+
+    def progress(step: str, done: int, _total: int) -> None:
+        if step == "distill" and done == stop_at:
+            raise KeyboardInterrupt
+
+    cosines: list[float] = []
+    distill(
+        recipe,
+        student=student,
+        teacher=teacher,
+        training=training,
+        validation=validation,
+        output=output,
+        progress=progress,
+        on_validation=lambda figures: cosines.append(figures.teacher_cosine),
+    )
+    return cosines
+
+
+@pytest.fixture(scope="module")
+def finished(
+    student: Variant, teacher: NetworkWeights, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[float]]:
+    output = tmp_path_factory.mktemp("distill")
+    return output, run(RECIPE, student, teacher, output)
+
+
+def test_a_student_has_exactly_the_plan_s_zeros(
+    finished: tuple[Path, list[float]], student: Variant
+) -> None:
+    weights = load_weights(student, finished[0] / "student.h5.gz")
+    for conv, percent in zip(weights.convs, PERCENTS, strict=True):
+        assert conv.kernel.size - conv.zeros == round(conv.kernel.size * (1 - percent / 100))
+
+
+def test_a_student_learns(finished: tuple[Path, list[float]]) -> None:
+    cosines = finished[1]
+    assert len(cosines) == 3
+    assert cosines[-1] > cosines[0]
+    figures = json.loads((finished[0] / "figures.json").read_bytes())
+    assert figures["validation"]["teacher_cosine"] == max(cosines[1:])  # dense ones do not count
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(
+    finished: tuple[Path, list[float]], student: Variant, teacher: NetworkWeights, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(RECIPE, student, teacher, tmp_path, stop_at=19)
+    assert run(RECIPE, student, teacher, tmp_path) == finished[1][2:]
+    for name in ("student.h5.gz", "figures.json", "dense.h5.gz"):
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
+
+
+def test_another_recipe_does_not_go_on_in_the_same_directory(
+    finished: tuple[Path, list[float]], student: Variant, teacher: NetworkWeights
+) -> None:
+    other = replace(RECIPE, loss=replace(RECIPE.loss, statistics=0.1))
+    with pytest.raises(EdgeL3Error, match="another run"):
+        run(other, student, teacher, finished[0])
+
+
+def test_logs_are_tensorboard_s(finished: tuple[Path, list[float]]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished[0] / "log"), size_guidance={"tensors": 0})
+    events.Reload()
+    assert {"loss/teacher", "loss/statistics", "learning_rate"} <= set(events.Tags()["tensors"])
+    assert len(events.Tensors("validation/teacher_cosine")) == 3
+
+
+def test_nothing_to_validate_with_is_refused(
+    student: Variant, teacher: NetworkWeights, tmp_path: Path
+) -> None:
+    with pytest.raises(EdgeL3Error, match="validate"):
+        distill(
+            RECIPE,
+            student=student,
+            teacher=teacher,
+            training=[],
+            validation=[],
+            output=tmp_path,
+            progress=ignore_progress,
+            on_validation=lambda _: None,
+        )
+
+
+def test_the_command_stops_and_goes_on(sea_weights: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        '[student]\nmodel_type = "sea"\nemb_dim = 64\n[teacher]\nmodel_type = "sea"\nemb_dim = 64\n'
+        "[validation]\nshare = 0.3\n[training]\nsteps = 6\nbatch_windows = 2\n"
+        "validate_every_steps = 2\n"
+    )
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for number in range(8):
+        noise = np.random.default_rng(number).normal(0, 0.1, 9000)
+        soundfile.write(clips / f"{number}.wav", noise, 8000)
+    command = [
+        str(Path(sys.executable).with_name("edgel3-tflm")),
+        "distill",
+        str(recipe),
+        "-o",
+        str(tmp_path / "run"),
+        "--clips",
+        str(clips),
+        "--teacher-weights",
+        str(sea_weights),
+    ]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.startswith("step 2"):
+            first.send_signal(signal.SIGINT)
+            break
+    first.stderr.read()
+    assert first.wait() == 130
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert "step 2:" not in second.stderr  # it went on behind it
+    assert "step 6:" in second.stderr
+    assert "kept step" in second.stdout
