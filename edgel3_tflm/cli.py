@@ -358,6 +358,14 @@ def probe_command(
     runtime: Annotated[
         str, typer.Option(help=f"Runtime of the model: {', '.join(RUNTIMES)}.")
     ] = DEFAULT_RUNTIME,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also: mean cosine of a linear map, fitted on the other folds, to the float"
+            " embeddings of this deployment.",
+        ),
+    ] = None,
     fold: Annotated[
         list[int] | None, typer.Option(help="Folds to judge; all if none is named.")
     ] = None,
@@ -366,7 +374,7 @@ def probe_command(
 ) -> None:
     """Judge embeddings by a linear classifier over the folds of a labelled corpus."""
     with _screen(quiet=quiet, as_json=as_json) as screen:
-        from edgel3_tflm.probe import extract_features, log_mel_statistics, probe
+        from edgel3_tflm.probe import extract_features, log_mel_statistics, map_cosine, probe
 
         clips = read_manifest(manifest)
         subject: dict[str, Any]
@@ -388,10 +396,18 @@ def probe_command(
             spec = find_variant(statistics or "").frontend
             features = log_mel_statistics
             subject = {"model": f"log-mel statistics ({statistics})"}
+        if teacher is not None:
+            teacher_model = Deployment.load(teacher)
         with screen.progress() as progress:
             extracted = extract_features(clips, spec, features, progress)
             progress("fit and judge", 0, 0)
             results = probe(clips, extracted, fold)
+            if teacher is not None:
+                subject["teacher"] = teacher_model.variant.name
+                teacher_spec = teacher_model.variant.frontend
+                embed = teacher_model.embedder("float").embed_log_mel
+                theirs = extract_features(clips, teacher_spec, embed, progress)
+                subject["map_cosine"] = map_cosine(clips, extracted, theirs, fold)
         right, count = sum(each.right for each in results), sum(each.clips for each in results)
         table = _new_table("fold", "clips", "right", "accuracy %")
         for each in results:

@@ -1,5 +1,6 @@
 """Weight files: what is read, what is refused, and where they are looked for."""
 
+import contextlib
 import dataclasses
 import gzip
 import http.server
@@ -623,6 +624,17 @@ def test_hdf5_cut_anywhere_is_refused(tmp_path: Path, small: NetworkWeights, lay
         assert "HDF5" in refusal_of_bytes(data[:cut], tmp_path)
 
 
+def test_address_that_no_file_has_is_refused(tmp_path: Path, small_file: bytes) -> None:
+    for place in range(32, 96, 8):  # addresses in the superblock
+        for address in (2**63, 2**63 - 1, 2**64 - 2):
+            data = bytearray(small_file)
+            data[place : place + 8] = address.to_bytes(8, "little")
+            with contextlib.suppress(WeightsError):
+                load_bytes(bytes(data), tmp_path)
+    data[40:56] = len(small_file).to_bytes(8, "little") + (2**63).to_bytes(8, "little")
+    assert "cut or damaged" in refusal_of_bytes(bytes(data), tmp_path)
+
+
 def test_hdf5_of_the_newer_versions_is_refused(tmp_path: Path, small_file: bytes) -> None:
     # libhdf5 1.14 frees memory it never allocated where their fractal heaps are damaged.
     newer = io.BytesIO()
@@ -1164,6 +1176,16 @@ def test_cache_that_cannot_be_written_is_one_line(
     message = refusal_of(lambda: load_weights(published, base_url=server.base_url("right")))
     assert "--weights FILE" in message
     assert cache.read_bytes() == b""
+
+
+def test_download_that_cannot_be_moved_into_its_place_leaves_nothing(
+    cache: Path, server: Server, published: Variant, published_file: bytes
+) -> None:
+    server.data = published_file
+    (cache / file_name(published)).mkdir(parents=True)
+    message = refusal_of(lambda: load_weights(published, base_url=server.base_url("right")))
+    assert "--weights FILE" in message
+    assert [path.name for path in cache.iterdir()] == [file_name(published)]
 
 
 def test_cache_with_a_name_the_system_refuses_is_one_line(

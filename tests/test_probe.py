@@ -1,0 +1,110 @@
+"""The linear probe: manifests, folds, and features whose accuracy is known beforehand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgel3_tflm.corpus import LabelledClip, read_manifest
+from edgel3_tflm.errors import AudioError, EdgeL3Error
+from edgel3_tflm.probe import Features, log_mel_statistics, map_cosine, probe
+
+CLASSES, FOLDS, WINDOWS = 3, 2, 4
+
+
+def clips() -> list[LabelledClip]:
+    return [
+        LabelledClip(Path(f"{number}.wav"), "abc"[number % CLASSES], 1 + number // 30)
+        for number in range(60)
+    ]
+
+
+def features(values: np.ndarray) -> Features:
+    count = len(values)
+    clip = np.arange(count) // WINDOWS
+    return Features(
+        values.astype(np.float32), clip, np.arange(count) % WINDOWS, np.zeros(count, bool)
+    )
+
+
+def separable(noise: float) -> Features:
+    centres = 10 * np.eye(CLASSES)
+    labels = np.arange(60).repeat(WINDOWS) % CLASSES
+    generator = np.random.default_rng(0)
+    return features(centres[labels] + generator.normal(0, noise, (240, CLASSES)))
+
+
+def test_separable_classes_are_all_right() -> None:
+    results = probe(clips(), separable(noise=0.1))
+    assert [(each.fold, each.right, each.clips) for each in results] == [(1, 30, 30), (2, 30, 30)]
+
+
+def test_features_without_information_are_near_chance() -> None:
+    noise = np.random.default_rng(1).normal(0, 1, (240, 8))
+    right = sum(each.right for each in probe(clips(), features(noise)))
+    # Binomial with 60 trials at 1/3: mean 20, deviation 3.7; four deviations.
+    assert 5 <= right <= 35
+
+
+def test_only_the_folds_that_are_named_are_judged() -> None:
+    assert [each.fold for each in probe(clips(), separable(0.1), [2])] == [2]
+    with pytest.raises(EdgeL3Error, match="7"):
+        probe(clips(), separable(0.1), [7])
+
+
+def test_one_fold_alone_is_refused() -> None:
+    alone = [LabelledClip(clip.path, clip.label, 1) for clip in clips()]
+    with pytest.raises(EdgeL3Error, match="two folds"):
+        probe(alone, separable(0.1))
+
+
+def test_a_linear_map_is_found_and_silence_is_left_out() -> None:
+    student = separable(noise=3)
+    matrix = np.random.default_rng(2).normal(0, 1, (CLASSES, 5))
+    teacher = features(student.values @ matrix + 2)
+    silent = np.zeros(240, bool)
+    silent[::3] = True
+    spoiled = teacher.values.copy()
+    spoiled[silent] = -100
+    teacher = Features(spoiled, teacher.clip, teacher.position, silent)
+    # The ridge's penalty of 1 against 80 standardised rows shrinks the map by about 1 %.
+    assert map_cosine(clips(), student, teacher) > 0.999
+
+
+def test_a_map_does_not_see_the_fold_it_is_judged_on() -> None:
+    student = features(np.random.default_rng(3).normal(0, 1, (240, 100)))
+    teacher = features(np.random.default_rng(4).normal(0, 1, (240, 5)))
+    # Cosines of unrelated directions in five dimensions: mean 0, deviation 0.45 / sqrt(240) = 0.03.
+    assert abs(map_cosine(clips(), student, teacher)) < 0.15
+
+
+def test_windows_that_only_one_side_has_are_left_out() -> None:
+    student = separable(noise=1)
+    teacher = features(student.values @ np.ones((CLASSES, 2)) + [1, 2])
+    keep = teacher.position < WINDOWS - 1
+    shorter = Features(
+        teacher.values[keep], teacher.clip[keep], teacher.position[keep], teacher.silent[keep]
+    )
+    assert map_cosine(clips(), student, shorter) > 0.999
+
+
+def test_statistics_are_mean_and_deviation_over_time() -> None:
+    decibels = np.array([[[0, -2], [-4, -4]]], np.float32)
+    np.testing.assert_array_equal(log_mel_statistics(decibels), [[-1, -4, 1, 0]])
+
+
+def test_a_manifest_is_read_relative_to_itself(tmp_path: Path) -> None:
+    path = tmp_path / "m.tsv"
+    path.write_text("label\tfile\tnote\tfold\nrain\ta/b.ogg\tx\t3\n")
+    assert read_manifest(path) == [LabelledClip(tmp_path / "a" / "b.ogg", "rain", 3)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "file\tlabel\nx\ty\n", "file\tlabel\tfold\n", "file\tlabel\tfold\nx\ty\tz\n", "\0"],
+)
+def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "m.tsv"
+    path.write_text(text)
+    with pytest.raises(AudioError, match=r"m\.tsv"):
+        read_manifest(path)
