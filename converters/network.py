@@ -45,7 +45,9 @@ def build_network(weights: NetworkWeights, batch_size: int | None = 1) -> Any:
             x = keras.layers.ReLU(name=f"relu{number}")(x)
         if number in POOL_AFTER:
             x = keras.layers.MaxPooling2D(2, name=f"pool{number}")(x)
-    x = keras.layers.MaxPooling2D(tuple(x.shape[1:3]), name="global_pool")(x)
+    # In float32 also where the rest trains in bfloat16: in that type a student does not learn
+    # (seen with the L3 network, TensorFlow 2.21 on a CPU).
+    x = keras.layers.MaxPooling2D(tuple(x.shape[1:3]), name="global_pool", dtype="float32")(x)
     x = keras.layers.Reshape((variant.embedding_size,), name="embedding")(x)
     network = keras.Model(inputs, x, name=_identifier(variant))
     for number, conv in enumerate(weights.convs, start=1):

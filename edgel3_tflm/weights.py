@@ -489,10 +489,10 @@ def _assemble(
     if len(convs) != len(variant.layers) or len(norms) != needed_norms:
         raise WeightsError(
             f"expected {len(variant.layers)} convolutions and {needed_norms} BatchNorms for"
-            f" {variant.name}, found {len(convs)} and {len(norms)}" + _hint(variant, shapes)
+            f" {variant.name}, found {len(convs)} and {len(norms)}" + _hint(shapes, len(norms))
         )
     own_shapes = [layer.kernel_shape for layer in variant.layers]
-    hint = "" if shapes == own_shapes else _hint(variant, shapes)
+    hint = "" if shapes == own_shapes else _hint(shapes, len(norms))
 
     def array(layer: str, name: str, shape: tuple[int, ...]) -> FloatArray:
         return _read_array(arrays[layer].get(name), f"{layer}/{name}", shape, hint)
@@ -523,11 +523,14 @@ def _kernel_shape(layer: dict[str, h5py.Dataset]) -> tuple[int, ...]:
     return tuple(layer["kernel"].shape or ()) if "kernel" in layer else ()
 
 
+def _fits(known: Variant, kernel_shapes: list[tuple[int, ...]], norm_count: int) -> bool:
+    norms = 1 + sum(layer.batch_norm for layer in known.layers)
+    return norms == norm_count and kernel_shapes == [layer.kernel_shape for layer in known.layers]
+
+
 def _identify(kernel_shapes: list[tuple[int, ...]], norm_count: int) -> Variant:
-    for known in (v for v in VARIANTS.values() if v.model_type != "sparse"):
-        shapes = [layer.kernel_shape for layer in known.layers]
-        norms = 1 + sum(layer.batch_norm for layer in known.layers)
-        if (shapes, norms) == (kernel_shapes, norm_count):
+    for known in VARIANTS.values():
+        if known.model_type != "sparse" and _fits(known, kernel_shapes, norm_count):
             return known
     raise WeightsError(
         "expected the kernels of L3, EdgeL3 or SEA-UST, these fit none of them: "
@@ -535,11 +538,10 @@ def _identify(kernel_shapes: list[tuple[int, ...]], norm_count: int) -> Variant:
     )
 
 
-def _hint(variant: Variant, kernel_shapes: list[tuple[int, ...]]) -> str:
-    """Name the network whose kernels these are, if it is another one than asked for."""
+def _hint(kernel_shapes: list[tuple[int, ...]], norm_count: int) -> str:
+    """Name the network that the file is of, if it is a known one."""
     for known in VARIANTS.values():
-        same_network = (known.filters, known.final_relu) == (variant.filters, variant.final_relu)
-        if not same_network and kernel_shapes == [layer.kernel_shape for layer in known.layers]:
+        if _fits(known, kernel_shapes, norm_count):
             options = f"--model-type {known.model_type}"
             if known.model_type == "sea":
                 options += f" --emb-dim {known.embedding_size}"

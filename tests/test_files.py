@@ -94,6 +94,17 @@ def test_failed_write_inside_is_one_line_and_leaves_the_old_directory(tmp_path: 
     assert listing(tmp_path) == before
 
 
+def test_directory_that_cannot_be_moved_into_place_leaves_the_old_one(tmp_path: Path) -> None:
+    fill(tmp_path / "out", "old")
+    before = listing(tmp_path)
+    with (
+        pytest.raises(EdgeL3Error, match="nothing was changed there"),
+        new_directory(tmp_path / "out", MARKER) as directory,
+    ):
+        directory.rmdir()
+    assert listing(tmp_path) == before
+
+
 def test_earlier_output_is_replaced_whole(tmp_path: Path) -> None:
     fill(tmp_path / "out", "old")
     (tmp_path / "out" / "stale.bin").write_bytes(b"stale")

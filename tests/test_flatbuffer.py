@@ -258,6 +258,15 @@ def test_shape_without_places_is_refused(models: dict[str, bytes], size: int) ->
         summarize(bytes(model))
 
 
+def test_tensor_of_more_dimensions_than_a_network_has_is_refused(models: dict[str, bytes]) -> None:
+    model = bytearray(models["int8"])
+    graph = tflite.Model.GetRootAsModel(bytes(model), 0).Subgraphs(0)
+    kernel = graph.Tensors(graph.Operators(0).Inputs(1))
+    struct.pack_into("<I", model, kernel._tab.Vector(kernel._tab.Offset(4)) - 4, 9)
+    with pytest.raises(ModelFileError, match="a tensor of 9 dimensions"):
+        summarize(bytes(model))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -265,15 +274,27 @@ def test_shape_without_places_is_refused(models: dict[str, bytes], size: int) ->
         "x",
         "published weights edgel3_sea_ust_audio_emb_64.h5.gz (git blob id verified)",
         "poids entraînés à Paris, 重み, 🎤",
+        "twelve bytes",
         "y" * 5000,
     ],
-    ids=["empty", "byte", "plain", "non-ASCII", "long"],
+    ids=["empty", "byte", "plain", "non-ASCII", "no padding", "long"],
 )
 def test_description_is_read_back(model: bytes, text: str) -> None:
     described = with_description(model, text)
     assert summarize(described).description == text
     # The C++ runtimes read strings up to a NUL byte.
     assert text.encode() + b"\0" in described
+
+
+def test_description_is_aligned_whatever_the_length_of_the_model(
+    models: dict[str, bytes],
+) -> None:
+    for extra in range(17):
+        described = with_description(models["int8"] + bytes(extra), "the description")
+        start = described.index(b"the description") - 4
+        assert start % 16 == 0
+        assert len(described) % 16 == 0
+        assert summarize(described).description == "the description"
 
 
 def test_description_of_a_name_that_is_no_unicode_is_escaped(model: bytes) -> None:

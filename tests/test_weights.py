@@ -361,6 +361,8 @@ def test_file_without_kernels_is_not_identified(tmp_path: Path) -> None:
         ("sea-ust-128", "sea-ust-64", "--model-type sea --emb-dim 64"),
         ("sea-ust-64", "sea-ust-256", "--model-type sea --emb-dim 256"),
         ("edgel3-95.45-ft", "sea-ust-64", "--model-type sea --emb-dim 64"),
+        ("l3-dense", "sea-ust-512", "--model-type sea --emb-dim 512"),
+        ("sea-ust-512", "l3-dense", "--model-type sparse"),
     ],
 )
 def test_file_of_another_network_is_refused_with_its_options(
@@ -378,6 +380,23 @@ def test_other_shape_is_refused_with_layer_expected_and_found(
     assert message == (
         "conv2d_7/kernel: expected floats of shape (3, 3, 128, 128), found float32 of shape"
         " (3, 3, 128, 64); these are the shapes of --model-type sea --emb-dim 64"
+    )
+
+
+@pytest.mark.parametrize("name", ["l3-dense", "sea-ust-64"])
+def test_own_file_without_a_layer_brings_no_hint(tmp_path: Path, name: str) -> None:
+    def delete(file: h5py.File) -> None:
+        del file["model_weights/batch_normalization_3"]
+
+    data = modified(hdf5_bytes(random_weights(VARIANTS[name])), delete)
+    assert ";" not in refusal_of_bytes(data, tmp_path, VARIANTS[name])
+
+
+def test_own_file_with_another_bias_brings_no_hint(tmp_path: Path, sea_64: NetworkWeights) -> None:
+    path = array_path("conv2d_1", "bias")
+    data = with_array(hdf5_bytes(sea_64), path, data=np.ones(31, np.float32))
+    assert refusal_of_bytes(data, tmp_path, SEA_64) == (
+        "conv2d_1/bias: expected floats of shape (32,), found float32 of shape (31,)"
     )
 
 
