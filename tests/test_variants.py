@@ -9,8 +9,6 @@ import pytest
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.variants import PLANS, VARIANTS, Plan, PublishedFile, find_plan, find_variant
 
-PUBLISHED_FILES = Path(__file__).parents[2] / "shared" / "design" / "published-weights.tsv"
-
 # EdgeL3 paper and slides: total, percents of conv1..conv8, MB (2^20) of non-zero float32 values.
 PUBLISHED_PLANS = {
     53.49: ((0, 30, 40, 50, 30, 50, 50, 60), 8.317),
@@ -188,13 +186,14 @@ def test_every_plan_has_a_fine_tuned_and_a_distilled_network() -> None:
     assert all(variant.name == name for name, variant in VARIANTS.items())
 
 
-def read_published_files() -> list[dict[str, str]]:
-    with PUBLISHED_FILES.open(newline="", encoding="utf-8") as stream:
+def read_published_files(shared: Path) -> list[dict[str, str]]:
+    path = shared / "design" / "published-weights.tsv"
+    with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-def test_published_files_are_known_by_name_and_blob_id() -> None:
-    rows = read_published_files()
+def test_published_files_are_known_by_name_and_blob_id(shared: Path) -> None:
+    rows = read_published_files(shared)
     assert len(rows) == 20
     for row in rows:
         variant = (
@@ -205,6 +204,6 @@ def test_published_files_are_known_by_name_and_blob_id() -> None:
         assert variant.published == PublishedFile(row["file"], row["git_blob_sha1"])
 
 
-def test_no_file_is_claimed_that_is_not_published() -> None:
+def test_no_file_is_claimed_that_is_not_published(shared: Path) -> None:
     claimed = {v.published.name for v in VARIANTS.values() if v.published is not None}
-    assert claimed == {row["file"] for row in read_published_files()}
+    assert claimed == {row["file"] for row in read_published_files(shared)}

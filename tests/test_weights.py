@@ -34,9 +34,6 @@ from edgel3_tflm.weights import (
     load_weights,
 )
 
-PUBLISHED_SEA_64 = (
-    Path(__file__).parents[2] / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"
-)
 SEA_64 = VARIANTS["sea-ust-64"]
 SPARSE = VARIANTS["edgel3-95.45-ft"]
 # The topology of SEA with few filters: files of 75 kB, nearly all of it structure.
@@ -244,15 +241,15 @@ def test_batch_norm_keeps_the_published_epsilon() -> None:
 # The published file
 
 
-def test_published_sea_64_is_read_and_recognised() -> None:
-    weights = load_weights(SEA_64, PUBLISHED_SEA_64)
+def test_published_sea_64_is_read_and_recognised(sea_weights: Path) -> None:
+    weights = load_weights(SEA_64, sea_weights)
     assert weights.provenance.kind == "published"
-    assert weights.provenance.name == PUBLISHED_SEA_64.name
+    assert weights.provenance.name == sea_weights.name
     assert weights.variant is SEA_64
     assert [conv.kernel.shape for conv in weights.convs] == [
         layer.kernel_shape for layer in SEA_64.layers
     ]
-    with h5py.File(io.BytesIO(gzip.decompress(PUBLISHED_SEA_64.read_bytes()))) as file:
+    with h5py.File(io.BytesIO(gzip.decompress(sea_weights.read_bytes()))) as file:
         last = file[array_path("audio_embedding_layer", "kernel")][()]
         first_norm = file[array_path("batch_normalization_1", "moving_variance")][()]
         last_norm = file[array_path("batch_normalization_9", "gamma")][()]
@@ -262,23 +259,23 @@ def test_published_sea_64_is_read_and_recognised() -> None:
     assert weights.convs[7].batch_norm.gamma.tobytes() == last_norm.tobytes()
 
 
-def test_published_sea_64_has_the_blob_id_the_registry_knows() -> None:
+def test_published_sea_64_has_the_blob_id_the_registry_knows(sea_weights: Path) -> None:
     assert SEA_64.published is not None
-    assert SEA_64.published.name == PUBLISHED_SEA_64.name
-    assert git_blob_id(PUBLISHED_SEA_64.read_bytes()) == SEA_64.published.git_blob_id
+    assert SEA_64.published.name == sea_weights.name
+    assert git_blob_id(sea_weights.read_bytes()) == SEA_64.published.git_blob_id
 
 
-def test_unpacked_published_file_is_not_called_published(tmp_path: Path) -> None:
-    unpacked = gzip.decompress(PUBLISHED_SEA_64.read_bytes())
+def test_unpacked_published_file_is_not_called_published(tmp_path: Path, sea_weights: Path) -> None:
+    unpacked = gzip.decompress(sea_weights.read_bytes())
     assert load_bytes(unpacked, tmp_path, SEA_64).provenance.kind == "file"
 
 
-def test_published_file_is_read_as_it_was_written_here() -> None:
+def test_published_file_is_read_as_it_was_written_here(sea_weights: Path) -> None:
     """The layout that these tests write is the one of the published file."""
-    published = load_weights(SEA_64, PUBLISHED_SEA_64)
+    published = load_weights(SEA_64, sea_weights)
     written = hdf5_bytes(published)
     with (
-        h5py.File(io.BytesIO(gzip.decompress(PUBLISHED_SEA_64.read_bytes()))) as file,
+        h5py.File(io.BytesIO(gzip.decompress(sea_weights.read_bytes()))) as file,
         h5py.File(io.BytesIO(written)) as own,
     ):
 
@@ -316,8 +313,8 @@ def test_network_is_identified_by_its_shapes(tmp_path: Path, name: str) -> None:
     assert_equal_bits(inspected, weights)
 
 
-def test_published_file_is_identified_by_its_bytes() -> None:
-    inspected = inspect_weights(PUBLISHED_SEA_64)
+def test_published_file_is_identified_by_its_bytes(sea_weights: Path) -> None:
+    inspected = inspect_weights(sea_weights)
     assert inspected.variant is SEA_64
     assert inspected.provenance.kind == "published"
 
