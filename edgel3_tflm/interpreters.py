@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError
+from edgel3_tflm.flatbuffer import summarize
 
 _log = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ def open_interpreter(model: bytes, runtime: str = DEFAULT_RUNTIME) -> Interprete
     RuntimeUnavailableError
         If the name is unknown or its package is not installed.
     ModelFileError
-        If the runtime refuses the flatbuffer.
+        If the flatbuffer is damaged or the runtime refuses it.
     """
     if runtime not in _RUNTIMES:
         raise RuntimeUnavailableError(
@@ -224,6 +225,7 @@ def open_interpreter(model: bytes, runtime: str = DEFAULT_RUNTIME) -> Interprete
             f"the runtime {runtime} needs the package {known.package}, which is not installed;"
             f" pip install 'edgel3-tflm{known.extra}'"
         )
+    summarize(model)  # native code follows offsets blindly: a damaged file is refused before
     try:
         with native_stderr():
             return known.open(model)
