@@ -21,7 +21,7 @@ test lint: EXTRAS := test
 
 demo:
 	$(install)
-	$(BIN)/edgel3-tflm convert --sparsity 95.45 --weights generated -o $(DEMO)/edgel3-95.45
+	$(BIN)/edgel3-tflm convert --sparsity 95.45 --weights bundled -o $(DEMO)/edgel3-95.45
 	$(BIN)/edgel3-tflm compare $(DEMO)/edgel3-95.45 calibration_data/clips -o $(DEMO)/drift
 
 test:

@@ -29,10 +29,9 @@ from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Embedder, InputMap
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import sha256_hex, write_whole
-from edgel3_tflm.frontend import log_mel
+from edgel3_tflm.frontend import log_mel, log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.metrics import cosine_similarity
-from edgel3_tflm.probe import log_mel_statistics
 from edgel3_tflm.variants import Variant
 from edgel3_tflm.weights import NetworkWeights, pack_weights
 
@@ -192,6 +191,11 @@ def distill(
         raise EdgeL3Error(
             f"expected clips to train and to validate with, found {len(training)} and"
             f" {len(validation)}"
+        )
+    if recipe.loss.labels > 0 and all(clip.label < 0 for clip in training):
+        raise EdgeL3Error(
+            "the recipe's loss.labels needs the classes of the training clips; give a manifest, or"
+            " set it to 0"
         )
     output.mkdir(parents=True, exist_ok=True)
     _claim(output, recipe, student, teacher, initial, [*training, *validation])

@@ -34,6 +34,7 @@ from edgel3_tflm.deployment import QUANTIZATIONS, Deployment, quantized_model_na
 from edgel3_tflm.drift import DriftFigures, DriftReport, compare
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize
+from edgel3_tflm.frontend import log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
 from edgel3_tflm.variants import PLANS, find_variant
 from edgel3_tflm.weights import (
@@ -374,7 +375,7 @@ def probe_command(
 ) -> None:
     """Judge embeddings by a linear classifier over the folds of a labelled corpus."""
     with _screen(quiet=quiet, as_json=as_json) as screen:
-        from edgel3_tflm.probe import extract_features, log_mel_statistics, map_cosine, probe
+        from edgel3_tflm.probe import extract_features, map_cosine, probe
 
         clips = read_manifest(manifest)
         subject: dict[str, Any]

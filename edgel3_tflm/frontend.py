@@ -91,3 +91,11 @@ def log_mel(windows: npt.NDArray[np.floating[Any]], spec: FrontendSpec) -> Float
         level = 10 * np.log10(np.maximum(np.sqrt(mel_power), _AMPLITUDE_FLOOR))
         out[:] = np.maximum(level - level.max(), -DYNAMIC_RANGE_DB).T
     return decibels
+
+
+def log_mel_statistics(decibels: FloatArray) -> FloatArray:
+    """Mean and standard deviation over time of every mel band.
+
+    The plainest features there are, for comparison: (n, mels, frames) to (n, 2 mels), in dB.
+    """
+    return np.concatenate([decibels.mean(axis=2), decibels.std(axis=2)], axis=1)

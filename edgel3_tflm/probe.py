@@ -98,14 +98,6 @@ def extract_features(
     )
 
 
-def log_mel_statistics(decibels: FloatArray) -> FloatArray:
-    """Mean and standard deviation over time of every mel band.
-
-    The plainest features there are, for comparison: (n, mels, frames) to (n, 2 mels), in dB.
-    """
-    return np.concatenate([decibels.mean(axis=2), decibels.std(axis=2)], axis=1)
-
-
 def probe(
     clips: Sequence[LabelledClip], features: Features, test_folds: Sequence[int] | None = None
 ) -> list[FoldResult]:

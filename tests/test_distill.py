@@ -281,6 +281,14 @@ def test_logs_are_tensorboard_s(finished: tuple[Path, list[float]]) -> None:
     assert len(events.Tensors("validation/teacher_cosine")) == 3
 
 
+def test_labels_are_asked_for_where_the_loss_needs_them(
+    student: Variant, teacher: NetworkWeights, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, loss=replace(RECIPE.loss, labels=0.1))
+    with pytest.raises(EdgeL3Error, match="manifest"):
+        run(recipe, student, teacher, tmp_path)
+
+
 def test_nothing_to_validate_with_is_refused(
     student: Variant, teacher: NetworkWeights, tmp_path: Path
 ) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from edgel3_tflm.corpus import LabelledClip, read_manifest
 from edgel3_tflm.errors import AudioError, EdgeL3Error
-from edgel3_tflm.probe import Features, log_mel_statistics, map_cosine, probe
+from edgel3_tflm.frontend import log_mel_statistics
+from edgel3_tflm.probe import Features, map_cosine, probe
 
 CLASSES, FOLDS, WINDOWS = 3, 2, 4
 
