@@ -29,7 +29,7 @@ from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Embedder, InputMap
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import sha256_hex, write_whole
-from edgel3_tflm.frontend import log_mel, log_mel_statistics
+from edgel3_tflm.frontend import is_silent, log_mel, log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.variants import Variant
@@ -296,7 +296,7 @@ class _Run:
             )
             parts.append(self._targets.compute(windows, np.zeros((len(windows), 0), np.float32)))
         decibels = np.concatenate([part.decibels for part in parts])
-        heard = decibels.any(axis=(1, 2))
+        heard = ~is_silent(decibels)
         if not heard.any():
             raise EdgeL3Error("expected sound in the validation clips, they are silent")
         teacher = np.concatenate([part.teacher for part in parts])

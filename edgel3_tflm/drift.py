@@ -13,7 +13,7 @@ from edgel3_tflm._version import __version__
 from edgel3_tflm.audio import find_clips, read_windows
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.frontend import log_mel
+from edgel3_tflm.frontend import is_silent, log_mel
 from edgel3_tflm.metrics import cosine_similarity, mean_squared_error, sqnr_db
 
 FloatArray = npt.NDArray[np.float32]
@@ -146,7 +146,7 @@ def compare(
     ):
         decibels = log_mel(windows, spec)
         pair = in_float.embed_log_mel(decibels), in_integers.embed_log_mel(decibels)
-        silent = (decibels == 0).all(axis=(1, 2))
+        silent = is_silent(decibels)
         pairs.append(pair)
         silences.append(silent)
         drifts.append(ClipDrift(str(path), measure(*pair, silent)))

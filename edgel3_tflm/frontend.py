@@ -93,6 +93,12 @@ def log_mel(windows: npt.NDArray[np.floating[Any]], spec: FrontendSpec) -> Float
     return decibels
 
 
+def is_silent(decibels: FloatArray) -> npt.NDArray[np.bool_]:
+    """Tell which windows, (n, mels, frames) log-mel, are silent; shape (n,)."""
+    silent: npt.NDArray[np.bool_] = ~decibels.any(axis=(1, 2))
+    return silent
+
+
 def log_mel_statistics(decibels: FloatArray) -> FloatArray:
     """Mean and standard deviation over time of every mel band.
 

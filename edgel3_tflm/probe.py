@@ -9,7 +9,7 @@ import numpy.typing as npt
 from edgel3_tflm.audio import read_windows
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
-from edgel3_tflm.frontend import log_mel
+from edgel3_tflm.frontend import is_silent, log_mel
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.variants import FrontendSpec
 
@@ -88,7 +88,7 @@ def extract_features(
         values.append(features(decibels))
         clip.append(np.full(len(windows), number))
         position.append(np.arange(len(windows)))
-        silent.append(~decibels.any(axis=(1, 2)))
+        silent.append(is_silent(decibels))
         progress("embed clips", number + 1, len(clips))
     return Features(
         np.concatenate(values),

@@ -192,7 +192,7 @@ def load_bundled_weights(variant: Variant) -> NetworkWeights:
     WeightsError
         If there is none for the network.
     """
-    if variant.plan is None or variant.plan.label != _BUNDLED_PLAN:
+    if not _has_bundled_weights(variant):
         raise WeightsError(
             f"{variant.name}: expected the {_BUNDLED_PLAN} % network, the only one with bundled"
             " weights; give --weights FILE or --weights generated"
@@ -201,6 +201,10 @@ def load_bundled_weights(variant: Variant) -> NetworkWeights:
     weights = _load_file(path, variant)
     provenance = replace(weights.provenance, kind="bundled", description=_BUNDLED_DESCRIPTION)
     return replace(weights, provenance=provenance)
+
+
+def _has_bundled_weights(variant: Variant) -> bool:
+    return variant.plan is not None and variant.plan.label == _BUNDLED_PLAN
 
 
 def find_weights(variant: Variant) -> NetworkWeights:
@@ -215,7 +219,7 @@ def find_weights(variant: Variant) -> NetworkWeights:
         return load_weights(variant)
     except WeightsUnreachableError as unreachable:
         _log.info("%s", unreachable)
-        if variant.plan is None or variant.plan.label != _BUNDLED_PLAN:
+        if not _has_bundled_weights(variant):
             raise
         return load_bundled_weights(variant)
 

@@ -124,7 +124,7 @@ def test_compare_in_another_runtime(
     assert report["overall"]["cosine_mean"] > 0.99
 
 
-@pytest.mark.parametrize(("samples", "windows"), [(10, 1), (96_000, 1), (96_001, 2)])
+@pytest.mark.parametrize(("samples", "windows"), [(10, 1), (96_000, 1), (97_000, 2)])
 def test_short_clips_and_96_khz_stereo_are_embedded(
     sea_int8: Deployment, tmp_path: Path, samples: int, windows: int
 ) -> None:
@@ -132,7 +132,7 @@ def test_short_clips_and_96_khz_stereo_are_embedded(
     soundfile.write(tmp_path / "a.wav", noise, 96_000)
     done = run("compare", sea_int8.directory, tmp_path / "a.wav", "-o", tmp_path / "r", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["overall"]["windows"] in {windows, 1}
+    assert json.loads(done.stdout)["overall"]["windows"] == windows
 
 
 def test_an_empty_clip_leaves_no_report(sea_int8: Deployment, tmp_path: Path) -> None:
