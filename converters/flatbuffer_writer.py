@@ -1,0 +1,203 @@
+"""Writing a small TFLite flatbuffer from its tensors and operators."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import tflite
+
+_SCHEMA_VERSION = 3
+_FILE_IDENTIFIER = b"TFL3"
+# What the schema asks of constant data, counted from the first byte of the file.
+_DATA_ALIGNMENT = 16
+
+
+@dataclass(frozen=True)
+class WrittenTensor:
+    """A tensor to write.
+
+    Parameters
+    ----------
+    name : str
+    type_code : int
+        A value of ``tflite.TensorType``.
+    shape : tuple of int
+    scales, zero_points : tuple
+        Quantization, one of each for every channel along ``quantized_dimension`` or one for all;
+        empty for none.
+    data : bytes, optional
+        Constant contents, little-endian; None for a tensor that operators fill.
+    """
+
+    name: str
+    type_code: int
+    shape: tuple[int, ...]
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    quantized_dimension: int = 0
+    data: bytes | None = None
+
+
+@dataclass(frozen=True)
+class WrittenOperator:
+    """An operator to write.
+
+    Parameters
+    ----------
+    builtin : int
+        A value of ``tflite.BuiltinOperator``.
+    inputs, outputs : tuple of int
+        Positions of its tensors.
+    version : int
+    custom_code : str, optional
+        Its name, for the builtin CUSTOM.
+    options_type : int
+        A value of ``tflite.BuiltinOptions``.
+    write_options : callable, optional
+        Writes the table of options to a ``flatbuffers.Builder`` and returns its offset.
+    """
+
+    builtin: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    version: int = 1
+    custom_code: str | None = None
+    options_type: int = tflite.BuiltinOptions.NONE
+    write_options: Callable[[Any], int] | None = None
+
+
+def write_flatbuffer(
+    tensors: Sequence[WrittenTensor],
+    operators: Sequence[WrittenOperator],
+    *,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    description: str,
+) -> bytes:
+    """Write a flatbuffer of one graph; the same arguments give the same bytes.
+
+    Constant data begin at a multiple of 16 bytes from the start of the file.
+    """
+    builder = flatbuffers.Builder(1024)
+    # Buffer 0 is empty, as the schema asks: tensors without contents name it.
+    buffers = [_write_buffer(builder, None)]
+    buffer_of = []
+    for tensor in tensors:
+        buffer_of.append(0 if tensor.data is None else len(buffers))
+        if tensor.data is not None:
+            buffers.append(_write_buffer(builder, tensor.data))
+    tensor_tables = [
+        _write_tensor(builder, tensor, buffer)
+        for tensor, buffer in zip(tensors, buffer_of, strict=True)
+    ]
+    codes = list(
+        dict.fromkeys((each.builtin, each.version, each.custom_code) for each in operators)
+    )
+    operator_tables = [
+        _write_operator(builder, each, codes.index((each.builtin, each.version, each.custom_code)))
+        for each in operators
+    ]
+    code_tables = [_write_code(builder, *code) for code in codes]
+
+    tensor_vector = _write_offsets(builder, tensor_tables)
+    operator_vector = _write_offsets(builder, operator_tables)
+    input_vector = _write_numbers(builder, inputs, np.int32)
+    output_vector = _write_numbers(builder, outputs, np.int32)
+    graph_name = builder.CreateString("main")
+    tflite.SubGraphStart(builder)
+    tflite.SubGraphAddTensors(builder, tensor_vector)
+    tflite.SubGraphAddInputs(builder, input_vector)
+    tflite.SubGraphAddOutputs(builder, output_vector)
+    tflite.SubGraphAddOperators(builder, operator_vector)
+    tflite.SubGraphAddName(builder, graph_name)
+    graph = tflite.SubGraphEnd(builder)
+
+    buffer_vector = _write_offsets(builder, buffers)
+    code_vector = _write_offsets(builder, code_tables)
+    graph_vector = _write_offsets(builder, [graph])
+    # File names may not be Unicode.
+    text = builder.CreateString(description.encode(errors="backslashreplace"))
+    tflite.ModelStart(builder)
+    tflite.ModelAddVersion(builder, _SCHEMA_VERSION)
+    tflite.ModelAddOperatorCodes(builder, code_vector)
+    tflite.ModelAddSubgraphs(builder, graph_vector)
+    tflite.ModelAddDescription(builder, text)
+    tflite.ModelAddBuffers(builder, buffer_vector)
+    builder.Finish(tflite.ModelEnd(builder), _FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _write_offsets(builder: Any, offsets: Sequence[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
+
+
+def _write_numbers(builder: Any, numbers: Sequence[float], dtype: type[np.number[Any]]) -> int:
+    return int(builder.CreateNumpyVector(np.array(numbers, dtype)))
+
+
+def _write_buffer(builder: Any, data: bytes | None) -> int:
+    vector = 0
+    if data is not None:
+        # CreateByteVector aligns to 4. The builder writes from the end of the file to its start and
+        # pads the whole to its largest alignment: what is aligned from the end is from the start.
+        builder.StartVector(1, len(data), _DATA_ALIGNMENT)
+        builder.head -= len(data)
+        builder.Bytes[builder.head : builder.head + len(data)] = data
+        vector = builder.EndVector()
+    tflite.BufferStart(builder)
+    if data is not None:
+        tflite.BufferAddData(builder, vector)
+    return int(tflite.BufferEnd(builder))
+
+
+def _write_tensor(builder: Any, tensor: WrittenTensor, buffer: int) -> int:
+    shape = _write_numbers(builder, tensor.shape, np.int32)
+    name = builder.CreateString(tensor.name)
+    quantization = None
+    if tensor.scales:
+        scales = _write_numbers(builder, tensor.scales, np.float32)
+        zero_points = _write_numbers(builder, tensor.zero_points, np.int64)
+        tflite.QuantizationParametersStart(builder)
+        tflite.QuantizationParametersAddScale(builder, scales)
+        tflite.QuantizationParametersAddZeroPoint(builder, zero_points)
+        tflite.QuantizationParametersAddQuantizedDimension(builder, tensor.quantized_dimension)
+        quantization = tflite.QuantizationParametersEnd(builder)
+    tflite.TensorStart(builder)
+    tflite.TensorAddShape(builder, shape)
+    tflite.TensorAddType(builder, tensor.type_code)
+    tflite.TensorAddBuffer(builder, buffer)
+    tflite.TensorAddName(builder, name)
+    if quantization is not None:
+        tflite.TensorAddQuantization(builder, quantization)
+    return int(tflite.TensorEnd(builder))
+
+
+def _write_operator(builder: Any, operator: WrittenOperator, code: int) -> int:
+    inputs = _write_numbers(builder, operator.inputs, np.int32)
+    outputs = _write_numbers(builder, operator.outputs, np.int32)
+    options = operator.write_options(builder) if operator.write_options is not None else None
+    tflite.OperatorStart(builder)
+    tflite.OperatorAddOpcodeIndex(builder, code)
+    tflite.OperatorAddInputs(builder, inputs)
+    tflite.OperatorAddOutputs(builder, outputs)
+    if options is not None:
+        tflite.OperatorAddBuiltinOptionsType(builder, operator.options_type)
+        tflite.OperatorAddBuiltinOptions(builder, options)
+    return int(tflite.OperatorEnd(builder))
+
+
+def _write_code(builder: Any, builtin: int, version: int, custom_code: str | None) -> int:
+    name = builder.CreateString(custom_code) if custom_code is not None else None
+    tflite.OperatorCodeStart(builder)
+    # Codes below 127 stand in both fields.
+    tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, min(builtin, 127))
+    tflite.OperatorCodeAddBuiltinCode(builder, builtin)
+    tflite.OperatorCodeAddVersion(builder, version)
+    if name is not None:
+        tflite.OperatorCodeAddCustomCode(builder, name)
+    return int(tflite.OperatorCodeEnd(builder))
