@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import flatbuffers
+import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 import tflite
 
@@ -92,12 +92,11 @@ def write_flatbuffer(
         _write_tensor(builder, tensor, buffer)
         for tensor, buffer in zip(tensors, buffer_of, strict=True)
     ]
-    codes = list(
-        dict.fromkeys((each.builtin, each.version, each.custom_code) for each in operators)
-    )
+    kinds = [(each.builtin, each.version, each.custom_code) for each in operators]
+    codes = list(dict.fromkeys(kinds))
     operator_tables = [
-        _write_operator(builder, each, codes.index((each.builtin, each.version, each.custom_code)))
-        for each in operators
+        _write_operator(builder, each, codes.index(kind))
+        for each, kind in zip(operators, kinds, strict=True)
     ]
     code_tables = [_write_code(builder, *code) for code in codes]
 

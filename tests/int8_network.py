@@ -251,9 +251,8 @@ def random_conv(
     weights : tuple of int
         Least and greatest weight.
     """
-    kernel = rng.integers(
-        weights[0], weights[1], (filters, 3, 3, channels), np.int16, endpoint=True
-    )
+    shape = (filters, 3, 3, channels)
+    kernel = rng.integers(weights[0], weights[1], shape, np.int16, endpoint=True)
     kernel[rng.random(shape) < sparsity] = 0
     # Of random inputs, the accumulator's deviation is about 74 * |weights|: make it some 16 steps
     # of output, for a global maximum that is seldom 127.
