@@ -84,12 +84,13 @@ def summarize(model: bytes) -> FlatbufferSummary:
     ModelFileError
         If the bytes are not a whole TFLite flatbuffer of convolutions such as this package writes.
     """
-    with _damage_reported(model):
+    with damage_reported(model):
         return _summarize(model)
 
 
 @contextmanager
-def _damage_reported(model: bytes) -> Iterator[None]:
+def damage_reported(model: bytes) -> Iterator[None]:
+    """Turn what reading a damaged flatbuffer raises into a ModelFileError."""
     if model[4:8] != _FILE_IDENTIFIER:
         raise ModelFileError(
             f"expected a TFLite flatbuffer (identifier {_FILE_IDENTIFIER.decode()} at byte 4),"
@@ -171,7 +172,7 @@ def with_description(model: bytes, description: str) -> bytes:
     ModelFileError
         If the flatbuffer is damaged or has no description to replace.
     """
-    with _damage_reported(model):
+    with damage_reported(model):
         return _with_description(model, description)
 
 
