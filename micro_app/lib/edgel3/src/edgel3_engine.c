@@ -1,0 +1,288 @@
+#include <string.h>
+
+#include "edgel3.h"
+#include "edgel3_kernels.h"
+#include "edgel3_packed.h"
+
+/* A convolution at work: the ring its input rows arrive in. */
+typedef struct edgel3_layer {
+  const edgel3_kernels *kernels;
+  uint8_t *ring;
+  void *prepared;
+  uint32_t rows_in;  /* arrived */
+  uint32_t rows_out; /* computed, before pooling */
+} edgel3_layer;
+
+struct edgel3_engine {
+  edgel3_model model;
+  edgel3_layer layers[EDGEL3_MAX_CONVOLUTIONS];
+  uint16_t *offsets;
+  edgel3_tap *list;
+  int32_t *accumulators;
+  uint8_t *row;
+  uint8_t *maximum; /* the global one, so far */
+  edgel3_row_hook hook;
+  void *hook_context;
+};
+
+/* Room for the engine itself, the same for every processor so that the plan is, too. */
+#define STATE_BYTES 2048u
+typedef char edgel3_state_fits[sizeof(edgel3_engine) <= STATE_BYTES ? 1 : -1];
+
+static const edgel3_kernels *choose_kernels(const edgel3_conv *conv, edgel3_kernel_choice choice) {
+#ifdef EDGEL3_HAS_KERNELS_M7
+  if (choice == EDGEL3_KERNELS_BEST && edgel3_kernels_m7.accepts(conv)) return &edgel3_kernels_m7;
+#endif
+#ifdef EDGEL3_HAS_KERNELS_AVX512
+  if (choice == EDGEL3_KERNELS_BEST && edgel3_kernels_avx512.accepts(conv)) {
+    return &edgel3_kernels_avx512;
+  }
+#endif
+  (void)conv;
+  (void)choice;
+  return &edgel3_kernels_portable;
+}
+
+/* Takes the arena piece by piece; without an arena it only counts. */
+typedef struct layout {
+  uint8_t *arena;
+  size_t used;
+} layout;
+
+static void *take(layout *plan, size_t bytes) {
+  void *piece = plan->arena == NULL ? NULL : plan->arena + plan->used;
+  plan->used += (bytes + EDGEL3_ARENA_ALIGNMENT - 1u) & ~(size_t)(EDGEL3_ARENA_ALIGNMENT - 1u);
+  return piece;
+}
+
+/* The one place that says how the arena is laid out, for counting and for using it. */
+static size_t lay_out(edgel3_engine *engine, const edgel3_model *model,
+                      edgel3_kernel_choice choice, uint8_t *arena) {
+  edgel3_engine unused;
+  if (engine == NULL) engine = &unused;
+  layout plan = {arena, 0};
+  size_t taps = 0, list_bytes = 0, columns = 0;
+  take(&plan, STATE_BYTES);
+  for (uint32_t i = 0; i < model->info.convolutions; ++i) {
+    const edgel3_conv *conv = &model->convolutions[i];
+    engine->layers[i].ring = (uint8_t *)take(&plan, 3u * edgel3_slot_bytes(conv) + EDGEL3_OVERREAD_BYTES);
+    if (edgel3_taps_per_channel(conv) > taps) taps = edgel3_taps_per_channel(conv);
+    if (edgel3_list_bytes(conv) > list_bytes) list_bytes = edgel3_list_bytes(conv);
+    if (edgel3_padded_columns(conv) > columns) columns = edgel3_padded_columns(conv);
+  }
+  engine->offsets = (uint16_t *)take(&plan, taps * sizeof *engine->offsets);
+  engine->list = (edgel3_tap *)take(&plan, list_bytes);
+  engine->accumulators = (int32_t *)take(&plan, columns * sizeof *engine->accumulators);
+  engine->row = (uint8_t *)take(&plan, columns);
+  engine->maximum = (uint8_t *)take(&plan, model->info.embedding);
+  for (uint32_t i = 0; i < model->info.convolutions; ++i) {
+    const edgel3_conv *conv = &model->convolutions[i];
+    const edgel3_kernels *kernels = choose_kernels(conv, choice);
+    engine->layers[i].kernels = kernels;
+    engine->layers[i].prepared =
+        kernels->prepared_bytes == NULL ? NULL : take(&plan, kernels->prepared_bytes(conv));
+  }
+  return plan.used;
+}
+
+edgel3_status edgel3_describe(const void *model, size_t model_bytes, edgel3_info *info) {
+  edgel3_model view;
+  if (info == NULL) return EDGEL3_ERROR_ARGUMENT;
+  const edgel3_status status = edgel3_read_model(&view, model, model_bytes);
+  if (status == EDGEL3_OK) *info = view.info;
+  return status;
+}
+
+edgel3_status edgel3_arena_bytes(const void *model, size_t model_bytes,
+                                 edgel3_kernel_choice kernels, size_t *arena_bytes) {
+  edgel3_model view;
+  if (arena_bytes == NULL) return EDGEL3_ERROR_ARGUMENT;
+  const edgel3_status status = edgel3_read_model(&view, model, model_bytes);
+  if (status == EDGEL3_OK) *arena_bytes = lay_out(NULL, &view, kernels, NULL);
+  return status;
+}
+
+edgel3_status edgel3_open(edgel3_engine **engine, const void *model, size_t model_bytes,
+                          edgel3_kernel_choice kernels, void *arena, size_t arena_bytes) {
+  if (engine == NULL) return EDGEL3_ERROR_ARGUMENT;
+  *engine = NULL;
+  if (arena == NULL || (uintptr_t)arena % EDGEL3_ARENA_ALIGNMENT != 0) return EDGEL3_ERROR_ARGUMENT;
+  if (arena_bytes < STATE_BYTES) return EDGEL3_ERROR_ARENA;
+  edgel3_engine *self = (edgel3_engine *)arena;
+  memset(self, 0, sizeof *self);
+  const edgel3_status status = edgel3_read_model(&self->model, model, model_bytes);
+  if (status != EDGEL3_OK) return status;
+  if (lay_out(NULL, &self->model, kernels, NULL) > arena_bytes) return EDGEL3_ERROR_ARENA;
+  lay_out(self, &self->model, kernels, (uint8_t *)arena);
+  for (uint32_t i = 0; i < self->model.info.convolutions; ++i) {
+    edgel3_layer *layer = &self->layers[i];
+    if (layer->kernels->prepare != NULL) {
+      layer->kernels->prepare(&self->model.convolutions[i], self->offsets, self->list,
+                              layer->prepared);
+    }
+  }
+  edgel3_begin(self);
+  *engine = self;
+  return EDGEL3_OK;
+}
+
+void edgel3_set_row_hook(edgel3_engine *engine, edgel3_row_hook hook, void *context) {
+  engine->hook = hook;
+  engine->hook_context = context;
+}
+
+/* The slot of a ring that holds input row number `row` - 1: row 0 is the padding above the map. */
+static uint8_t *ring_slot(const edgel3_conv *conv, const edgel3_layer *layer, uint32_t row) {
+  return layer->ring + row % 3u * edgel3_slot_bytes(conv);
+}
+
+void edgel3_begin(edgel3_engine *engine) {
+  for (uint32_t i = 0; i < engine->model.info.convolutions; ++i) {
+    const edgel3_conv *conv = &engine->model.convolutions[i];
+    edgel3_layer *layer = &engine->layers[i];
+    /* Padding all over: rows are written between it, and the first slot stays as it is at first. */
+    memset(layer->ring, conv->input_zero, 3u * edgel3_slot_bytes(conv) + EDGEL3_OVERREAD_BYTES);
+    layer->rows_in = 0;
+    layer->rows_out = 0;
+  }
+  memset(engine->maximum, 0, engine->model.info.embedding);
+}
+
+static void maximum_of(uint8_t *values, const uint8_t *others, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) {
+    if (others[i] > values[i]) values[i] = others[i];
+  }
+}
+
+/* Maxima of neighbours; an odd last column has none and is left out. */
+static void pool_columns(uint8_t *values, const uint8_t *row, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint8_t left = row[2u * i], right = row[2u * i + 1u];
+    values[i] = left > right ? left : right;
+  }
+}
+
+static void row_arrived(edgel3_engine *engine, uint32_t index) {
+  const edgel3_conv *conv = &engine->model.convolutions[index];
+  edgel3_layer *layer = &engine->layers[index];
+  layer->rows_in += 1u;
+  if (engine->hook != NULL) {
+    engine->hook(engine->hook_context, index, layer->rows_in - 1u,
+                 ring_slot(conv, layer, layer->rows_in) + 1, conv->input_channels, conv->columns,
+                 edgel3_row_stride(conv));
+  }
+}
+
+static void compute_row(edgel3_engine *engine, uint32_t index) {
+  const edgel3_conv *conv = &engine->model.convolutions[index];
+  edgel3_layer *layer = &engine->layers[index];
+  const edgel3_conv *next_conv = conv + 1;
+  const edgel3_layer *next = layer + 1;
+  const uint32_t number = layer->rows_out;
+  layer->rows_out += 1u;
+  /* An odd last row has no partner to be pooled with. */
+  if (conv->pool == EDGEL3_POOL_2X2 && number == conv->rows - 1u && number % 2u == 0) return;
+  /* Padding below the map takes the place of the row that is needed no more. */
+  if (number == conv->rows - 1u) {
+    memset(ring_slot(conv, layer, conv->rows + 1u), conv->input_zero, edgel3_slot_bytes(conv));
+  }
+
+  const edgel3_row row = {
+      conv,         layer->ring, engine->offsets, number % 3u, engine->list, engine->accumulators,
+      layer->prepared};
+  if (layer->prepared == NULL) {
+    edgel3_tap_offsets(conv, row.ring, row.rotation, engine->offsets);
+  }
+  const uint8_t *cursor = conv->weights;
+  for (uint32_t channel = 0; channel < conv->output_channels; ++channel) {
+    if (conv->pool == EDGEL3_POOL_GLOBAL) {
+      layer->kernels->convolve(&row, channel, &cursor, engine->row);
+      uint8_t *maximum = &engine->maximum[channel];
+      for (uint32_t t = 0; t < conv->columns; ++t) {
+        if (engine->row[t] > *maximum) *maximum = engine->row[t];
+      }
+      continue;
+    }
+    uint8_t *values = ring_slot(next_conv, next, next->rows_in + 1u) + 1u +
+                      channel * edgel3_row_stride(next_conv);
+    if (conv->pool == EDGEL3_POOL_NONE) {
+      layer->kernels->convolve(&row, channel, &cursor, values);
+      continue;
+    }
+    layer->kernels->convolve(&row, channel, &cursor, engine->row);
+    /* The first of two rows waits, pooled, where the second will find it. */
+    if (number % 2u == 0) {
+      pool_columns(values, engine->row, next_conv->columns);
+    } else {
+      pool_columns(engine->row, engine->row, next_conv->columns);
+      maximum_of(values, engine->row, next_conv->columns);
+    }
+  }
+  if (conv->pool == EDGEL3_POOL_NONE || (conv->pool == EDGEL3_POOL_2X2 && number % 2u == 1u)) {
+    row_arrived(engine, index + 1u);
+  }
+}
+
+/* Whether the rows that the next output row needs have arrived. */
+static int is_ready(const edgel3_conv *conv, const edgel3_layer *layer) {
+  if (layer->rows_out == conv->rows) return 0;
+  return layer->rows_in == conv->rows || layer->rows_in >= layer->rows_out + 2u;
+}
+
+edgel3_status edgel3_push_row(edgel3_engine *engine, const int8_t *row) {
+  if (engine == NULL || row == NULL) return EDGEL3_ERROR_ARGUMENT;
+  const edgel3_model *model = &engine->model;
+  if (engine->layers[0].rows_in == model->info.rows) return EDGEL3_ERROR_STATE;
+  uint8_t *values =
+      ring_slot(&model->convolutions[0], &engine->layers[0], engine->layers[0].rows_in + 1u) + 1u;
+  for (uint32_t t = 0; t < model->info.columns; ++t) values[t] = (uint8_t)(row[t] ^ -128);
+  row_arrived(engine, 0);
+
+  /* The deepest layer first: a ring has room for one row more only when its layer has moved on. */
+  uint32_t index = model->info.convolutions;
+  while (index > 0) {
+    if (is_ready(&model->convolutions[index - 1u], &engine->layers[index - 1u])) {
+      compute_row(engine, index - 1u);
+      index = model->info.convolutions;
+    } else {
+      --index;
+    }
+  }
+  return EDGEL3_OK;
+}
+
+edgel3_status edgel3_finish(edgel3_engine *engine, int8_t *embedding) {
+  if (engine == NULL || embedding == NULL) return EDGEL3_ERROR_ARGUMENT;
+  const edgel3_model *model = &engine->model;
+  if (engine->layers[0].rows_in != model->info.rows) return EDGEL3_ERROR_STATE;
+  for (uint32_t i = 0; i < model->info.embedding; ++i) {
+    embedding[i] = (int8_t)(engine->maximum[i] - 128);
+  }
+  return EDGEL3_OK;
+}
+
+edgel3_status edgel3_run(edgel3_engine *engine, const int8_t *window, int8_t *embedding) {
+  if (engine == NULL || window == NULL) return EDGEL3_ERROR_ARGUMENT;
+  const edgel3_info *info = &engine->model.info;
+  edgel3_begin(engine);
+  for (uint32_t row = 0; row < info->rows; ++row) {
+    const edgel3_status status = edgel3_push_row(engine, window + row * info->columns);
+    if (status != EDGEL3_OK) return status;
+  }
+  return edgel3_finish(engine, embedding);
+}
+
+const char *edgel3_status_text(edgel3_status status) {
+  switch (status) {
+    case EDGEL3_OK: return "ok";
+    case EDGEL3_ERROR_ARGUMENT: return "a pointer is null or not aligned";
+    case EDGEL3_ERROR_TRUNCATED: return "the packed model is cut: fewer bytes than its header says";
+    case EDGEL3_ERROR_MAGIC: return "not a packed model";
+    case EDGEL3_ERROR_VERSION: return "a packed model of another version of the format";
+    case EDGEL3_ERROR_CHECKSUM: return "the packed model is damaged: its checksum differs";
+    case EDGEL3_ERROR_INCONSISTENT: return "the packed model contradicts itself";
+    case EDGEL3_ERROR_ARENA: return "the arena is too small";
+    case EDGEL3_ERROR_STATE: return "a row after the last one, or an embedding before it";
+    default: return "unknown status";
+  }
+}

@@ -1,0 +1,172 @@
+/* The portable kernels: they define the result. */
+#include "edgel3_kernels.h"
+
+#include <string.h>
+
+static int is_zero(const uint8_t *bytes, uint32_t count) {
+  uint32_t i = 0;
+  for (; i + 4u <= count; i += 4u) {
+    uint32_t word;
+    memcpy(&word, bytes + i, sizeof word);
+    if (word != 0) return 0;
+  }
+  for (; i < count; ++i) {
+    if (bytes[i] != 0) return 0;
+  }
+  return 1;
+}
+
+void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t rotation,
+                        uint16_t *offsets) {
+  const uint32_t channels = conv->input_channels;
+  const uint32_t stride = edgel3_row_stride(conv);
+  for (uint32_t ky = 0; ky < 3u; ++ky) {
+    uint32_t offset = (rotation + ky) % 3u * edgel3_slot_bytes(conv);
+    uint16_t *left = offsets + ky * 3u * channels;
+    for (uint32_t channel = 0; channel < channels; ++channel, offset += stride) {
+      /* Only where a zero is held as 0 may it be left out: elsewhere the bias counts on it. */
+      const int skip = ring != NULL && conv->input_zero == 0 &&
+                       is_zero(ring + offset + 1u, conv->columns);
+      left[channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset);
+      left[channels + channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset + 1u);
+      left[2u * channels + channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset + 2u);
+    }
+  }
+}
+
+/* Write a tap where it belongs; the place is kept only if its inputs are not all zero. */
+static inline edgel3_tap *put_tap(edgel3_tap *end, uint32_t magnitude, uint32_t offset) {
+  end->weight = magnitude << 1;
+  end->offset = offset;
+  return end + (offset != EDGEL3_ROW_IS_ZERO);
+}
+
+static edgel3_tap *expand_gap16(const uint8_t **cursor, uint32_t count, const uint16_t *offsets,
+                                edgel3_tap *end) {
+  const uint8_t *bytes = *cursor;
+  for (uint32_t i = 0; i < count; ++i) {
+    uint16_t entry;
+    memcpy(&entry, bytes, sizeof entry);
+    bytes += 2;
+    offsets += entry >> 7;
+    end = put_tap(end, entry & 0x7fu, *offsets);
+  }
+  *cursor = bytes;
+  return end;
+}
+
+static edgel3_tap *expand_gap12(const uint8_t **cursor, uint32_t count, const uint16_t *offsets,
+                                edgel3_tap *end) {
+  const uint8_t *bytes = *cursor;
+  for (uint32_t i = 0; i < count; i += 2u) {
+    uint32_t pair; /* and a byte more */
+    memcpy(&pair, bytes, sizeof pair);
+    bytes += 3;
+    offsets += pair >> 7 & 0x1fu;
+    end = put_tap(end, pair & 0x7fu, *offsets);
+    offsets += pair >> 19 & 0x1fu;
+    end = put_tap(end, pair >> 12 & 0x7fu, *offsets);
+  }
+  *cursor = bytes;
+  return end;
+}
+
+/* Both parts have to be found by their signs. */
+static edgel3_tap *expand_dense(const uint8_t *bytes, uint32_t taps, int negative,
+                                const uint16_t *offsets, edgel3_tap *end) {
+  for (uint32_t tap = 0; tap < taps; ++tap) {
+    const int weight = negative ? -(int8_t)bytes[tap] : (int8_t)bytes[tap];
+    if (weight > 0) end = put_tap(end, (uint32_t)weight, offsets[tap]);
+  }
+  return end;
+}
+
+/* Fill a part up with taps of weight 0; any offset will do, all of the ring may be read. */
+static edgel3_tap *fill_group(const edgel3_tap *begin, edgel3_tap *end) {
+  while ((size_t)(end - begin) % EDGEL3_TAP_GROUP != 0) {
+    end->weight = 0;
+    end->offset = 0;
+    ++end;
+  }
+  return end;
+}
+
+edgel3_list edgel3_expand(const edgel3_conv *conv, uint32_t channel, const uint8_t **cursor,
+                          const uint16_t *offsets, edgel3_tap *list) {
+  const uint32_t negatives = conv->negatives[channel];
+  const uint32_t positives = conv->positives[channel];
+  const uint32_t taps = edgel3_taps_per_channel(conv);
+  edgel3_list result;
+  switch (conv->encoding) {
+    case EDGEL3_ENCODING_GAP16:
+      result.positives = fill_group(list, expand_gap16(cursor, negatives, offsets, list));
+      result.end = expand_gap16(cursor, positives, offsets, result.positives);
+      break;
+    case EDGEL3_ENCODING_GAP12:
+      result.positives = fill_group(list, expand_gap12(cursor, negatives, offsets, list));
+      result.end = expand_gap12(cursor, positives, offsets, result.positives);
+      break;
+    case EDGEL3_ENCODING_DENSE:
+    default:
+      result.positives = fill_group(list, expand_dense(*cursor, taps, 1, offsets, list));
+      result.end = expand_dense(*cursor, taps, 0, offsets, result.positives);
+      *cursor += taps;
+      break;
+  }
+  result.end = fill_group(result.positives, result.end);
+  return result;
+}
+
+/* High half of twice the product, rounded to nearest. The one product that would overflow, that of
+ * two times -2^31, cannot occur: multipliers are not negative.
+ */
+static int32_t multiply_high(int32_t value, int32_t multiplier) {
+  const int64_t product = (int64_t)value * multiplier;
+  /* Rounds as gemmlowp's truncating division of (product + nudge) does, for both signs. */
+  return (int32_t)((product + (INT64_C(1) << 30)) >> 31);
+}
+
+/* Division by 2^exponent, rounded to nearest, halves away from zero. */
+static int32_t divide_by_power(int32_t value, int exponent) {
+  const int32_t mask = (int32_t)((INT64_C(1) << exponent) - 1);
+  const int32_t remainder = value & mask;
+  const int32_t threshold = (mask >> 1) + (value < 0);
+  return (value >> exponent) + (remainder > threshold);
+}
+
+uint8_t edgel3_requantize(const edgel3_conv *conv, uint32_t channel, int32_t accumulator) {
+  const int shift = conv->shift[channel];
+  const int32_t scaled = shift > 0 ? accumulator * (1 << shift) : accumulator;
+  const int32_t rounded = divide_by_power(multiply_high(scaled, conv->multiplier[channel]),
+                                          shift < 0 ? -shift : 0);
+  /* The sum is done in 64 bits: the quotient may be close to the ends of 32. */
+  const int64_t value = (int64_t)rounded + conv->output_zero;
+  if (value < conv->output_min) return conv->output_min;
+  if (value > conv->output_max) return conv->output_max;
+  return (uint8_t)value;
+}
+
+static void convolve(const edgel3_row *row, uint32_t channel, const uint8_t **cursor,
+                     uint8_t *output) {
+  const edgel3_conv *conv = row->conv;
+  const edgel3_list list = edgel3_expand(conv, channel, cursor, row->offsets, row->list);
+  int32_t *accumulators = row->accumulators;
+  const uint32_t columns = conv->columns;
+  for (uint32_t t = 0; t < columns; ++t) accumulators[t] = conv->bias[channel];
+  for (const edgel3_tap *tap = row->list; tap < list.end; ++tap) {
+    const uint8_t *input = row->ring + tap->offset;
+    const int32_t magnitude = (int32_t)(tap->weight >> 1);
+    const int32_t weight = tap < list.positives ? -magnitude : magnitude;
+    for (uint32_t t = 0; t < columns; ++t) accumulators[t] += weight * input[t];
+  }
+  for (uint32_t t = 0; t < columns; ++t) {
+    output[t] = edgel3_requantize(conv, channel, accumulators[t]);
+  }
+}
+
+static int accepts(const edgel3_conv *conv) {
+  (void)conv;
+  return 1;
+}
+
+const edgel3_kernels edgel3_kernels_portable = {"portable", accepts, NULL, NULL, convolve};

@@ -1,0 +1,94 @@
+/* The seam between the engine and its kernels. Internal to the library. */
+#ifndef EDGEL3_KERNELS_H_
+#define EDGEL3_KERNELS_H_
+
+#include "edgel3_packed.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Marks, among the offsets of taps, an input row of one channel that is zero all along. */
+#define EDGEL3_ROW_IS_ZERO 65535u
+/* Lists end on a multiple of this many taps, filled up with weights of 0. */
+#define EDGEL3_TAP_GROUP 3u
+
+/* A tap of an expanded list. */
+typedef struct edgel3_tap {
+  uint32_t weight; /* twice its magnitude: doubled accumulators requantize in fewer instructions */
+  uint32_t offset; /* of its input for output column 0, in bytes from the beginning of the ring */
+} edgel3_tap;
+
+/* Room for an expanded list: both parts may have to be filled up. */
+static inline size_t edgel3_list_bytes(const edgel3_conv *conv) {
+  return (conv->max_taps + 2u * EDGEL3_TAP_GROUP) * sizeof(edgel3_tap);
+}
+
+/* Columns rounded up to what the widest kernel computes at once. */
+static inline uint32_t edgel3_padded_columns(const edgel3_conv *conv) {
+  return (conv->columns + 63u) & ~63u;
+}
+
+/* What it takes to compute one output row. */
+typedef struct edgel3_row {
+  const edgel3_conv *conv;
+  const uint8_t *ring;
+  const uint16_t *offsets; /* of every tap, by number */
+  uint32_t rotation;       /* slot of the ring, 0 to 2, that holds the topmost of the three rows */
+  edgel3_tap *list;        /* scratch, edgel3_list_bytes */
+  int32_t *accumulators;   /* scratch, edgel3_padded_columns of them */
+  const void *prepared;    /* what `prepare` made */
+} edgel3_row;
+
+/* A set of kernels. `convolve` gives one channel of an output row: uint8 values, that is int8 ones
+ * plus 128, `columns` of them. Channels are asked for in turn: `cursor` is where the weights of this
+ * one begin and is moved to the next's.
+ */
+typedef struct edgel3_kernels {
+  const char *name;
+  /* Whether these kernels compute this convolution exactly, on this processor. */
+  int (*accepts)(const edgel3_conv *conv);
+  /* Memory for lists that are expanded once, at set-up (`offsets` and `list` are scratch then as they
+   * are in edgel3_row); both null where every row expands them. */
+  size_t (*prepared_bytes)(const edgel3_conv *conv);
+  void (*prepare)(const edgel3_conv *conv, uint16_t *offsets, edgel3_tap *list, void *prepared);
+  void (*convolve)(const edgel3_row *row, uint32_t channel, const uint8_t **cursor,
+                   uint8_t *output);
+} edgel3_kernels;
+
+extern const edgel3_kernels edgel3_kernels_portable;
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#define EDGEL3_HAS_KERNELS_M7 1
+extern const edgel3_kernels edgel3_kernels_m7;
+#endif
+#if defined(__x86_64__) && defined(__GNUC__)
+#define EDGEL3_HAS_KERNELS_AVX512 1
+extern const edgel3_kernels edgel3_kernels_avx512;
+#endif
+
+/* Where the three rows of a ring and their channels lie: offsets[tap] for every tap by number. Rows
+ * that are zero all along are marked, if a zero is held as 0 and `ring` is not null.
+ */
+void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t rotation,
+                        uint16_t *offsets);
+
+/* Where a channel's list ends: the positive part follows the negative one. */
+typedef struct edgel3_list {
+  edgel3_tap *positives;
+  edgel3_tap *end;
+} edgel3_list;
+
+/* Expand the weights of one channel into a list of the taps whose inputs are not all zero. */
+edgel3_list edgel3_expand(const edgel3_conv *conv, uint32_t channel, const uint8_t **cursor,
+                          const uint16_t *offsets, edgel3_tap *list);
+
+/* One accumulator to one output, as TFLite's reference does it: gemmlowp's doubling high
+ * multiplication and its division by a power of two, both rounding; then zero point and clamps.
+ */
+uint8_t edgel3_requantize(const edgel3_conv *conv, uint32_t channel, int32_t accumulator);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* EDGEL3_KERNELS_H_ */
