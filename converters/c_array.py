@@ -1,4 +1,9 @@
-"""A quantized flatbuffer as a C++ source and header that a firmware project compiles in."""
+"""Models as sources and headers that a firmware project compiles in.
+
+The flatbuffer is C++, for TFLite Micro; the packed model is C99 that C++ compilers accept too, for
+the library ``edgel3``. A project takes one of the pairs: both headers hold the same constants of
+frontend, input and output.
+"""
 
 from edgel3_tflm import __version__
 from edgel3_tflm.deployment import InputMap
@@ -9,43 +14,48 @@ from edgel3_tflm.variants import Variant
 
 SOURCE_NAME = "edgel3_model.cc"
 HEADER_NAME = "edgel3_model.h"
+PACKED_SOURCE_NAME = "edgel3_packed_model.c"
+PACKED_HEADER_NAME = "edgel3_packed_model.h"
 _BYTES_PER_LINE = 16
 # Scratch that optimised kernels ask for and the host's reference kernels do not: CMSIS-NN's
 # im2col rows, and the slack of their 16-byte alignment.
 _ARENA_HEADROOM_BYTES = 2048
 
 
+def _write_bytes(data: bytes) -> str:
+    table = [f"0x{value:02x}," for value in range(256)]
+    return "\n".join(
+        "".join(table[value] for value in data[start : start + _BYTES_PER_LINE])
+        for start in range(0, len(data), _BYTES_PER_LINE)
+    )
+
+
 def write_source(model: bytes, banner: str) -> str:
     """Write the .cc file: the flatbuffer as a constant array."""
-    table = [f"0x{value:02x}," for value in range(256)]
-    lines = [
-        "".join(table[value] for value in model[start : start + _BYTES_PER_LINE])
-        for start in range(0, len(model), _BYTES_PER_LINE)
-    ]
-    body = "\n".join(lines)
     return f"""{banner}
 #include "{HEADER_NAME}"
 
 alignas(16) const unsigned char edgel3_model[EDGEL3_MODEL_BYTES] = {{
-{body}
+{_write_bytes(model)}
 }};
 """
 
 
-def write_header(
-    variant: Variant,
-    banner: str,
-    *,
-    model_bytes: int,
-    arena_bytes: int,
-    input_map: InputMap,
-    input_spec: TensorSpec,
-    output_spec: TensorSpec,
-) -> str:
-    """Write the .h file: size, arena hint, quantization and frontend constants."""
-    spec = variant.frontend
-    factor, offset = input_map.steps(input_spec)
-    element = "int8_t" if input_spec.dtype.itemsize == 1 else "int16_t"
+def write_packed_source(blob: bytes, banner: str) -> str:
+    """Write the .c file: the packed model as a constant array."""
+    return f"""{banner}
+#include "{PACKED_HEADER_NAME}"
+
+// C99 has no word for alignment; GCC, Clang and the compilers for Arm share this one.
+__attribute__((aligned(16)))
+const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES] = {{
+{_write_bytes(blob)}
+}};
+"""
+
+
+def write_header(banner: str, constants: str, *, model_bytes: int, arena_bytes: int) -> str:
+    """Write the .h file of the flatbuffer: size, arena hint and what ``write_constants`` gave."""
     return f"""{banner}
 #ifndef EDGEL3_MODEL_H_
 #define EDGEL3_MODEL_H_
@@ -58,6 +68,49 @@ extern const unsigned char edgel3_model[EDGEL3_MODEL_BYTES];
 // scratch buffers of optimised kernels.
 #define EDGEL3_MODEL_ARENA_BYTES {arena_bytes + _ARENA_HEADROOM_BYTES}
 
+{constants}
+#endif  // EDGEL3_MODEL_H_
+"""
+
+
+def write_packed_header(banner: str, constants: str, *, blob_bytes: int, arena_bytes: int) -> str:
+    """Write the .h file of the packed model: size, arena and what ``write_constants`` gave."""
+    return f"""{banner}
+#ifndef EDGEL3_PACKED_MODEL_H_
+#define EDGEL3_PACKED_MODEL_H_
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+// The packed model, 16-byte aligned, for edgel3_open(). Put it where the board keeps constants
+// (flash).
+#define EDGEL3_PACKED_MODEL_BYTES {blob_bytes}
+extern const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES];
+
+// What edgel3_arena_bytes() answers on a microcontroller. Elsewhere kernels may need more: ask it.
+#define EDGEL3_PACKED_MODEL_ARENA_BYTES {arena_bytes}
+
+{constants}
+#ifdef __cplusplus
+}}
+#endif
+
+#endif  // EDGEL3_PACKED_MODEL_H_
+"""
+
+
+def write_constants(
+    variant: Variant, input_map: InputMap, input_spec: TensorSpec, output_spec: TensorSpec
+) -> str:
+    """Write the constants of both headers: frontend, input and output.
+
+    A file that includes both sees each defined twice alike, which C and C++ allow.
+    """
+    spec = variant.frontend
+    factor, offset = input_map.steps(input_spec)
+    element = "int8_t" if input_spec.dtype.itemsize == 1 else "int16_t"
+    return f"""\
 // Frontend: one second of mono audio to log-mel decibels in [-{DYNAMIC_RANGE_DB:g}, 0].
 #define EDGEL3_MODEL_SAMPLE_RATE_HZ {spec.sample_rate_hz}
 #define EDGEL3_MODEL_WINDOW_SAMPLES {spec.window_samples}
@@ -76,8 +129,6 @@ extern const unsigned char edgel3_model[EDGEL3_MODEL_BYTES];
 #define EDGEL3_MODEL_EMBEDDING_SIZE {variant.embedding_size}
 #define EDGEL3_MODEL_OUTPUT_SCALE {output_spec.scale:.9e}f
 #define EDGEL3_MODEL_OUTPUT_ZERO_POINT {output_spec.zero_point}
-
-#endif  // EDGEL3_MODEL_H_
 """
 
 

@@ -17,6 +17,8 @@ from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.calibrate import Calibration, bundled_clips_directory
 from edgel3_tflm.converters.generate import generate_weights
 from edgel3_tflm.converters.network import build_network
+from edgel3_tflm.converters.pack import pack
+from edgel3_tflm.converters.packed_flatbuffer import wrap_packed
 from edgel3_tflm.converters.prune import prune
 from edgel3_tflm.converters.quantize import to_float, to_quantized
 from edgel3_tflm.deployment import (
@@ -24,15 +26,18 @@ from edgel3_tflm.deployment import (
     FORMAT,
     FORMAT_VERSION,
     MANIFEST_NAME,
+    PACKED_FLATBUFFER_NAME,
+    PACKED_MODEL_NAME,
     QUANTIZATIONS,
     Deployment,
     InputMap,
     quantized_model_name,
 )
-from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import new_directory, sha256_hex
 from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize, with_description
 from edgel3_tflm.interpreters import measure_arena_bytes, open_interpreter
+from edgel3_tflm.packed import plan_memory, read_packed
 from edgel3_tflm.variants import Variant
 from edgel3_tflm.weights import (
     NetworkWeights,
@@ -157,14 +162,9 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
     interpreter = open_interpreter(model)
     progress("write files", 0, 0)
     banner = c_array.write_banner(model, variant, description)
+    constants = c_array.write_constants(variant, input_map, interpreter.input, interpreter.output)
     header = c_array.write_header(
-        variant,
-        banner,
-        model_bytes=len(model),
-        arena_bytes=arena_bytes,
-        input_map=input_map,
-        input_spec=interpreter.input,
-        output_spec=interpreter.output,
+        banner, constants, model_bytes=len(model), arena_bytes=arena_bytes
     )
     artefacts = {
         FLOAT_MODEL_NAME: float_model,
@@ -172,6 +172,16 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
         c_array.SOURCE_NAME: c_array.write_source(model, banner).encode(),
         c_array.HEADER_NAME: header.encode(),
     }
+    packed: dict[str, Any] | None = None
+    if quantization == "int8":
+        try:
+            blob = pack(model)
+        except ModelFileError as error:
+            # Some weights only TFLite computes; the dense files are as good as ever.
+            packed = {"refused": str(error)}
+        else:
+            packed = _describe_packed(blob)
+            artefacts |= _write_packed(blob, variant, description, constants)
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -192,6 +202,7 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
         "input": {"slope_per_db": input_map.slope, "offset": input_map.offset},
         "layers": _describe_layers(given, weights, summarize(model)),
         "arena_bytes": arena_bytes,
+        **({"packed": packed} if packed is not None else {}),
         "calibration": {
             "clips": clip_digests,
             "windows": windows,
@@ -206,6 +217,32 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
     artefacts[MANIFEST_NAME] = (json.dumps(manifest, indent=2) + "\n").encode()
     for name, data in artefacts.items():
         (directory / name).write_bytes(data)
+
+
+def _write_packed(
+    blob: bytes, variant: Variant, description: str, constants: str
+) -> dict[str, bytes]:
+    """Files of a packed model: itself, in a flatbuffer of one custom operator, and as C."""
+    banner = c_array.write_banner(blob, variant, description)
+    header = c_array.write_packed_header(
+        banner, constants, blob_bytes=len(blob), arena_bytes=plan_memory(blob).arena_bytes
+    )
+    return {
+        PACKED_MODEL_NAME: blob,
+        PACKED_FLATBUFFER_NAME: wrap_packed(blob, description),
+        c_array.PACKED_SOURCE_NAME: c_array.write_packed_source(blob, banner).encode(),
+        c_array.PACKED_HEADER_NAME: header.encode(),
+    }
+
+
+def _describe_packed(blob: bytes) -> dict[str, Any]:
+    """Size, arena and layers of a packed model."""
+    model = read_packed(blob)
+    return {
+        "bytes": model.size_bytes,
+        "arena_bytes": plan_memory(blob).arena_bytes,
+        "layers": [conv.costs() for conv in model.convolutions],
+    }
 
 
 def _load(options: ConvertOptions) -> NetworkWeights | None:

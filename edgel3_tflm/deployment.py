@@ -20,6 +20,8 @@ MANIFEST_NAME = "manifest.json"
 FORMAT = "edgel3-tflm deployment"
 FORMAT_VERSION = 1
 FLOAT_MODEL_NAME = "float.tflite"
+PACKED_MODEL_NAME = "packed.edgel3"
+PACKED_FLATBUFFER_NAME = "int8_packed.tflite"
 QUANTIZATIONS = ("int8", "int16x8")
 """Types of activations and weights that ``convert`` makes: int8, or int16 with int8 weights."""
 
@@ -183,6 +185,12 @@ class Deployment:
         """Bytes of the flatbuffer: ``precision`` is 'float' or the deployment's quantization."""
         name = FLOAT_MODEL_NAME if precision == "float" else quantized_model_name(precision)
         return (self.directory / name).read_bytes()
+
+    def read_packed_model(self) -> bytes | None:
+        """Bytes of the packed model; None if this deployment has none."""
+        if PACKED_MODEL_NAME not in self.manifest["artefacts"]:
+            return None
+        return (self.directory / PACKED_MODEL_NAME).read_bytes()
 
     def embedder(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> Embedder:
         """Open a flatbuffer of this deployment in a runtime.

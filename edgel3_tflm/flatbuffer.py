@@ -10,6 +10,7 @@ import numpy as np
 import tflite
 
 from edgel3_tflm.errors import ModelFileError
+from edgel3_tflm.packed import CUSTOM_CODE
 
 _FILE_IDENTIFIER = b"TFL3"
 # Field `description` of the table Model is the fourth; a vtable starts with two 2-byte sizes.
@@ -159,6 +160,26 @@ def _summarize(model: bytes) -> FlatbufferSummary:
         output_shape=shape(graph.Outputs(0)),
         layers=tuple(layers),
     )
+
+
+def find_packed_model(model: bytes) -> bytes | None:
+    """Take the packed model out of a flatbuffer whose one operator runs it; None for others.
+
+    Raises
+    ------
+    ModelFileError
+        If the flatbuffer is damaged.
+    """
+    with damage_reported(model):
+        root = tflite.Model.GetRootAsModel(model, 0)
+        graph = root.Subgraphs(0)
+        if graph.OperatorsLength() != 1:
+            return None
+        operation = graph.Operators(0)
+        if root.OperatorCodes(operation.OpcodeIndex()).CustomCode() != CUSTOM_CODE.encode():
+            return None
+        constant = graph.Tensors(operation.Inputs(1))
+        return bytes(root.Buffers(constant.Buffer()).DataAsNumpy().tobytes())
 
 
 def with_description(model: bytes, description: str) -> bytes:

@@ -17,6 +17,8 @@ from edgel3_tflm.errors import ModelFileError
 
 MAGIC = b"EL3P"
 VERSION = 1
+CUSTOM_CODE = "EDGEL3"
+"""Name of the TFLite operator that runs a packed model, its second input."""
 MAX_CONVOLUTIONS = 8
 HEADER = struct.Struct("<4sHHIIHHH2xfb3xfb3x16s8x")
 """Magic, version, convolutions, bytes, CRC; rows, columns, embedding size; scale and zero point of
@@ -141,10 +143,17 @@ class PackedConvolution:
         """Multiply-accumulates of one window in the engine."""
         return self.rows * self.columns * self.taps
 
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes of an input row in the engine's ring of three."""
-        return slot_bytes(self.input_channels, self.columns)
+    def costs(self) -> dict[str, Any]:
+        """What the layer costs, dense and packed, for a manifest or for JSON."""
+        return {
+            "name": self.name,
+            "encoding": self.encoding.name.lower(),
+            "dense_bytes": self.dense_bytes,
+            "packed_bytes": self.packed_bytes,
+            "taps": self.taps,
+            "dense_macs": self.dense_macs,
+            "packed_macs": self.packed_macs,
+        }
 
 
 @dataclass(frozen=True)
@@ -190,14 +199,10 @@ def round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def slot_bytes(channels: int, columns: int) -> int:
-    """Bytes of a row of all channels in a ring, with its padding."""
-    return channels * (columns + 1) + 1
-
-
 def ring_bytes(channels: int, columns: int) -> int:
-    """Bytes of a convolution's ring of three input rows."""
-    return 3 * slot_bytes(channels, columns) + _OVERREAD_BYTES
+    """Bytes of a convolution's ring of three input rows, each with its padding."""
+    slot_bytes = channels * (columns + 1) + 1
+    return 3 * slot_bytes + _OVERREAD_BYTES
 
 
 def plan_memory(blob: bytes) -> MemoryPlan:
