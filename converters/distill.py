@@ -185,7 +185,8 @@ def distill(
     Raises
     ------
     EdgeL3Error
-        If clips cannot be used or the directory holds another run.
+        If clips cannot be used, what the student starts from has other filters or the directory
+        holds another run.
     """
     if not training or not validation:
         raise EdgeL3Error(
@@ -196,6 +197,11 @@ def distill(
         raise EdgeL3Error(
             "the recipe's loss.labels needs the classes of the training clips; give a manifest, or"
             " set it to 0"
+        )
+    if initial is not None and initial.variant.filters != student.filters:
+        raise EdgeL3Error(
+            f"expected weights of {student.name} to start from, these are of"
+            f" {initial.variant.name}; give the recipe's student their filters"
         )
     output.mkdir(parents=True, exist_ok=True)
     _claim(output, recipe, student, teacher, initial, [*training, *validation])

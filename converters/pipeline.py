@@ -119,6 +119,8 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
     clip_digests = calibration.digests()
     # Weights are the likelier mistake: they are looked at before the slow import of TensorFlow.
     given = _load(options)
+    if given is not None:
+        variant = given.variant  # with the file's own filters, where it has any
 
     progress("load TensorFlow", 0, 0)
     load_backend()

@@ -11,8 +11,10 @@ from edgel3_tflm.variants import Plan
 from edgel3_tflm.weights import ConvWeights, NetworkWeights
 
 # A published layer may miss its plan by a few weights: ties at the threshold, and the plan's own
-# rounding to whole percents. Half a percent point is the plan's resolution.
+# rounding to whole percents. Half a percent point is the plan's resolution. In a small layer one
+# weight is more than that, and TF-MOT keeps a whole number of them, one at least.
 _ALREADY_PRUNED_TOLERANCE_PERCENT = 0.5
+_ALREADY_PRUNED_TOLERANCE_WEIGHTS = 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,11 @@ def prune(weights: NetworkWeights, plan: Plan) -> PruningResult:
     for position, (layer, percent) in enumerate(
         zip(weights.variant.layers, plan.layers, strict=True)
     ):
-        measured = 100 * convs[position].zeros / convs[position].kernel.size
-        if measured < percent - _ALREADY_PRUNED_TOLERANCE_PERCENT:
+        missing = layer.kernel_size * percent / 100 - convs[position].zeros
+        if missing > max(
+            _ALREADY_PRUNED_TOLERANCE_WEIGHTS,
+            layer.kernel_size * _ALREADY_PRUNED_TOLERANCE_PERCENT / 100,
+        ):
             convs[position] = _prune_layer(convs[position], percent / 100)
             pruned.append(layer.name)
     return PruningResult(replace(weights, convs=tuple(convs)), tuple(pruned))

@@ -9,10 +9,15 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.variants import CONVOLUTIONS, MAX_FILTERS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Filters = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MAX_FILTERS)], ...],
+    Field(min_length=CONVOLUTIONS, max_length=CONVOLUTIONS),
+]
 
 # A misspelt key is a choice that was not made: refuse it.
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -26,6 +31,19 @@ class NetworkChoice:
     sparsity: str = "95.45"
     retrain_type: Literal["ft", "kd"] = "kd"
     emb_dim: int = 128
+
+
+@dataclass(frozen=True, config=_STRICT)
+class StudentChoice(NetworkChoice):
+    """A network to teach, by the same words.
+
+    Parameters
+    ----------
+    filters : tuple of 8 int, optional
+        Of conv1..conv8, in place of the network's own; the last is the embedding size.
+    """
+
+    filters: Filters | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -108,7 +126,7 @@ class Training:
 class Recipe:
     """All of a run but the places where clips and teacher lie."""
 
-    student: NetworkChoice
+    student: StudentChoice
     teacher: NetworkChoice
     validation: Validation = Validation()
     augmentation: Augmentation = Augmentation()

@@ -475,6 +475,8 @@ def distill_command(
             )
             for choice in (recipe.student, recipe.teacher)
         )
+        if recipe.student.filters is not None:
+            student = student.with_filters(recipe.student.filters)
         training, validation = choose_clips(
             recipe.validation,
             read_manifest(manifest) if manifest else [],

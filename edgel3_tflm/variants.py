@@ -6,7 +6,8 @@ Edge Intelligence" (ICASSP 2021) for the SEA family; the ``models`` branch of th
 for file names and git blob ids.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgel3_tflm.errors import EdgeL3Error
@@ -18,6 +19,10 @@ KERNEL_SIZE = 3
 POOL_AFTER = (2, 4, 6)
 """Convolutions (counted from 1) that a 2x2 max-pool with stride 2 follows."""
 BATCH_NORM_EPSILON = 1e-3
+CONVOLUTIONS = 8
+MAX_FILTERS = 1024
+"""Most filters a convolution may have: twice as many as L3's largest."""
+_FILTERS_MARK = "-filters-"
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,38 @@ class Variant:
                 rows, columns = rows // 2, columns // 2
         return tuple(layers)
 
+    def with_filters(self, filters: Sequence[int]) -> "Variant":
+        """Give the network filters of its own; nothing that was published is of it then.
+
+        The plan's percents stay, layer by layer; its total follows from the kernels' new sizes. The
+        name is the family's (with the plan's label) and the filters; VARIANTS knows it.
+
+        Parameters
+        ----------
+        filters : sequence of int
+            Of conv1..conv8, each from 1 to MAX_FILTERS; the last is the embedding size.
+
+        Raises
+        ------
+        EdgeL3Error
+            If there are not eight, or one is out of its range.
+        """
+        if len(filters) != CONVOLUTIONS or not all(1 <= each <= MAX_FILTERS for each in filters):
+            raise EdgeL3Error(
+                f"expected {CONVOLUTIONS} numbers of filters from 1 to {MAX_FILTERS}, got"
+                f" {', '.join(map(str, filters))}"
+            )
+        family = "sea-ust" if self.model_type == "sea" else self.name.partition(_FILTERS_MARK)[0]
+        name = f"{family}{_FILTERS_MARK}{'-'.join(map(str, filters))}"
+        variant = replace(self, name=name, filters=tuple(filters), plan=None, published=None)
+        if self.plan is None:
+            return variant
+        sizes = [layer.kernel_size for layer in variant.layers]
+        zeros = sum(
+            size * percent / 100 for size, percent in zip(sizes, self.plan.layers, strict=True)
+        )
+        return replace(variant, plan=Plan(round(100 * zeros / sum(sizes), 2), self.plan.layers))
+
 
 _L3_FRONTEND = FrontendSpec(
     sample_rate_hz=48_000, dft_samples=2048, hop_samples=242, frames=199, mels=256
@@ -221,16 +258,32 @@ def _sea_variant(embedding_size: int) -> Variant:
 
 _RETRAIN_TYPES: tuple[RetrainType, ...] = ("ft", "kd")
 
-VARIANTS: dict[str, Variant] = {
-    variant.name: variant
+
+class _Variants(dict[str, Variant]):
+    """Networks by name; one with filters of its own is made when it is looked up."""
+
+    def __missing__(self, name: str) -> Variant:
+        family, _, filters = name.partition(_FILTERS_MARK)
+        known = self.get("sea-ust-512" if family == "sea-ust" else family)
+        try:
+            variant = known and known.with_filters([int(each) for each in filters.split("-")])
+        except (EdgeL3Error, ValueError) as error:
+            raise KeyError(name) from error
+        if variant is None or variant.name != name:
+            raise KeyError(name)
+        return variant
+
+
+VARIANTS: dict[str, Variant] = _Variants(
+    (variant.name, variant)
     for variant in (
         *(_sparse_variant(plan, retrain) for plan in PLANS for retrain in _RETRAIN_TYPES),
         *(_sea_variant(size) for size in _SEA_FILTERS),
         # The network the sparse family was pruned from; its authors' package has no file of it.
         Variant("dense", "l3-dense", _L3_FRONTEND, _L3_FILTERS, final_relu=False),
     )
-}
-"""Every network by name."""
+)
+"""Every network by name; ``VARIANTS[name]`` also knows the names Variant.with_filters gives."""
 
 
 def find_plan(sparsity: str) -> Plan:

@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import pooch
 
-from edgel3_tflm.errors import WeightsError, WeightsUnreachableError
+from edgel3_tflm.errors import EdgeL3Error, WeightsError, WeightsUnreachableError
 from edgel3_tflm.files import git_blob_id, sha256_hex
-from edgel3_tflm.variants import BATCH_NORM_EPSILON, VARIANTS, Variant
+from edgel3_tflm.variants import BATCH_NORM_EPSILON, CONVOLUTIONS, VARIANTS, Variant
 
 _log = logging.getLogger(__name__)
 
@@ -144,6 +144,9 @@ def load_weights(
     Published weights are looked for in the cache, in an installed edgel3 package and at the
     authors' address, in this order; what is downloaded must have the published git blob id.
 
+    A file that :func:`pack_weights` wrote of a network with filters of its own says so, and the
+    result's variant has them.
+
     Parameters
     ----------
     variant : Variant
@@ -251,7 +254,8 @@ def pack_weights(weights: NetworkWeights) -> bytes:
     """Pack weights into a small file that :func:`load_weights` reads.
 
     The layout is the published one, weights only, as .h5.gz; kernels are float16, so that a pruned
-    network takes little more than its non-zero values. The same weights give the same bytes.
+    network takes little more than its non-zero values. A network that no table knows has its
+    filters written beside. The same weights give the same bytes.
     """
     layers: dict[str, dict[str, FloatArray]] = {
         "batch_normalization_1": _norm_arrays(weights.input_norm)
@@ -267,6 +271,8 @@ def pack_weights(weights: NetworkWeights) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in layers]
+        if weights.variant.name not in VARIANTS:
+            file.attrs[_FILTERS_ATTRIBUTE] = np.array(weights.variant.filters, np.int64)
         for layer, arrays in layers.items():
             for name, values in arrays.items():
                 file.create_dataset(f"{layer}/{layer}/{name}:0", data=values)
@@ -341,7 +347,7 @@ def _load_file(
     )
     try:
         return _read_hdf5(_unpack(data), variant, provenance)
-    except WeightsError as error:
+    except EdgeL3Error as error:
         raise WeightsError(f"{path}: {_on_one_line(str(error))}") from error.__cause__
 
 
@@ -420,6 +426,7 @@ def _datasets(root: h5py.Group) -> Iterator[tuple[str, str, h5py.Dataset]]:
                 yield layer, name, item
 
 
+_FILTERS_ATTRIBUTE = "edgel3_tflm_filters"
 _ARRAY_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -447,6 +454,19 @@ def _listed_layers(group: h5py.Group) -> list[str]:
     return [name.decode() for name in group.attrs["layer_names"]]
 
 
+def _own_filters(group: h5py.Group) -> tuple[int, ...] | None:
+    """Read the filters that :func:`pack_weights` wrote down; None where it had no need."""
+    if _FILTERS_ATTRIBUTE not in group.attrs:
+        return None
+    attribute = group.attrs.get_id(_FILTERS_ATTRIBUTE)
+    if attribute.dtype != np.int64 or attribute.shape != (CONVOLUTIONS,):
+        raise WeightsError(
+            f"{_FILTERS_ATTRIBUTE}: expected {CONVOLUTIONS} int64, found {attribute.dtype} of shape"
+            f" {attribute.shape}"
+        )
+    return tuple(group.attrs[_FILTERS_ATTRIBUTE].tolist())
+
+
 def _read_hdf5(data: bytes, variant: Variant | None, provenance: Provenance) -> NetworkWeights:
     _check_structure(data)
     try:
@@ -462,7 +482,8 @@ def _read_hdf5(data: bytes, variant: Variant | None, provenance: Provenance) -> 
                 if array in arrays.setdefault(layer, {}):
                     raise WeightsError(f"{layer}/{array}: expected one array, found two")
                 arrays[layer][array] = _plain(dataset, f"{layer}/{array}")
-            return _assemble(variant, provenance, arrays, _layer_order(root, list(arrays)))
+            order = _layer_order(root, list(arrays))
+            return _assemble(variant, provenance, arrays, order, _own_filters(root))
     # h5py raises these for damaged structures met while opening, walking or reading.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise WeightsError(
@@ -484,19 +505,25 @@ def _assemble(
     provenance: Provenance,
     arrays: dict[str, dict[str, h5py.Dataset]],
     order: list[str],
+    own_filters: tuple[int, ...] | None,
 ) -> NetworkWeights:
     convs = [name for name in order if "kernel" in arrays[name] or "bias" in arrays[name]]
     norms = [name for name in order if name not in convs]
     shapes = [_kernel_shape(arrays[name]) for name in convs]
-    variant = variant or _identify(shapes, len(norms))
+    known = _known_variants(own_filters)
+    if variant is None:
+        variant = _identify(known, shapes, len(norms))
+    elif own_filters is not None and variant.name in VARIANTS:
+        variant = variant.with_filters(own_filters)
     needed_norms = 1 + sum(layer.batch_norm for layer in variant.layers)
     if len(convs) != len(variant.layers) or len(norms) != needed_norms:
         raise WeightsError(
             f"expected {len(variant.layers)} convolutions and {needed_norms} BatchNorms for"
-            f" {variant.name}, found {len(convs)} and {len(norms)}" + _hint(shapes, len(norms))
+            f" {variant.name}, found {len(convs)} and {len(norms)}"
+            + _hint(known, shapes, len(norms))
         )
     own_shapes = [layer.kernel_shape for layer in variant.layers]
-    hint = "" if shapes == own_shapes else _hint(shapes, len(norms))
+    hint = "" if shapes == own_shapes else _hint(known, shapes, len(norms))
 
     def array(layer: str, name: str, shape: tuple[int, ...]) -> FloatArray:
         return _read_array(arrays[layer].get(name), f"{layer}/{name}", shape, hint)
@@ -527,28 +554,39 @@ def _kernel_shape(layer: dict[str, h5py.Dataset]) -> tuple[int, ...]:
     return tuple(layer["kernel"].shape or ()) if "kernel" in layer else ()
 
 
+def _known_variants(own_filters: tuple[int, ...] | None) -> list[Variant]:
+    """Networks a file may be of: those of the table, or their like with the file's own filters."""
+    if own_filters is None:
+        return list(VARIANTS.values())
+    return [known.with_filters(own_filters) for known in VARIANTS.values()]
+
+
 def _fits(known: Variant, kernel_shapes: list[tuple[int, ...]], norm_count: int) -> bool:
     norms = 1 + sum(layer.batch_norm for layer in known.layers)
     return norms == norm_count and kernel_shapes == [layer.kernel_shape for layer in known.layers]
 
 
-def _identify(kernel_shapes: list[tuple[int, ...]], norm_count: int) -> Variant:
-    for known in VARIANTS.values():
-        if known.model_type != "sparse" and _fits(known, kernel_shapes, norm_count):
-            return known
+def _identify(
+    known: list[Variant], kernel_shapes: list[tuple[int, ...]], norm_count: int
+) -> Variant:
+    for variant in known:
+        if variant.model_type != "sparse" and _fits(variant, kernel_shapes, norm_count):
+            return variant
     raise WeightsError(
         "expected the kernels of L3, EdgeL3 or SEA-UST, these fit none of them: "
         + (", ".join("x".join(map(str, shape)) for shape in kernel_shapes) or "no kernels")
     )
 
 
-def _hint(kernel_shapes: list[tuple[int, ...]], norm_count: int) -> str:
+def _hint(known: list[Variant], kernel_shapes: list[tuple[int, ...]], norm_count: int) -> str:
     """Name the network that the file is of, if it is a known one."""
-    for known in VARIANTS.values():
-        if _fits(known, kernel_shapes, norm_count):
-            options = f"--model-type {known.model_type}"
-            if known.model_type == "sea":
-                options += f" --emb-dim {known.embedding_size}"
+    for variant in known:
+        if _fits(variant, kernel_shapes, norm_count):
+            options = f"--model-type {variant.model_type}"
+            if variant.name not in VARIANTS:
+                options += f" with the filters {', '.join(map(str, variant.filters))}"
+            elif variant.model_type == "sea":
+                options += f" --emb-dim {variant.embedding_size}"
             return f"; these are the shapes of {options}"
     return ""
 

@@ -109,6 +109,13 @@ def test_weights_already_pruned_keep_exactly_their_zeros() -> None:
         np.testing.assert_array_equal(before.kernel, after.kernel)
 
 
+def test_layers_too_small_for_the_plan_s_percents_are_pruned_once() -> None:
+    variant = find_variant(sparsity="95.45").with_filters((1, 2, 2, 2, 1, 2, 2, 1))
+    once = prune(random_weights(variant, seed=3), variant.plan)
+    assert "conv8" in once.pruned_layers  # one of 18 weights stays: 94.4 %, where the plan has 98
+    assert prune(once.weights, variant.plan).pruned_layers == ()
+
+
 def test_pruning_further_keeps_the_zeros_there_are() -> None:
     variant = find_variant(sparsity="98")
     weights = random_weights(variant, seed=2, sparsity=PLAN_95)

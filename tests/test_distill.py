@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,15 @@ from conftest import ignore_progress
 from edgel3_tflm.converters.augment import TrainingClip, WindowSource
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.calibrate import bundled_clips_directory
-from edgel3_tflm.converters.distill import choose_clips, distill
+from edgel3_tflm.converters.distill import DistillClip, choose_clips, distill
+from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.converters.prune import Pruner
 from edgel3_tflm.converters.recipe import Augmentation, Recipe, Validation, parse_recipe
 from edgel3_tflm.corpus import LabelledClip
+from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.drift import compare
 from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.variants import Plan, Variant, find_variant
 from edgel3_tflm.weights import NetworkWeights, load_weights
 
@@ -46,6 +51,13 @@ class TestRecipes:
             (SMALLEST + "[pruning]\nbegin = 1.5\n", "pruning.begin"),
             (SMALLEST + '[pruning]\nschedule = "never"\n', "pruning.schedule"),
             (SMALLEST + "[augmentation]\nmix_db = [1]\n", "augmentation.mix_db"),
+            (SMALLEST + "filters = [1, 1, 1, 1, 1, 1, 1, 1]\n", "teacher.filters"),
+            ("[student]\nfilters = [1, 1, 1, 1, 1, 1, 1]\n" + SMALLEST[10:], "at least 8 items"),
+            ("[student]\nfilters = [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + SMALLEST[10:], "most 8 items"),
+            ("[student]\nfilters = [1, 1, 0, 1, 1, 1, 1, 1]\n" + SMALLEST[10:], "filters.2"),
+            ("[student]\nfilters = [1, 1, 1025, 1, 1, 1, 1, 1]\n" + SMALLEST[10:], "filters.2"),
+            ("[student]\nfilters = [1, 1, 1.5, 1, 1, 1, 1, 1]\n" + SMALLEST[10:], "filters.2"),
+            ("[student]\nfilters = 64\n" + SMALLEST[10:], "student.filters"),
         ],
     )
     def test_a_choice_that_is_none_is_named(self, text: str, part: str) -> None:
@@ -305,29 +317,93 @@ def test_nothing_to_validate_with_is_refused(
         )
 
 
-def test_the_command_stops_and_goes_on(sea_weights: Path, tmp_path: Path) -> None:
+FILTERS = (3, 2, 4, 2, 3, 4, 2, 5)
+
+
+def test_a_student_starts_from_weights_with_its_filters_alone(
+    student: Variant, teacher: NetworkWeights, tmp_path: Path
+) -> None:
+    with pytest.raises(EdgeL3Error, match=r"these are of sea-ust-64; .* their filters"):
+        distill(
+            RECIPE,
+            student=student.with_filters(FILTERS),
+            teacher=teacher,
+            training=[DistillClip(tmp_path)],
+            validation=[DistillClip(tmp_path)],
+            output=tmp_path,
+            progress=ignore_progress,
+            on_validation=lambda _: None,
+            initial=teacher,
+        )
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    directory = tmp_path / "clips"
+    directory.mkdir()
+    for number in range(8):
+        noise = np.random.default_rng(number).normal(0, 0.1, 9000)
+        soundfile.write(directory / f"{number}.wav", noise, 8000)
+    return directory
+
+
+def distill_command(recipe: Path, clips: Path, teacher: Path) -> list[str]:
+    return [
+        str(Path(sys.executable).with_name("edgel3-tflm")),
+        "distill",
+        str(recipe),
+        "-o",
+        str(recipe.parent / "run"),
+        "--clips",
+        str(clips),
+        "--teacher-weights",
+        str(teacher),
+    ]
+
+
+def test_a_student_with_filters_of_its_own_converts_and_compares(
+    sea_weights: Path,
+    clips: Path,
+    convert_to: Callable[[ConvertOptions], Deployment],
+    tmp_path: Path,
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'[student]\nmodel_type = "sparse"\nsparsity = "90.5"\nfilters = {list(FILTERS)}\n'
+        '[teacher]\nmodel_type = "sea"\nemb_dim = 64\n[validation]\nshare = 0.3\n'
+        "[pruning]\nbegin = 0.0\nend = 0.5\nevery_steps = 1\n"
+        "[training]\nsteps = 4\nbatch_windows = 2\nvalidate_every_steps = 2\n"
+    )
+    done = subprocess.run(
+        distill_command(recipe, clips, sea_weights), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    options = ConvertOptions(
+        find_variant(sparsity="90.5"), tmp_path / "run" / "student.h5.gz", calibration=clips
+    )
+    deployment = convert_to(options)
+    assert deployment.variant == find_variant(sparsity="90.5").with_filters(FILTERS)
+    manifest = deployment.manifest
+    assert manifest["variant"]["name"] == "edgel3-90.5-ft-filters-3-2-4-2-3-4-2-5"
+    assert manifest["weights"]["pruned_layers"] == []  # the plan's zeros were learned
+    for layer in manifest["layers"]:
+        kept = round(layer["weights"] * (1 - layer["plan_percent"] / 100))
+        assert layer["weights"] - layer["zeros"] == max(1, kept), layer["name"]
+    report = compare(
+        deployment, [clips], runtime=DEFAULT_RUNTIME, hop_s=0.5, progress=ignore_progress
+    )
+    assert len(report.clips) == 8
+    assert deployment.embedder("int8").embed(np.ones((1, 48_000), np.float32)).shape == (1, 5)
+
+
+def test_the_command_stops_and_goes_on(sea_weights: Path, clips: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         '[student]\nmodel_type = "sea"\nemb_dim = 64\n[teacher]\nmodel_type = "sea"\nemb_dim = 64\n'
         "[validation]\nshare = 0.3\n[training]\nsteps = 6\nbatch_windows = 2\n"
         "validate_every_steps = 2\n"
     )
-    clips = tmp_path / "clips"
-    clips.mkdir()
-    for number in range(8):
-        noise = np.random.default_rng(number).normal(0, 0.1, 9000)
-        soundfile.write(clips / f"{number}.wav", noise, 8000)
-    command = [
-        str(Path(sys.executable).with_name("edgel3-tflm")),
-        "distill",
-        str(recipe),
-        "-o",
-        str(tmp_path / "run"),
-        "--clips",
-        str(clips),
-        "--teacher-weights",
-        str(sea_weights),
-    ]
+    command = distill_command(recipe, clips, sea_weights)
     first = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert first.stderr is not None
     for line in first.stderr:

@@ -186,6 +186,62 @@ def test_every_plan_has_a_fine_tuned_and_a_distilled_network() -> None:
     assert all(variant.name == name for name, variant in VARIANTS.items())
 
 
+CUT = (64, 48, 64, 64, 128, 128, 256, 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("sea-ust-64", "sea-ust-filters-64-48-64-64-128-128-256-256"),
+        ("edgel3-90.5-kd", "edgel3-90.5-kd-filters-64-48-64-64-128-128-256-256"),
+        ("l3-dense", "l3-dense-filters-64-48-64-64-128-128-256-256"),
+    ],
+)
+def test_a_network_with_filters_of_its_own_is_found_by_its_name(name: str, own: str) -> None:
+    known = VARIANTS[name]
+    variant = known.with_filters(CUT)
+    assert (variant.name, variant.filters, variant.embedding_size) == (own, CUT, 256)
+    assert (variant.frontend, variant.final_relu) == (known.frontend, known.final_relu)
+    assert VARIANTS[own] == variant
+    assert variant.with_filters(known.filters).with_filters(CUT) == variant
+
+
+def test_nothing_published_is_said_of_other_filters() -> None:
+    variant = VARIANTS["edgel3-90.5-kd"].with_filters((1, 1, 1, 1, 1, 1, 1, 3))
+    assert variant.published is None
+    assert variant.plan is not None
+    assert variant.plan.layers == PUBLISHED_PLANS[90.51][0]
+    # Ten kernels' worth of 3x3 weights: seven layers of one, the last of three.
+    assert variant.plan.total == round((30 + 85 + 85 + 90 + 60 + 90 + 90 + 3 * 95) / 10, 2)
+    assert variant.plan.package_name is None
+
+
+@pytest.mark.parametrize(
+    "filters", [(), CUT[:7], (*CUT, 64), (0, *CUT[1:]), (*CUT[:7], -1), (*CUT[:7], 1025)]
+)
+def test_filters_that_no_network_has_are_refused(filters: tuple[int, ...]) -> None:
+    with pytest.raises(EdgeL3Error, match="8 numbers of filters from 1 to 1024"):
+        VARIANTS["l3-dense"].with_filters(filters)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sea-ust",
+        "sea-ust-filters-",
+        "sea-ust-64-filters-1-1-1-1-1-1-1-1",
+        "sea-ust-filters-01-1-1-1-1-1-1-1",
+        "l3-dense-filters-0-1-1-1-1-1-1-1",
+        "l3-dense-filters-1-1-1",
+        "l3-dense-filters-1-1-1-1-1-1-1-x",
+        "other-filters-1-1-1-1-1-1-1-1",
+    ],
+)
+def test_a_name_that_no_network_has_is_not_found(name: str) -> None:
+    with pytest.raises(KeyError):
+        VARIANTS[name]
+
+
 def read_published_files(shared: Path) -> list[dict[str, str]]:
     path = shared / "design" / "published-weights.tsv"
     with path.open(newline="", encoding="utf-8") as stream:

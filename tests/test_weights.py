@@ -32,6 +32,7 @@ from edgel3_tflm.weights import (
     cache_directory,
     inspect_weights,
     load_weights,
+    pack_weights,
 )
 
 SEA_64 = VARIANTS["sea-ust-64"]
@@ -368,6 +369,61 @@ def test_file_of_another_network_is_refused_with_its_options(
     data = hdf5_bytes(random_weights(VARIANTS[written]))
     message = refusal_of_bytes(data, tmp_path, VARIANTS[loaded])
     assert message.endswith(f"; these are the shapes of {hint}")
+
+
+OWN = VARIANTS[f"sea-ust-filters-{'-'.join(map(str, SMALL_FILTERS))}"]
+
+
+@pytest.fixture(scope="module")
+def own_file() -> bytes:
+    return gzip.decompress(pack_weights(random_weights(OWN, seed=5)))
+
+
+def test_file_says_the_filters_that_no_table_has(tmp_path: Path, own_file: bytes) -> None:
+    assert load_bytes(own_file, tmp_path, SEA_64).variant == OWN
+    assert load_bytes(own_file, tmp_path, OWN).variant == OWN
+    assert inspect_weights(tmp_path / "weights.h5").variant == OWN
+
+
+def test_file_of_a_known_network_says_no_filters(tmp_path: Path, sea_64: NetworkWeights) -> None:
+    data = gzip.decompress(pack_weights(sea_64))
+    assert b"filters" not in data
+    assert load_bytes(data, tmp_path, SEA_64).variant == SEA_64
+
+
+def test_plan_is_laid_over_a_file_s_own_filters(tmp_path: Path) -> None:
+    dense = VARIANTS["l3-dense"].with_filters(SMALL_FILTERS)
+    data = gzip.decompress(pack_weights(random_weights(dense)))
+    assert load_bytes(data, tmp_path, SPARSE).variant == SPARSE.with_filters(SMALL_FILTERS)
+
+
+@pytest.mark.parametrize("loaded", [SPARSE, OWN.with_filters((1,) * 8)], ids=["family", "filters"])
+def test_file_of_other_filters_is_refused_with_its_own(
+    tmp_path: Path, own_file: bytes, loaded: Variant
+) -> None:
+    assert refusal_of_bytes(own_file, tmp_path, loaded).endswith(
+        "; these are the shapes of --model-type sea with the filters 2, 3, 2, 4, 2, 5, 2, 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("filters", "part"),
+    [
+        (np.array([2, 3], np.int64), "expected 8 int64"),
+        (np.array(SMALL_FILTERS, np.float32), "expected 8 int64"),
+        (b"2, 3", "expected 8 int64"),
+        (np.array((0, *SMALL_FILTERS[1:]), np.int64), "from 1 to 1024"),
+        (np.array((2**40, *SMALL_FILTERS[1:]), np.int64), "from 1 to 1024"),
+        (np.array((3, *SMALL_FILTERS[1:]), np.int64), "conv2d_1/kernel"),
+    ],
+)
+def test_filters_that_are_none_or_not_the_arrays_are_refused(
+    tmp_path: Path, own_file: bytes, filters: Any, part: str
+) -> None:
+    def change(file: h5py.File) -> None:
+        file.attrs["edgel3_tflm_filters"] = filters
+
+    assert part in refusal_of_bytes(modified(own_file, change), tmp_path, SEA_64)
 
 
 def test_other_shape_is_refused_with_layer_expected_and_found(
