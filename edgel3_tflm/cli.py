@@ -356,6 +356,14 @@ def probe_command(
             help="Instead of a model: mean and deviation of this family's log-mel.",
         ),
     ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead of a model: an .npz file with the arrays clip, (n,) names as in the"
+            " manifest, and embedding, (n, d) floats; several rows of a clip are its windows.",
+        ),
+    ] = None,
     runtime: Annotated[
         str, typer.Option(help=f"Runtime of the model: {', '.join(RUNTIMES)}.")
     ] = DEFAULT_RUNTIME,
@@ -375,12 +383,19 @@ def probe_command(
 ) -> None:
     """Judge embeddings by a linear classifier over the folds of a labelled corpus."""
     with _screen(quiet=quiet, as_json=as_json) as screen:
-        from edgel3_tflm.probe import extract_features, map_cosine, probe
+        from edgel3_tflm.probe import extract_features, map_cosine, probe, read_embeddings
 
         clips = read_manifest(manifest)
         subject: dict[str, Any]
-        if (directory is None) == (statistics is None):
-            raise EdgeL3Error("expected either --model DIR or --statistics sparse|sea")
+        if sum(source is not None for source in (directory, statistics, embeddings)) != 1:
+            raise EdgeL3Error(
+                "expected one of --model DIR, --statistics sparse|sea and --embeddings FILE"
+            )
+        if embeddings is not None and teacher is not None:
+            raise EdgeL3Error(
+                "--teacher needs to know where windows lie: expected it with --model or"
+                " --statistics, got --embeddings"
+            )
         if directory is not None:
             deployment = Deployment.load(directory)
             if precision not in ("float", "quantized"):
@@ -393,14 +408,19 @@ def probe_command(
                 "precision": which,
                 "weights": deployment.manifest["weights"]["description"],
             }
-        else:
-            spec = find_variant(statistics or "").frontend
+        elif statistics is not None:
+            spec = find_variant(statistics).frontend
             features = log_mel_statistics
             subject = {"model": f"log-mel statistics ({statistics})"}
+        else:
+            subject = {"model": f"embeddings of {embeddings}"}
         if teacher is not None:
             teacher_model = Deployment.load(teacher)
         with screen.progress() as progress:
-            extracted = extract_features(clips, spec, features, progress)
+            if embeddings is not None:
+                extracted = read_embeddings(embeddings, manifest, clips)
+            else:
+                extracted = extract_features(clips, spec, features, progress)
             progress("fit and judge", 0, 0)
             results = probe(clips, extracted, fold)
             if teacher is not None:

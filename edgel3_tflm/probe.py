@@ -1,7 +1,9 @@
 """A linear probe: what a linear classifier reads from embeddings. Needs the extra ``probe``."""
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,8 @@ FloatArray = npt.NDArray[np.float32]
 HOP_S = 0.5
 _INVERSE_REGULARISATION = 0.1
 _MAX_ITERATIONS = 1000
+# ESC-50 in windows of 0.5 s, embedded in 6144 dimensions, is 0.5 GB.
+_MAX_ARRAY_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,88 @@ def extract_features(
         np.concatenate(position),
         np.concatenate(silent),
     )
+
+
+def read_embeddings(path: Path, manifest: Path, clips: Sequence[LabelledClip]) -> Features:
+    """Read embeddings that were made elsewhere.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        An .npz file with the arrays ``clip``, shape (n,), text: a clip's file as the manifest names
+        it, and ``embedding``, shape (n, d), floats. A clip may have several rows, its windows. Rows
+        of clips that the manifest does not name are left out.
+    manifest : pathlib.Path
+        What clips are named relative to.
+    clips : sequence of LabelledClip
+        Of the manifest.
+
+    Returns
+    -------
+    Features
+        In the clips' order; nothing in them is known to be silent.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the file cannot be read, an array is missing, too large, of another type or shape or not
+        finite, or a clip has no row.
+    """
+    try:
+        paths, values = _load_embeddings(path, manifest.parent)
+    except EdgeL3Error as error:
+        raise EdgeL3Error(f"{path}: {error}") from error
+    except OSError as error:
+        raise EdgeL3Error(f"{path}: cannot read embeddings: {error.strerror or error}") from error
+    # A damaged file brings a dozen types: zlib's, zipfile's, and those of Python's own parser, with
+    # which numpy reads a header.
+    except Exception as error:
+        raise EdgeL3Error(
+            f"{path}: expected an .npz file with the arrays clip and embedding: {error}"
+        ) from error
+    rows: dict[Path, list[int]] = {}
+    for row, each in enumerate(paths):
+        rows.setdefault(each, []).append(row)
+    if missing := [clip.path.name for clip in clips if clip.path not in rows]:
+        raise EdgeL3Error(
+            f"{path}: expected an embedding of every clip of the manifest; {len(missing)} of"
+            f" {len(clips)} have none, the first is {missing[0]}"
+        )
+    chosen = [rows[clip.path] for clip in clips]
+    counts = [len(each) for each in chosen]
+    return Features(
+        values[np.concatenate(chosen)],
+        np.repeat(np.arange(len(clips)), counts),
+        np.concatenate([np.arange(count) for count in counts]),
+        np.zeros(sum(counts), bool),
+    )
+
+
+def _load_embeddings(path: Path, root: Path) -> tuple[list[Path], FloatArray]:
+    """Load and check the clip of every row, below ``root``, and its embedding."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = [archive.getinfo(f"{name}.npy").file_size for name in ("clip", "embedding")]
+    if max(sizes) > _MAX_ARRAY_BYTES:
+        raise EdgeL3Error(
+            f"expected arrays of at most {_MAX_ARRAY_BYTES} bytes, found {max(sizes)}"
+        )
+    with np.load(path, allow_pickle=False) as arrays:
+        names, values = np.asarray(arrays["clip"]), np.asarray(arrays["embedding"])
+    if (names.ndim, names.dtype.kind, values.ndim, values.dtype.kind) != (1, "U", 2, "f"):
+        raise EdgeL3Error(
+            "expected text of shape (n,) in clip and floats of shape (n, d) in embedding, found"
+            f" {names.dtype} of shape {names.shape} and {values.dtype} of shape {values.shape}"
+        )
+    if len(names) != len(values) or values.shape[1] == 0:
+        raise EdgeL3Error(
+            "expected an embedding for each row of clip, found shapes"
+            f" {names.shape} and {values.shape}"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise EdgeL3Error("expected finite embeddings, some are NaN or infinite")
+    return [root / name for name in names.tolist()], values
 
 
 def probe(

@@ -243,9 +243,44 @@ def test_control_c_leaves_nothing(sea_weights: Path, tmp_path: Path, step: str) 
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [[], ["convert"], ["compare"], ["info"]])
-def test_help_is_there(command: list[str]) -> None:
-    done = run(*command, "--help")
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Four clips in two folds; no such files are needed where embeddings are given."""
+    path = tmp_path / "m.tsv"
+    path.write_text("file\tlabel\tfold\na\tx\t1\nb\ty\t1\nc\tx\t2\nd\ty\t2\n")
+    return path
+
+
+def test_probe_of_embeddings_made_elsewhere(manifest: Path, tmp_path: Path) -> None:
+    values = np.array([[0, 1], [1, 0], [0, 2], [2, 0]], np.float32)
+    np.savez(tmp_path / "e.npz", clip=list("abcd"), embedding=values)
+    done = run("probe", manifest, "--embeddings", tmp_path / "e.npz", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["windows"], result["accuracy_percent"]) == (4, 100)
+    assert "e.npz" in result["model"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["--model", "--statistics", "--embeddings"]),
+        (["--embeddings", "e.npz", "--statistics", "sea"], ["one of", "--embeddings"]),
+        (["--embeddings", "e.npz", "--model", "d"], ["one of", "--embeddings"]),
+        (["--embeddings", "e.npz", "--teacher", "d"], ["--teacher", "got --embeddings"]),
+        (["--embeddings", "nowhere.npz"], ["nowhere.npz", "No such file"]),
+        (["--embeddings", __file__], ["test_cli.py", ".npz file"]),
+    ],
+)
+def test_probe_of_no_source_is_one_line(
+    manifest: Path, arguments: list[str], parts: list[str]
+) -> None:
+    assert_one_error_line(run("probe", manifest, *arguments), *parts)
+
+
+@pytest.mark.parametrize("command", ["", "convert", "compare", "info", "probe", "distill"])
+def test_help_is_there(command: str) -> None:
+    done = run(*command.split(), "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout
 

@@ -1,6 +1,8 @@
 """The linear probe: manifests, folds, and features whose accuracy is known beforehand."""
 
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from edgel3_tflm.corpus import LabelledClip, read_manifest
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.frontend import log_mel_statistics
-from edgel3_tflm.probe import Features, map_cosine, probe
+from edgel3_tflm.probe import Features, map_cosine, probe, read_embeddings
 
 CLASSES, FOLDS, WINDOWS = 3, 2, 4
 
@@ -109,3 +111,93 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(AudioError, match=r"m\.tsv"):
         read_manifest(path)
+
+
+PAIR = [LabelledClip(Path(f"corpus/{name}.wav"), name, 1) for name in "ab"]
+MANIFEST = Path("corpus/m.tsv")
+
+
+def write_embeddings(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_embeddings_come_in_the_order_of_the_clips(tmp_path: Path, dtype: Any) -> None:
+    path = write_embeddings(
+        tmp_path / "e.npz",
+        clip=["b.wav", "a.wav", "other.wav", "./b.wav"],
+        embedding=np.array([[1, 2], [3, 4], [5, 6], [7, 8]], dtype),
+    )
+    read = read_embeddings(path, MANIFEST, PAIR)
+    np.testing.assert_array_equal(read.values, [[3, 4], [1, 2], [7, 8]])
+    assert (read.clip.tolist(), read.position.tolist()) == ([0, 1, 1], [0, 0, 1])
+    assert read.values.dtype == np.float32
+    assert not read.silent.any()
+
+
+def test_embeddings_are_probed_as_features_are(tmp_path: Path) -> None:
+    own = separable(noise=0.1)
+    names = [f"{number}.wav" for number in own.clip]
+    path = write_embeddings(tmp_path / "e.npz", clip=names, embedding=own.values)
+    read = read_embeddings(path, Path("m.tsv"), clips())
+    assert probe(clips(), read) == probe(clips(), own)
+
+
+TWO = ["a.wav", "b.wav"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "part"),
+    [
+        ({"clip": TWO}, "embedding.npy"),
+        ({"embedding": np.ones((2, 3))}, "clip.npy"),
+        ({"clip": TWO, "embedding": np.ones((2, 3), int)}, "int64"),
+        ({"clip": TWO, "embedding": np.ones(2)}, r"\(2,\)"),
+        ({"clip": TWO, "embedding": np.ones((3, 3))}, "each row"),
+        ({"clip": TWO, "embedding": np.ones((2, 0))}, "each row"),
+        ({"clip": [0, 1], "embedding": np.ones((2, 3))}, "text"),
+        ({"clip": [b"a.wav", b"b.wav"], "embedding": np.ones((2, 3))}, "text"),
+        ({"clip": TWO, "embedding": np.full((2, 3), np.nan)}, "finite"),
+        ({"clip": TWO, "embedding": np.full((2, 3), 1e300)}, "finite"),
+        ({"clip": ["a.wav", "B.wav"], "embedding": np.ones((2, 3))}, "1 of 2 .* b.wav"),
+        ({"clip": np.array(TWO, object), "embedding": np.ones((2, 3))}, "allow_pickle"),
+    ],
+)
+def test_embeddings_that_are_none_are_refused(
+    tmp_path: Path, arrays: dict[str, Any], part: str
+) -> None:
+    path = write_embeddings(tmp_path / "e.npz", **arrays)
+    with pytest.raises(EdgeL3Error, match=rf"e\.npz: .*{part}"):
+        read_embeddings(path, MANIFEST, PAIR)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+def test_a_cut_file_of_embeddings_is_refused(tmp_path: Path, keep: int) -> None:
+    path = write_embeddings(tmp_path / "e.npz", clip=TWO, embedding=np.ones((2, 3)))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(EdgeL3Error, match=r"e\.npz: expected an \.npz file"):
+        read_embeddings(path, MANIFEST, PAIR)
+
+
+def test_a_header_that_claims_a_huge_shape_is_refused(tmp_path: Path) -> None:
+    path = write_embeddings(tmp_path / "e.npz", clip=TWO, embedding=np.ones((2, 3)))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["embedding.npy"] = members["embedding.npy"].replace(
+        b"(2, 3), }          ", b"(2, 1000000000000)}"
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(EdgeL3Error, match=r"e\.npz: expected an \.npz file"):
+        read_embeddings(path, MANIFEST, PAIR)
+
+
+def test_an_array_over_the_bound_is_refused_before_it_unpacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_embeddings(tmp_path / "e.npz", clip=TWO, embedding=np.ones((2, 300)))
+    monkeypatch.setattr("edgel3_tflm.probe._MAX_ARRAY_BYTES", 4800)
+    with pytest.raises(EdgeL3Error, match="at most 4800 bytes, found 4928"):
+        read_embeddings(path, MANIFEST, PAIR)
