@@ -148,18 +148,22 @@ void edgel3_begin(edgel3_engine *engine) {
   memset(engine->maximum, 0, engine->model.info.embedding);
 }
 
-static void maximum_of(uint8_t *values, const uint8_t *others, uint32_t count) {
+static inline uint8_t larger(uint8_t a, uint8_t b) { return a > b ? a : b; }
+
+/* Maxima of neighbours; an odd last column has none and is left out. */
+static void pool_first_row(uint8_t *values, const uint8_t *row, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) values[i] = larger(row[2u * i], row[2u * i + 1u]);
+}
+
+static void pool_second_row(uint8_t *values, const uint8_t *row, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
-    if (others[i] > values[i]) values[i] = others[i];
+    values[i] = larger(values[i], larger(row[2u * i], row[2u * i + 1u]));
   }
 }
 
-/* Maxima of neighbours; an odd last column has none and is left out. */
-static void pool_columns(uint8_t *values, const uint8_t *row, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint8_t left = row[2u * i], right = row[2u * i + 1u];
-    values[i] = left > right ? left : right;
-  }
+static uint8_t largest(uint8_t value, const uint8_t *row, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) value = larger(value, row[i]);
+  return value;
 }
 
 static void row_arrived(edgel3_engine *engine, uint32_t index) {
@@ -198,9 +202,7 @@ static void compute_row(edgel3_engine *engine, uint32_t index) {
     if (conv->pool == EDGEL3_POOL_GLOBAL) {
       layer->kernels->convolve(&row, channel, &cursor, engine->row);
       uint8_t *maximum = &engine->maximum[channel];
-      for (uint32_t t = 0; t < conv->columns; ++t) {
-        if (engine->row[t] > *maximum) *maximum = engine->row[t];
-      }
+      *maximum = largest(*maximum, engine->row, conv->columns);
       continue;
     }
     uint8_t *values = ring_slot(next_conv, next, next->rows_in + 1u) + 1u +
@@ -212,10 +214,9 @@ static void compute_row(edgel3_engine *engine, uint32_t index) {
     layer->kernels->convolve(&row, channel, &cursor, engine->row);
     /* The first of two rows waits, pooled, where the second will find it. */
     if (number % 2u == 0) {
-      pool_columns(values, engine->row, next_conv->columns);
+      pool_first_row(values, engine->row, next_conv->columns);
     } else {
-      pool_columns(engine->row, engine->row, next_conv->columns);
-      maximum_of(values, engine->row, next_conv->columns);
+      pool_second_row(values, engine->row, next_conv->columns);
     }
   }
   if (conv->pool == EDGEL3_POOL_NONE || (conv->pool == EDGEL3_POOL_2X2 && number % 2u == 1u)) {

@@ -20,11 +20,17 @@ typedef struct group {
   uint16_t offsets[TAPS];
 } group;
 
-/* Prepared: where each channel's groups begin (and the last one's end), then the groups, once for
- * every rotation of the ring.
+/* Prepared: where each channel's groups begin and the last one's end, how many a rotation has room for,
+ * then the groups, once for every rotation of the ring.
  */
-static size_t group_capacity(const edgel3_conv *conv) {
-  size_t groups = 0;
+static const group *groups_of(const uint32_t *starts, const edgel3_conv *conv, uint32_t rotation) {
+  const uint32_t capacity = starts[conv->output_channels + 1u];
+  return (const group *)(const void *)(starts + conv->output_channels + 2u) +
+         (size_t)rotation * capacity;
+}
+
+static uint32_t group_capacity(const edgel3_conv *conv) {
+  uint32_t groups = 0;
   for (uint32_t channel = 0; channel < conv->output_channels; ++channel) {
     const uint32_t taps = (uint32_t)conv->negatives[channel] + conv->positives[channel];
     /* The parts of a list are filled up before they come here. */
@@ -34,15 +40,15 @@ static size_t group_capacity(const edgel3_conv *conv) {
 }
 
 static size_t prepared_bytes(const edgel3_conv *conv) {
-  return (conv->output_channels + 1u) * sizeof(uint32_t) +
-         3u * group_capacity(conv) * sizeof(group);
+  return (conv->output_channels + 2u) * sizeof(uint32_t) +
+         3u * sizeof(group) * group_capacity(conv);
 }
 
 static void prepare(const edgel3_conv *conv, uint16_t *offsets, edgel3_tap *list, void *prepared) {
-  const size_t capacity = group_capacity(conv);
   uint32_t *starts = (uint32_t *)prepared;
-  group *groups = (group *)(void *)(starts + conv->output_channels + 1u);
-  for (uint32_t rotation = 0; rotation < 3u; ++rotation, groups += capacity) {
+  starts[conv->output_channels + 1u] = group_capacity(conv);
+  for (uint32_t rotation = 0; rotation < 3u; ++rotation) {
+    group *groups = (group *)groups_of(starts, conv, rotation);
     edgel3_tap_offsets(conv, NULL, rotation, offsets);
     const uint8_t *cursor = conv->weights;
     uint32_t count = 0;
@@ -66,78 +72,128 @@ static void prepare(const edgel3_conv *conv, uint16_t *offsets, edgel3_tap *list
   }
 }
 
-/* edgel3_requantize for 16 accumulators. */
-TARGET static inline __m512i requantize(__m512i accumulators, __m512i multiplier, int shift,
-                                        __m512i zero, __m512i lower, __m512i upper) {
-  const __m512i nudge = _mm512_set1_epi64(INT64_C(1) << 30);
-  const __m512i x = _mm512_sll_epi32(accumulators, _mm_cvtsi32_si128(shift > 0 ? shift : 0));
-  const __m512i even = _mm512_srai_epi64(
-      _mm512_add_epi64(_mm512_mul_epi32(x, multiplier), nudge), 31);
-  const __m512i odd = _mm512_srai_epi64(
-      _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(x, 32), multiplier), nudge), 31);
-  const __m512i high = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+/* What requantizing a channel takes, spread over all lanes. */
+typedef struct requantization {
+  __m512i bias;
+  __m512i multiplier;
+  __m512i zero;
+  __m512i lower; /* the clamps without the zero point: adding it first could overflow */
+  __m512i upper;
+  __m128i left;
+  __m128i right;
+  __m512i mask;
+} requantization;
 
+TARGET static inline requantization requantization_of(const edgel3_conv *conv, uint32_t channel) {
+  const int shift = conv->shift[channel];
   const int exponent = shift < 0 ? -shift : 0;
-  const int mask = (int)((INT64_C(1) << exponent) - 1);
-  const __m512i remainder = _mm512_and_si512(high, _mm512_set1_epi32(mask));
+  const int zero = conv->output_zero;
+  const requantization result = {_mm512_set1_epi32(conv->bias[channel]),
+                                 _mm512_set1_epi32(conv->multiplier[channel]),
+                                 _mm512_set1_epi32(zero),
+                                 _mm512_set1_epi32(conv->output_min - zero),
+                                 _mm512_set1_epi32(conv->output_max - zero),
+                                 _mm_cvtsi32_si128(shift > 0 ? shift : 0),
+                                 _mm_cvtsi32_si128(exponent),
+                                 _mm512_set1_epi32((int)((INT64_C(1) << exponent) - 1))};
+  return result;
+}
+
+/* edgel3_requantize for 16 sums, to which the bias is added. */
+TARGET static inline __m128i requantize(const requantization *by, __m512i sums) {
+  const __m512i nudge = _mm512_set1_epi64(INT64_C(1) << 30);
+  const __m512i x = _mm512_sll_epi32(_mm512_add_epi32(sums, by->bias), by->left);
+  /* Products of the even lanes move down by 31 bits, those of the odd ones into the upper half. */
+  const __m512i even =
+      _mm512_srli_epi64(_mm512_add_epi64(_mm512_mul_epi32(x, by->multiplier), nudge), 31);
+  const __m512i odd = _mm512_slli_epi64(
+      _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(x, 32), by->multiplier), nudge), 1);
+  const __m512i high = _mm512_mask_blend_epi32(0xaaaa, even, odd);
+
+  const __m512i remainder = _mm512_and_si512(high, by->mask);
   const __m512i threshold =
-      _mm512_add_epi32(_mm512_set1_epi32(mask >> 1), _mm512_srli_epi32(high, 31));
-  __m512i result = _mm512_sra_epi32(high, _mm_cvtsi32_si128(exponent));
+      _mm512_add_epi32(_mm512_srli_epi32(by->mask, 1), _mm512_srli_epi32(high, 31));
+  __m512i result = _mm512_sra_epi32(high, by->right);
   result = _mm512_mask_add_epi32(result, _mm512_cmpgt_epi32_mask(remainder, threshold), result,
                                  _mm512_set1_epi32(1));
-  /* The bounds come without the zero point: adding it first could overflow. */
-  result = _mm512_min_epi32(_mm512_max_epi32(result, lower), upper);
-  return _mm512_add_epi32(result, zero);
+  result = _mm512_min_epi32(_mm512_max_epi32(result, by->lower), by->upper);
+  return _mm512_cvtepi32_epi8(_mm512_add_epi32(result, by->zero));
+}
+
+/* Sums of 64 columns. Interleaving works within 16 bytes: lane i (128 bits) of part k holds columns
+ * 16 i + 4 k to 16 i + 4 k + 3.
+ */
+typedef struct sums {
+  __m512i parts[4];
+} sums;
+
+TARGET static inline void add_taps(sums *to, const uint8_t *ring, const group *taps,
+                                   __m512i weights) {
+  const __m512i a = _mm512_loadu_si512(ring + taps->offsets[0]);
+  const __m512i b = _mm512_loadu_si512(ring + taps->offsets[1]);
+  const __m512i c = _mm512_loadu_si512(ring + taps->offsets[2]);
+  const __m512i d = _mm512_loadu_si512(ring + taps->offsets[3]);
+  const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
+  const __m512i cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
+  __m512i *parts = to->parts;
+  parts[0] = _mm512_dpbusd_epi32(parts[0], _mm512_unpacklo_epi16(ab_low, cd_low), weights);
+  parts[1] = _mm512_dpbusd_epi32(parts[1], _mm512_unpackhi_epi16(ab_low, cd_low), weights);
+  parts[2] = _mm512_dpbusd_epi32(parts[2], _mm512_unpacklo_epi16(ab_high, cd_high), weights);
+  parts[3] = _mm512_dpbusd_epi32(parts[3], _mm512_unpackhi_epi16(ab_high, cd_high), weights);
+}
+
+TARGET static inline void put_columns(const requantization *by, const sums *from, uint8_t *output,
+                                      uint32_t count) {
+  const __m512i *parts = from->parts;
+  const __m512i low0 = _mm512_shuffle_i32x4(parts[0], parts[1], 0x44);
+  const __m512i low1 = _mm512_shuffle_i32x4(parts[2], parts[3], 0x44);
+  const __m512i high0 = _mm512_shuffle_i32x4(parts[0], parts[1], 0xee);
+  const __m512i high1 = _mm512_shuffle_i32x4(parts[2], parts[3], 0xee);
+  __m128i bytes[4];
+  bytes[0] = requantize(by, _mm512_shuffle_i32x4(low0, low1, 0x88));
+  bytes[1] = requantize(by, _mm512_shuffle_i32x4(low0, low1, 0xdd));
+  bytes[2] = requantize(by, _mm512_shuffle_i32x4(high0, high1, 0x88));
+  bytes[3] = requantize(by, _mm512_shuffle_i32x4(high0, high1, 0xdd));
+  if (count < COLUMNS) {
+    memcpy(output, bytes, count);
+  } else {
+    memcpy(output, bytes, COLUMNS);
+  }
 }
 
 TARGET static void convolve(const edgel3_row *row, uint32_t channel, const uint8_t **cursor,
                             uint8_t *output) {
   const edgel3_conv *conv = row->conv;
   const uint32_t *starts = (const uint32_t *)row->prepared;
-  const group *groups = (const group *)(const void *)(starts + conv->output_channels + 1u) +
-                        row->rotation * group_capacity(conv);
-  const group *begin = groups + starts[channel];
+  const group *groups = groups_of(starts, conv, row->rotation);
   const group *end = groups + starts[channel + 1u];
-  const int zero_point = conv->output_zero;
-  const __m512i multiplier = _mm512_set1_epi32(conv->multiplier[channel]);
-  const __m512i zero = _mm512_set1_epi32(zero_point);
-  const __m512i lower = _mm512_set1_epi32(conv->output_min - zero_point);
-  const __m512i upper = _mm512_set1_epi32(conv->output_max - zero_point);
-  const __m512i bias = _mm512_set1_epi32(conv->bias[channel]);
+  const requantization by = requantization_of(conv, channel);
   (void)cursor;
 
-  for (uint32_t t = 0; t < conv->columns; t += COLUMNS) {
+  /* Two blocks at a time share the loading of a group. */
+  for (uint32_t t = 0; t < conv->columns; t += 2u * COLUMNS) {
+    const uint32_t left = conv->columns - t;
     const uint8_t *ring = row->ring + t;
-    __m512i sum0 = _mm512_setzero_si512(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-    for (const group *taps = begin; taps < end; ++taps) {
-      int32_t word;
-      memcpy(&word, taps->weights, sizeof word);
-      const __m512i weights = _mm512_set1_epi32(word);
-      const __m512i a = _mm512_loadu_si512(ring + taps->offsets[0]);
-      const __m512i b = _mm512_loadu_si512(ring + taps->offsets[1]);
-      const __m512i c = _mm512_loadu_si512(ring + taps->offsets[2]);
-      const __m512i d = _mm512_loadu_si512(ring + taps->offsets[3]);
-      const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
-      const __m512i cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
-      sum0 = _mm512_dpbusd_epi32(sum0, _mm512_unpacklo_epi16(ab_low, cd_low), weights);
-      sum1 = _mm512_dpbusd_epi32(sum1, _mm512_unpackhi_epi16(ab_low, cd_low), weights);
-      sum2 = _mm512_dpbusd_epi32(sum2, _mm512_unpacklo_epi16(ab_high, cd_high), weights);
-      sum3 = _mm512_dpbusd_epi32(sum3, _mm512_unpackhi_epi16(ab_high, cd_high), weights);
-    }
-    /* Interleaving works within 16 bytes: 128-bit lane i of sum k holds columns 16 i + 4 k on. */
-    const __m512i pair0 = _mm512_shuffle_i32x4(sum0, sum1, 0x44);
-    const __m512i pair1 = _mm512_shuffle_i32x4(sum2, sum3, 0x44);
-    const __m512i pair2 = _mm512_shuffle_i32x4(sum0, sum1, 0xee);
-    const __m512i pair3 = _mm512_shuffle_i32x4(sum2, sum3, 0xee);
-    const __m512i ordered[4] = {
-        _mm512_shuffle_i32x4(pair0, pair1, 0x88), _mm512_shuffle_i32x4(pair0, pair1, 0xdd),
-        _mm512_shuffle_i32x4(pair2, pair3, 0x88), _mm512_shuffle_i32x4(pair2, pair3, 0xdd)};
-    for (uint32_t i = 0; i < 4u && t + 16u * i < conv->columns; ++i) {
-      const uint32_t left = conv->columns - t - 16u * i;
-      const __mmask16 present = (__mmask16)(left < 16u ? (1u << left) - 1u : 0xffffu);
-      const __m512i result = requantize(_mm512_add_epi32(ordered[i], bias), multiplier,
-                                        conv->shift[channel], zero, lower, upper);
-      _mm512_mask_cvtepi32_storeu_epi8(output + t + 16u * i, present, result);
+    sums first = {{_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+                   _mm512_setzero_si512()}};
+    sums second = first;
+    if (left <= COLUMNS) {
+      for (const group *taps = groups + starts[channel]; taps < end; ++taps) {
+        int32_t word;
+        memcpy(&word, taps->weights, sizeof word);
+        add_taps(&first, ring, taps, _mm512_set1_epi32(word));
+      }
+      put_columns(&by, &first, output + t, left);
+    } else {
+      for (const group *taps = groups + starts[channel]; taps < end; ++taps) {
+        int32_t word;
+        memcpy(&word, taps->weights, sizeof word);
+        const __m512i weights = _mm512_set1_epi32(word);
+        add_taps(&first, ring, taps, weights);
+        add_taps(&second, ring + COLUMNS, taps, weights);
+      }
+      put_columns(&by, &first, output + t, COLUMNS);
+      put_columns(&by, &second, output + t + COLUMNS, left - COLUMNS);
     }
   }
 }
