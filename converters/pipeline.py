@@ -37,7 +37,7 @@ from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import new_directory, sha256_hex
 from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize, with_description
 from edgel3_tflm.interpreters import measure_arena_bytes, open_interpreter
-from edgel3_tflm.packed import plan_memory, read_packed
+from edgel3_tflm.packed import describe_packed, plan_memory
 from edgel3_tflm.variants import Variant
 from edgel3_tflm.weights import (
     NetworkWeights,
@@ -182,7 +182,7 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
             # Some weights only TFLite computes; the dense files are as good as ever.
             packed = {"refused": str(error)}
         else:
-            packed = _describe_packed(blob)
+            packed = describe_packed(blob)
             artefacts |= _write_packed(blob, variant, description, constants)
     manifest = {
         "format": FORMAT,
@@ -234,16 +234,6 @@ def _write_packed(
         PACKED_FLATBUFFER_NAME: wrap_packed(blob, description),
         c_array.PACKED_SOURCE_NAME: c_array.write_packed_source(blob, banner).encode(),
         c_array.PACKED_HEADER_NAME: header.encode(),
-    }
-
-
-def _describe_packed(blob: bytes) -> dict[str, Any]:
-    """Size, arena and layers of a packed model."""
-    model = read_packed(blob)
-    return {
-        "bytes": model.size_bytes,
-        "arena_bytes": plan_memory(blob).arena_bytes,
-        "layers": [conv.costs() for conv in model.convolutions],
     }
 
 

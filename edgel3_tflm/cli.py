@@ -33,9 +33,10 @@ from edgel3_tflm.corpus import read_manifest
 from edgel3_tflm.deployment import QUANTIZATIONS, Deployment, quantized_model_name
 from edgel3_tflm.drift import DriftFigures, DriftReport, compare
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
-from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize
+from edgel3_tflm.flatbuffer import FlatbufferSummary, find_packed_model, summarize
 from edgel3_tflm.frontend import log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
+from edgel3_tflm.packed import PackedModel, describe_packed, plan_memory, read_packed
 from edgel3_tflm.variants import PLANS, find_variant
 from edgel3_tflm.weights import (
     SUBSTITUTE_KINDS,
@@ -233,7 +234,7 @@ def convert_command(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Prune, quantize and export a network: flatbuffers, C array, manifest."""
+    """Prune, quantize and export a network: flatbuffers, packed model, C arrays, manifest."""
     with _screen(quiet=quiet, as_json=as_json) as screen:
         variant = find_variant(
             model_type, sparsity=sparsity, retrain_type=retrain_type, embedding_size=emb_dim
@@ -298,7 +299,10 @@ def compare_command(
 @app.command("info")
 def info_command(
     path: Annotated[
-        Path, typer.Argument(metavar="DIR|FILE", help="A deployment, a .tflite or a weight file.")
+        Path,
+        typer.Argument(
+            metavar="DIR|FILE", help="A deployment, a .tflite, a packed .edgel3 or a weight file."
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -307,22 +311,19 @@ def info_command(
         if path.is_dir():
             deployment = Deployment.load(path)
             screen.show(dict(deployment.manifest), *_describe_deployment(deployment))
-        elif path.suffix == ".tflite":
+        elif path.suffix in (".tflite", ".edgel3"):
             try:
                 model = path.read_bytes()
             except OSError as error:
                 raise EdgeL3Error(f"{path}: cannot read: {error.strerror}") from error
             try:
-                summary = summarize(model)
+                packed = model if path.suffix == ".edgel3" else find_packed_model(model)
+                if packed is not None:
+                    screen.show(*_describe_packed_file(packed, len(model)))
+                else:
+                    screen.show(*_describe_flatbuffer(model))
             except EdgeL3Error as error:
                 raise EdgeL3Error(f"{path}: {error}") from error
-            arena_bytes = _try_arena(model)
-            screen.show(
-                {**asdict(summary), "arena_bytes": arena_bytes},
-                Text(summary.description),
-                _flatbuffer_table(summary),
-                *_fit_lines(summary.size_bytes, arena_bytes),
-            )
         else:
             weights = inspect_weights(path)
             screen.show(
@@ -603,6 +604,8 @@ def _describe_deployment(deployment: Deployment) -> list[Any]:
         f"{totals['effective_macs'] / 1e6:,.1f}",
     )
     size = manifest["artefacts"][quantized_model_name(deployment.quantization)]["bytes"]
+    needs: _Needs = {"dense": (size, manifest["arena_bytes"])}
+    packed = deployment.read_packed_model()
     return [
         *_provenance_lines(deployment),
         table,
@@ -610,8 +613,89 @@ def _describe_deployment(deployment: Deployment) -> list[Any]:
             f"{totals['weights'] - totals['zeros']:,} weights are not zero;"
             f" {manifest['calibration']['windows']} calibration windows"
         ),
-        *_fit_lines(size, manifest["arena_bytes"]),
+        *_packed_lines(packed, manifest.get("packed"), needs),
+        *_fit_lines(needs),
     ]
+
+
+def _describe_flatbuffer(model: bytes) -> tuple[Any, ...]:
+    """JSON of a flatbuffer of builtin operators, and what is to be printed."""
+    summary = summarize(model)
+    arena_bytes = _try_arena(model)
+    needs: _Needs = {"dense": (summary.size_bytes, arena_bytes)}
+    found: dict[str, Any] = {**asdict(summary), "arena_bytes": arena_bytes}
+    lines: list[Any] = []
+    if summary.input_type == "int8":
+        from edgel3_tflm.converters.pack import pack
+
+        blob = None
+        try:
+            blob = pack(model)
+            found["packed"] = describe_packed(blob)
+        except EdgeL3Error as error:
+            found["packed"] = {"refused": str(error)}
+        lines = _packed_lines(blob, found["packed"], needs)
+    return (
+        found,
+        Text(summary.description),
+        _flatbuffer_table(summary),
+        *lines,
+        *_fit_lines(needs),
+    )
+
+
+def _describe_packed_file(blob: bytes, file_bytes: int) -> tuple[Any, ...]:
+    """JSON of a packed model, and what is to be printed; its file may be a flatbuffer around it."""
+    model = read_packed(blob)
+    described = describe_packed(blob)
+    is_bare = len(blob) == file_bytes
+    return (
+        {
+            "size_bytes": file_bytes,
+            "input_shape": (1, model.rows, model.columns, 1),
+            "output_shape": (1, model.embedding_size),
+            "source_sha256_half": model.source_sha256.hex(),
+            **described,
+        },
+        _packed_table(model),
+        Text(f"packed from a flatbuffer with SHA-256 {model.source_sha256.hex()}..."),
+        *_fit_lines({"packed": (file_bytes, described["arena_bytes"])}),
+        *([] if is_bare else [Text("in TFLM, its input, output and bookkeeping come on top")]),
+    )
+
+
+def _packed_lines(
+    blob: bytes | None, described: dict[str, Any] | None, needs: "_Needs"
+) -> list[Any]:
+    """Print a packed model beside a dense one: its table, or why there is none; adds its needs."""
+    if blob is None:
+        refusal = (described or {}).get("refused")
+        return [] if refusal is None else [Text(f"not packed: {refusal}", style="yellow")]
+    needs["packed"] = (len(blob), plan_memory(blob).arena_bytes)
+    return [_packed_table(read_packed(blob))]
+
+
+def _packed_table(model: PackedModel) -> Table:
+    table = _new_table(
+        "layer",
+        "packed as",
+        "bytes\ndense",
+        "bytes\npacked",
+        "MMAC\ndense",
+        "MMAC\npacked",
+    )
+    layers = [conv.costs() for conv in model.convolutions]
+    keys = ("dense_bytes", "packed_bytes", "dense_macs", "packed_macs")
+
+    def add(name: str, encoding: str, counts: list[int]) -> None:
+        sizes = [f"{count:,}" for count in counts[:2]]
+        table.add_row(name, encoding, *sizes, *(f"{count / 1e6:,.1f}" for count in counts[2:]))
+
+    for layer in layers:
+        add(layer["name"], layer["encoding"], [layer[key] for key in keys])
+    table.add_section()
+    add("all", "", [sum(layer[key] for layer in layers) for key in keys])
+    return table
 
 
 def _flatbuffer_table(summary: FlatbufferSummary) -> Table:
@@ -656,29 +740,37 @@ def _weights_table(weights: NetworkWeights) -> Table:
     return table
 
 
-def _fit_lines(flash_bytes: int, arena_bytes: int | None) -> list[Any]:
-    if arena_bytes is None:
-        return [
-            Text(
-                f"flash {flash_bytes:,} bytes; the arena is measured by TFLM:"
-                " pip install 'edgel3-tflm[convert]'"
-            )
-        ]
-    table = _new_table("board", "flash", "RAM", "fits", "measured against")
+_Needs = dict[str, tuple[int, int | None]]
+"""Flash and arena of each form of a model, in bytes; None for an arena that is not known."""
+
+
+def _fit_lines(needs: _Needs) -> list[Any]:
+    lines = []
+    for form, (flash_bytes, arena_bytes) in needs.items():
+        arena = f"arena {arena_bytes:,} bytes (firmware not counted)"
+        if arena_bytes is None:
+            arena = "the arena is measured by TFLM: pip install 'edgel3-tflm[convert]'"
+        lines.append(Text(f"{form}: flash {flash_bytes:,} bytes, {arena}"))
+    known = {form: need for form, need in needs.items() if need[1] is not None}
+    if not known:
+        return lines
+    fitting = [f"fits\n{form}" for form in known]
+    table = _new_table("board", "flash\nKiB", "RAM\nKiB", *fitting, "measured against")
     table.columns[-1].justify = "left"
     for board in BOARDS:
-        fit = fits(board, flash_bytes=flash_bytes, ram_bytes=arena_bytes)
         table.add_row(
             board.title,
-            f"{board.flash_bytes // 1024:,} KiB",
-            f"{board.ram_bytes // 1024:,} KiB",
-            Text("yes", "green") if fit else Text("no", "red"),
+            f"{board.flash_bytes // 1024:,}",
+            f"{board.ram_bytes // 1024:,}",
+            *(
+                Text("yes", "green")
+                if fits(board, flash_bytes=flash_bytes, ram_bytes=arena_bytes or 0)
+                else Text("no", "red")
+                for flash_bytes, arena_bytes in known.values()
+            ),
             board.note,
         )
-    return [
-        Text(f"flash {flash_bytes:,} bytes, arena {arena_bytes:,} bytes (firmware not counted)"),
-        table,
-    ]
+    return [*lines, table]
 
 
 def _files_table(deployment: Deployment) -> Table:

@@ -144,7 +144,7 @@ class PackedConvolution:
         return self.rows * self.columns * self.taps
 
     def costs(self) -> dict[str, Any]:
-        """What the layer costs, dense and packed, for a manifest or for JSON."""
+        """List what the layer costs, dense and packed, for a manifest or for JSON."""
         return {
             "name": self.name,
             "encoding": self.encoding.name.lower(),
@@ -229,6 +229,22 @@ def plan_memory(blob: bytes) -> MemoryPlan:
         row=part(columns),
         maximum=part(model.embedding_size),
     )
+
+
+def describe_packed(blob: bytes) -> dict[str, Any]:
+    """Size, arena and layers of a packed model, for a manifest or for JSON.
+
+    Raises
+    ------
+    ModelFileError
+        As :func:`read_packed`.
+    """
+    model = read_packed(blob)
+    return {
+        "bytes": model.size_bytes,
+        "arena_bytes": plan_memory(blob).arena_bytes,
+        "layers": [conv.costs() for conv in model.convolutions],
+    }
 
 
 def read_packed(blob: bytes) -> PackedModel:
