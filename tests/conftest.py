@@ -61,6 +61,12 @@ def sea_int16x8(
 
 
 @pytest.fixture(scope="session")
+def standin(convert_to: Callable[[ConvertOptions], Deployment]) -> Deployment:
+    """The 95.45 network with the weights that ship with the package, int8."""
+    return convert_to(ConvertOptions(find_variant(), "bundled"))
+
+
+@pytest.fixture(scope="session")
 def edgel3_generated(convert_to: Callable[[ConvertOptions], Deployment]) -> Deployment:
     """The 95.45 network with generated weights."""
     return convert_to(ConvertOptions(find_variant(), "generated"))

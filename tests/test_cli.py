@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from int8_network import Conv, Int8Network, Quantization, build
 
 from edgel3_tflm.deployment import Deployment
 
@@ -68,9 +69,13 @@ def test_convert_then_info_then_compare(
     assert sorted(path.name for path in output.iterdir()) == [
         "edgel3_model.cc",
         "edgel3_model.h",
+        "edgel3_packed_model.c",
+        "edgel3_packed_model.h",
         "float.tflite",
         "int8.tflite",
+        "int8_packed.tflite",
         "manifest.json",
+        "packed.edgel3",
     ]
     assert sorted(path.name for path in output.parent.iterdir()) == ["sea"]
 
@@ -98,8 +103,43 @@ def test_info_as_json_of_a_directory_a_flatbuffer_and_a_weight_file(
     assert [layer["weights"] for layer in flatbuffer["layers"] if layer["weights"]] == [
         layer.kernel_size for layer in sea_int8.variant.layers
     ]
+    for name in ("packed.edgel3", "int8_packed.tflite"):
+        packed = json.loads(run("info", "--json", sea_int8.directory / name).stdout)
+        assert {key: packed[key] for key in sea_int8.manifest["packed"]} == flatbuffer["packed"]
+    assert flatbuffer["packed"] == sea_int8.manifest["packed"]
     weights = json.loads(run("info", "--json", sea_weights).stdout)
     assert (weights["variant"], weights["weights"]["kind"]) == ("sea-ust-64", "published")
+
+
+def test_info_shows_dense_beside_packed_and_says_why_there_is_no_packed(
+    sea_int8: Deployment, sea_int16x8: Deployment, tmp_path: Path
+) -> None:
+    packed = sea_int8.manifest["packed"]
+    for path in (sea_int8.directory, sea_int8.directory / "int8.tflite"):
+        shown = run("info", path).stdout
+        assert f"packed: flash {packed['bytes']:,} bytes, arena {packed['arena_bytes']:,}" in shown
+        assert f"{packed['layers'][7]['packed_bytes']:,}" in shown
+    assert "packed" not in run("info", sea_int16x8.directory).stdout
+    kernel = np.zeros((1, 3, 3, 1), np.int8)
+    conv = Conv(
+        kernel,
+        np.zeros(1, np.int32),
+        np.ones(1, np.float32),
+        Quantization(1, 0),
+        activation="relu_n1_to_1",
+        pool="global",
+    )
+    (tmp_path / "other.tflite").write_bytes(build(Int8Network(2, 2, Quantization(1, 0), (conv,))))
+    shown = run("info", tmp_path / "other.tflite")
+    assert "not packed: conv1: expected the activation" in shown.stdout
+
+
+def test_a_damaged_packed_model_is_refused_in_one_line(
+    sea_int8: Deployment, tmp_path: Path
+) -> None:
+    blob = (sea_int8.directory / "packed.edgel3").read_bytes()
+    (tmp_path / "cut.edgel3").write_bytes(blob[:1000])
+    assert_one_error_line(run("info", tmp_path / "cut.edgel3"), "cut.edgel3", "cut at 1000")
 
 
 def test_compare_prints_json_alone_with_json_and_nothing_with_quiet(

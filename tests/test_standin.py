@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile
 from conftest import ignore_progress
 
-from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.corpus import read_manifest
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import WeightsError
@@ -39,11 +37,6 @@ def run_unreachable(*arguments: object, cache: Path) -> subprocess.CompletedProc
             "https_proxy": nowhere,
         },
     )
-
-
-@pytest.fixture(scope="module")
-def standin(convert_to: Callable[[ConvertOptions], Deployment]) -> Deployment:
-    return convert_to(ConvertOptions(find_variant(), "bundled"))
 
 
 def test_zeros_are_exactly_the_plan_s(standin: Deployment) -> None:
