@@ -10,7 +10,7 @@ DEMO := build/demo
 # The installed package is what runs: a wheel without a file the tests need would fail them.
 # An earlier build's leavings would be packed into the wheel.
 define install
-	rm -rf build/lib build/bdist.*
+	rm -rf build/lib* build/temp.* build/bdist.*
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet '.[$(EXTRAS)]'

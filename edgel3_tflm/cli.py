@@ -291,6 +291,7 @@ def compare_command(
             report.to_json(),
             *_provenance_lines(deployment),
             _drift_table(report),
+            Text(f"float in {report.float_runtime}, {deployment.quantization} in {report.runtime}"),
             Text(f"{report.overall.silent_windows:,} of the windows are silent"),
             Text(f"report: {target / HTML_NAME}, {target / JSON_NAME}"),
         )

@@ -12,7 +12,12 @@ import numpy.typing as npt
 from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.frontend import log_mel
-from edgel3_tflm.interpreters import DEFAULT_RUNTIME, TensorSpec, open_interpreter
+from edgel3_tflm.interpreters import (
+    DEFAULT_RUNTIME,
+    TensorSpec,
+    open_interpreter,
+    runs_packed_models,
+)
 from edgel3_tflm.variants import VARIANTS, Variant
 from edgel3_tflm.weights import NetworkWeights
 
@@ -85,7 +90,7 @@ class InputMap:
 
 
 class Embedder:
-    """Computes embeddings with one flatbuffer in one runtime."""
+    """Computes embeddings with one model in one runtime."""
 
     def __init__(self, model: bytes, variant: Variant, input_map: InputMap, runtime: str) -> None:
         self._interpreter = open_interpreter(model, runtime)
@@ -181,10 +186,42 @@ class Deployment:
                 )
         return cls(directory, manifest, variant, quantization, input_map)
 
-    def read_model(self, precision: str) -> bytes:
-        """Bytes of the flatbuffer: ``precision`` is 'float' or the deployment's quantization."""
-        name = FLOAT_MODEL_NAME if precision == "float" else quantized_model_name(precision)
-        return (self.directory / name).read_bytes()
+    def model_name(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> str:
+        """Name of the file that a runtime runs.
+
+        Parameters
+        ----------
+        precision : str
+            'float' or the deployment's quantization.
+        runtime : str
+
+        Raises
+        ------
+        ModelFileError
+            If this deployment has nothing that the runtime runs.
+        """
+        if not runs_packed_models(runtime):
+            return FLOAT_MODEL_NAME if precision == "float" else quantized_model_name(precision)
+        if precision != "int8":
+            raise ModelFileError(
+                f"{self.directory}: the runtime {runtime} runs int8 only, not {precision}; choose"
+                f" another runtime, {DEFAULT_RUNTIME} for example"
+            )
+        if PACKED_MODEL_NAME not in self.manifest["artefacts"]:
+            refused = self.manifest.get("packed", {}).get("refused")
+            raise ModelFileError(
+                f"{self.directory}: the runtime {runtime} needs {PACKED_MODEL_NAME}, which"
+                + (
+                    f" could not be made ({refused}); choose another runtime"
+                    if refused
+                    else " an older version did not write; convert again"
+                )
+            )
+        return PACKED_MODEL_NAME
+
+    def read_model(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> bytes:
+        """Bytes of the file that :meth:`model_name` names."""
+        return (self.directory / self.model_name(precision, runtime)).read_bytes()
 
     def read_packed_model(self) -> bytes | None:
         """Bytes of the packed model; None if this deployment has none."""
@@ -193,11 +230,12 @@ class Deployment:
         return (self.directory / PACKED_MODEL_NAME).read_bytes()
 
     def embedder(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> Embedder:
-        """Open a flatbuffer of this deployment in a runtime.
+        """Open a model of this deployment in a runtime.
 
         Raises
         ------
         RuntimeUnavailableError, ModelFileError
-            As :func:`edgel3_tflm.interpreters.open_interpreter`.
+            As :func:`edgel3_tflm.interpreters.open_interpreter` and :meth:`model_name`.
         """
-        return Embedder(self.read_model(precision), self.variant, self.input_map, runtime)
+        model = self.read_model(precision, runtime)
+        return Embedder(model, self.variant, self.input_map, runtime)

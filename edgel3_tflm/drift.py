@@ -14,6 +14,7 @@ from edgel3_tflm.audio import find_clips, read_windows
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.frontend import is_silent, log_mel
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.metrics import cosine_similarity, mean_squared_error, sqnr_db
 
 FloatArray = npt.NDArray[np.float32]
@@ -49,17 +50,27 @@ class ClipDrift:
 class DriftReport:
     """A comparison, with what a reader needs to judge it.
 
+    ``runtime`` is the quantized model's.
     ``float_embeddings`` and ``quantized_embeddings`` have shape (windows, d), float32, in the order
     of the clips.
     """
 
     deployment: Deployment
+    float_runtime: str
     runtime: str
     hop_s: float
     overall: DriftFigures
     clips: tuple[ClipDrift, ...]
     float_embeddings: FloatArray
     quantized_embeddings: FloatArray
+
+    @property
+    def model_names(self) -> tuple[str, str]:
+        """Files of the deployment that were run: the float and the quantized model."""
+        return (
+            self.deployment.model_name("float", self.float_runtime),
+            self.deployment.model_name(self.deployment.quantization, self.runtime),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Turn the figures into plain data; an infinite SQNR (no drift) is None."""
@@ -77,10 +88,9 @@ class DriftReport:
             "quantization": self.deployment.quantization,
             "weights": manifest["weights"],
             "models_sha256": {
-                name: artefact["sha256"]
-                for name, artefact in manifest["artefacts"].items()
-                if name.endswith(".tflite")
+                name: manifest["artefacts"][name]["sha256"] for name in self.model_names
             },
+            "float_runtime": self.float_runtime,
             "runtime": self.runtime,
             "hop_s": self.hop_s,
             "overall": plain(self.overall),
@@ -112,7 +122,7 @@ def compare(
     hop_s: float,
     progress: Callable[[str, int, int], None],
 ) -> DriftReport:
-    """Run the float and the quantized flatbuffer on the same windows.
+    """Run the float and the quantized model on the same windows.
 
     Parameters
     ----------
@@ -120,7 +130,7 @@ def compare(
     paths : list of pathlib.Path
         Clips, or directories of clips.
     runtime : str
-        Runtime of the quantized flatbuffer; the float one runs in the default runtime.
+        Runtime of the quantized model; the float one runs in the default runtime.
     hop_s : float
         Seconds from one window of 1 s to the next.
     progress : callable
@@ -135,7 +145,7 @@ def compare(
     if not 1 <= hop_s * spec.sample_rate_hz < math.inf:
         raise EdgeL3Error(f"expected a hop of at least one sample, in seconds, got {hop_s}")
     clips = find_clips(paths)
-    in_float = deployment.embedder("float")
+    in_float = deployment.embedder("float", DEFAULT_RUNTIME)
     in_integers = deployment.embedder(deployment.quantization, runtime)
     pairs, silences, drifts = [], [], []
     for path, windows in read_windows(
@@ -154,6 +164,7 @@ def compare(
     reference, quantized = (np.concatenate(side) for side in zip(*pairs, strict=True))
     return DriftReport(
         deployment,
+        DEFAULT_RUNTIME,
         runtime,
         hop_s,
         measure(reference, quantized, np.concatenate(silences)),

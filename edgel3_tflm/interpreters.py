@@ -1,10 +1,11 @@
-"""Runtimes behind one small interface: a flatbuffer goes in, windows in, embeddings out.
+"""Runtimes behind one small interface: a model goes in, windows in, embeddings out.
 
 ================== ===============================================================================
 ``tflite-runtime`` the base install's interpreter
 ``litert``         ai-edge-litert, its successor; XNNPACK kernels, int8 values off by up to 2
 ``reference``      tf.lite with the BUILTIN_REF resolver: the bit-exact reference
 ``tflm``           TFLite Micro itself, built for the host (tflite-micro)
+``engine``         the C library edgel3, built for the host; runs the packed model, not a flatbuffer
 ================== ===============================================================================
 """
 
@@ -116,8 +117,15 @@ class _TFLMInterpreter:
         return outputs
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _thread_count() -> int:
-    return min(4, len(os.sched_getaffinity(0)))
+    return min(4, available_cores())
 
 
 def import_tensorflow() -> Any:
@@ -180,11 +188,18 @@ def _open_tflm(model: bytes) -> Interpreter:
     return _TFLMInterpreter(interpreter)
 
 
+def _open_engine(model: bytes) -> Interpreter:
+    from edgel3_tflm.engine import EngineInterpreter
+
+    return EngineInterpreter(model)
+
+
 @dataclass(frozen=True)
 class _Runtime:
     package: str
     extra: str
     open: Callable[[bytes], Interpreter]
+    runs_packed_models: bool = False
 
 
 _RUNTIMES = {
@@ -192,28 +207,34 @@ _RUNTIMES = {
     "litert": _Runtime("ai_edge_litert", "[litert]", _open_litert),
     "reference": _Runtime("tensorflow", "[convert]", _open_reference),
     "tflm": _Runtime("tflite_micro", "[convert]", _open_tflm),
+    "engine": _Runtime("cffi", "", _open_engine, runs_packed_models=True),
 }
 RUNTIMES = tuple(_RUNTIMES)
 """Names :func:`open_interpreter` takes."""
 DEFAULT_RUNTIME = "tflite-runtime"
 
 
+def runs_packed_models(runtime: str) -> bool:
+    """Whether a runtime takes a packed model, and no flatbuffer."""
+    return runtime in _RUNTIMES and _RUNTIMES[runtime].runs_packed_models
+
+
 def open_interpreter(model: bytes, runtime: str = DEFAULT_RUNTIME) -> Interpreter:
-    """Load a flatbuffer into a runtime.
+    """Load a model into a runtime.
 
     Parameters
     ----------
     model : bytes
-        A TFLite flatbuffer with one input and one output.
+        A TFLite flatbuffer with one input and one output; for the engine a packed model.
     runtime : str
         One of ``RUNTIMES``.
 
     Raises
     ------
     RuntimeUnavailableError
-        If the name is unknown or its package is not installed.
+        If the name is unknown, its package not installed or the engine not built.
     ModelFileError
-        If the flatbuffer is damaged or the runtime refuses it.
+        If the model is damaged or the runtime refuses it.
     """
     if runtime not in _RUNTIMES:
         raise RuntimeUnavailableError(
@@ -225,6 +246,8 @@ def open_interpreter(model: bytes, runtime: str = DEFAULT_RUNTIME) -> Interprete
             f"the runtime {runtime} needs the package {known.package}, which is not installed;"
             f" pip install 'edgel3-tflm{known.extra}'"
         )
+    if known.runs_packed_models:
+        return known.open(model)  # checks every byte itself
     summarize(model)  # native code follows offsets blindly: a damaged file is refused before
     try:
         with native_stderr():

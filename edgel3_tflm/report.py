@@ -11,7 +11,6 @@ from edgel3_tflm._version import __version__
 from edgel3_tflm.drift import DriftReport
 from edgel3_tflm.errors import RuntimeUnavailableError
 from edgel3_tflm.files import new_directory
-from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.weights import SUBSTITUTE_KINDS
 
@@ -59,7 +58,6 @@ def render_html(report: DriftReport) -> str:
         report=report,
         manifest=report.deployment.manifest,
         version=__version__,
-        default_runtime=DEFAULT_RUNTIME,
         substitute_kinds=SUBSTITUTE_KINDS,
         worst_first=sorted(report.clips, key=lambda drift: drift.figures.cosine_worst),
         plots=[

@@ -34,7 +34,7 @@ def test_overall_figures_are_those_of_all_windows(report: DriftReport) -> None:
 def test_a_model_compared_with_itself_does_not_drift(
     sea_int8: Deployment, esc10: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Deployment, "read_model", lambda self, _: self_float(self))
+    monkeypatch.setattr(Deployment, "read_model", lambda self, *_: self_float(self))
 
     def self_float(deployment: Deployment) -> bytes:
         return (deployment.directory / "float.tflite").read_bytes()
@@ -70,6 +70,20 @@ def test_json_is_valid_and_carries_provenance(report: DriftReport, tmp_path: Pat
     assert len(data["clips"]) == 3
     assert data["weights"]["kind"] == "published"
     assert set(data["models_sha256"]) == {"float.tflite", "int8.tflite"}
+
+
+def test_a_report_names_the_models_and_the_runtimes_that_ran(
+    sea_int8: Deployment, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 48_000), 48_000)
+    in_engine = compare(sea_int8, [tmp_path], runtime="engine", hop_s=1, progress=ignore_progress)
+    data = in_engine.to_json()
+    assert set(data["models_sha256"]) == {"float.tflite", "packed.edgel3"}
+    assert (data["float_runtime"], data["runtime"]) == ("tflite-runtime", "engine")
+    page = render_html(in_engine)
+    assert "float: tflite-runtime; int8: engine" in page
+    assert "<dt>packed.edgel3</dt>" in page
+    assert "<dt>int8.tflite</dt>" not in page
 
 
 class References(HTMLParser):

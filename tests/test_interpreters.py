@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from edgel3_tflm.interpreters import RUNTIMES, measure_arena_bytes, native_stder
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_every_runtime_sees_the_same_tensors(sea_int8: Deployment, runtime: str) -> None:
-    interpreter = open_interpreter(sea_int8.read_model("int8"), runtime)
+    interpreter = open_interpreter(sea_int8.read_model("int8", runtime), runtime)
     default = open_interpreter(sea_int8.read_model("int8"))
     assert interpreter.input == default.input
     assert interpreter.output == default.output
@@ -29,8 +31,10 @@ def test_every_runtime_sees_the_same_tensors(sea_int8: Deployment, runtime: str)
     np.testing.assert_array_equal(interpreter.run(windows[::-1]), embeddings[::-1])
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_every_runtime_runs_the_float_model(sea_int8: Deployment, runtime: str) -> None:
+@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "engine"])
+def test_every_runtime_but_the_engine_runs_the_float_model(
+    sea_int8: Deployment, runtime: str
+) -> None:
     interpreter = open_interpreter(sea_int8.read_model("float"), runtime)
     window = np.random.default_rng(0).normal(0, 1, (1, 64, 50, 1)).astype(np.float32)
     default = open_interpreter(sea_int8.read_model("float")).run(window)
@@ -46,9 +50,9 @@ def test_quantized_values_and_real_values() -> None:
     np.testing.assert_array_equal(values, np.float32([[0, 0.5, 127.5]]))
 
 
-@pytest.mark.parametrize("runtime", ["tflite-runtime", "tflm"])
+@pytest.mark.parametrize("runtime", ["tflite-runtime", "tflm", "engine"])
 @pytest.mark.parametrize("model", [b"", b"x" * 100])
-def test_bytes_that_are_no_flatbuffer_are_refused(runtime: str, model: bytes) -> None:
+def test_bytes_that_are_no_model_are_refused(runtime: str, model: bytes) -> None:
     with pytest.raises(ModelFileError):
         open_interpreter(model, runtime)
 
@@ -57,6 +61,43 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(interpreters, "find_spec", lambda _: None)
     with pytest.raises(RuntimeUnavailableError, match=r"pip install 'edgel3-tflm\[convert\]'"):
         open_interpreter(b"", "tflm")
+
+
+def test_an_engine_that_was_not_built_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "edgel3_tflm.engine", raising=False)
+    monkeypatch.setitem(sys.modules, "edgel3_tflm._engine", None)
+    with pytest.raises(RuntimeUnavailableError, match=r"^[^\n]*install a C compiler[^\n]*$"):
+        open_interpreter(b"", "engine")
+
+
+def test_the_engine_runs_a_deployment_s_packed_model(sea_int8: Deployment) -> None:
+    packed = (sea_int8.directory / "packed.edgel3").read_bytes()
+    assert sea_int8.read_model("int8", "engine") == packed
+    with pytest.raises(ModelFileError, match="engine runs int8 only, not float; choose another"):
+        sea_int8.embedder("float", "engine")
+
+
+def test_the_engine_does_not_run_int16(sea_int16x8: Deployment) -> None:
+    with pytest.raises(ModelFileError, match="engine runs int8 only, not int16x8"):
+        sea_int16x8.embedder("int16x8", "engine")
+
+
+@pytest.mark.parametrize(
+    ("packed", "message"),
+    [
+        (None, "an older version did not write; convert again"),
+        ({"refused": "too wide"}, r"could not be made \(too wide\); choose another runtime"),
+    ],
+)
+def test_a_deployment_without_a_packed_model_says_why(
+    sea_int8: Deployment, packed: dict[str, str] | None, message: str
+) -> None:
+    manifest: dict[str, Any] = {**sea_int8.manifest, "packed": packed}
+    if packed is None:
+        del manifest["packed"]
+    manifest["artefacts"] = {"float.tflite": {}, "int8.tflite": {}}
+    with pytest.raises(ModelFileError, match=message):
+        replace(sea_int8, manifest=manifest).embedder("int8", "engine")
 
 
 def test_the_arena_is_tflm_s(sea_int8: Deployment) -> None:

@@ -1,0 +1,48 @@
+"""Builds the C library ``edgel3`` for this machine, as ``edgel3_tflm._engine``.
+
+Everything else about the package is in pyproject.toml.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from cffi import FFI
+from setuptools import setup
+
+SOURCES = Path("micro_app/lib/edgel3/src")
+
+
+def read_declarations() -> str:
+    """Take what edgel3.h declares, in the subset of C that cffi parses."""
+    header = (SOURCES / "edgel3.h").read_text(encoding="utf-8")
+    constants = re.findall(r"^#define (EDGEL3_\w+) \d", header, re.MULTILINE)
+    opening, closing = 'extern "C" {\n#endif\n', "#ifdef __cplusplus\n}"
+    code = header[header.index(opening) + len(opening) : header.rindex(closing)]
+    declarations = re.sub(r"^#.*\n", "", code, flags=re.MULTILINE)
+    # The compiler knows their values.
+    return declarations + "".join(f"#define {name} ...\n" for name in constants)
+
+
+ROW_HOOK = """
+extern "Python" void edgel3_collect_row(void *context, uint32_t convolution, uint32_t row,
+                                        const uint8_t *values, uint32_t channels,
+                                        uint32_t columns, uint32_t stride);
+"""
+
+engine = FFI()
+engine.cdef(read_declarations() + ROW_HOOK)
+engine.set_source(
+    "edgel3_tflm._engine",
+    '#include "edgel3.h"',
+    sources=[path.as_posix() for path in sorted(SOURCES.glob("*.c"))],
+    depends=["setup.py", *(path.as_posix() for path in sorted(SOURCES.glob("*.h")))],
+    include_dirs=[SOURCES.as_posix()],
+    extra_compile_args=[] if sys.platform == "win32" else ["-std=c99", "-O3"],
+    # Without a compiler everything but the runtime "engine" works.
+    optional=True,
+)
+
+# cffi runs this file a second time, under another name, to read `engine`.
+if __name__ == "__main__":
+    setup(cffi_modules=["setup.py:engine"])
