@@ -148,21 +148,8 @@ void edgel3_begin(edgel3_engine *engine) {
   memset(engine->maximum, 0, engine->model.info.embedding);
 }
 
-static inline uint8_t larger(uint8_t a, uint8_t b) { return a > b ? a : b; }
-
-/* Maxima of neighbours; an odd last column has none and is left out. */
-static void pool_first_row(uint8_t *values, const uint8_t *row, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) values[i] = larger(row[2u * i], row[2u * i + 1u]);
-}
-
-static void pool_second_row(uint8_t *values, const uint8_t *row, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) {
-    values[i] = larger(values[i], larger(row[2u * i], row[2u * i + 1u]));
-  }
-}
-
 static uint8_t largest(uint8_t value, const uint8_t *row, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) value = larger(value, row[i]);
+  for (uint32_t i = 0; i < count; ++i) value = row[i] > value ? row[i] : value;
   return value;
 }
 
@@ -213,11 +200,7 @@ static void compute_row(edgel3_engine *engine, uint32_t index) {
     }
     layer->kernels->convolve(&row, channel, &cursor, engine->row);
     /* The first of two rows waits, pooled, where the second will find it. */
-    if (number % 2u == 0) {
-      pool_first_row(values, engine->row, next_conv->columns);
-    } else {
-      pool_second_row(values, engine->row, next_conv->columns);
-    }
+    layer->kernels->pool(values, engine->row, next_conv->columns, number % 2u == 1u);
   }
   if (conv->pool == EDGEL3_POOL_NONE || (conv->pool == EDGEL3_POOL_2X2 && number % 2u == 1u)) {
     row_arrived(engine, index + 1u);

@@ -36,7 +36,7 @@ void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t r
 
 /* Write a tap where it belongs; the place is kept only if its inputs are not all zero. */
 static inline edgel3_tap *put_tap(edgel3_tap *end, uint32_t magnitude, uint32_t offset) {
-  end->weight = magnitude << 1;
+  end->weight = magnitude;
   end->offset = offset;
   return end + (offset != EDGEL3_ROW_IS_ZERO);
 }
@@ -71,50 +71,41 @@ static edgel3_tap *expand_gap12(const uint8_t **cursor, uint32_t count, const ui
   return end;
 }
 
-/* Both parts have to be found by their signs. */
-static edgel3_tap *expand_dense(const uint8_t *bytes, uint32_t taps, int negative,
-                                const uint16_t *offsets, edgel3_tap *end) {
+/* Negative weights are put in front of where the positive ones begin. */
+static edgel3_list expand_dense(const uint8_t *bytes, uint32_t taps, uint32_t negatives,
+                                const uint16_t *offsets, edgel3_tap *scratch) {
+  edgel3_tap *begin = scratch + negatives;
+  const edgel3_tap *positives = begin;
+  edgel3_tap *end = begin;
   for (uint32_t tap = 0; tap < taps; ++tap) {
-    const int weight = negative ? -(int8_t)bytes[tap] : (int8_t)bytes[tap];
-    if (weight > 0) end = put_tap(end, (uint32_t)weight, offsets[tap]);
+    const int weight = (int8_t)bytes[tap];
+    if (weight > 0) {
+      end = put_tap(end, (uint32_t)weight, offsets[tap]);
+    } else if (weight < 0 && offsets[tap] != EDGEL3_ROW_IS_ZERO) {
+      --begin;
+      begin->weight = (uint32_t)-weight;
+      begin->offset = offsets[tap];
+    }
   }
-  return end;
-}
-
-/* Fill a part up with taps of weight 0; any offset will do, all of the ring may be read. */
-static edgel3_tap *fill_group(const edgel3_tap *begin, edgel3_tap *end) {
-  while ((size_t)(end - begin) % EDGEL3_TAP_GROUP != 0) {
-    end->weight = 0;
-    end->offset = 0;
-    ++end;
-  }
-  return end;
+  const edgel3_list list = {begin, positives, end};
+  return list;
 }
 
 edgel3_list edgel3_expand(const edgel3_conv *conv, uint32_t channel, const uint8_t **cursor,
-                          const uint16_t *offsets, edgel3_tap *list) {
+                          const uint16_t *offsets, edgel3_tap *scratch) {
   const uint32_t negatives = conv->negatives[channel];
-  const uint32_t positives = conv->positives[channel];
   const uint32_t taps = edgel3_taps_per_channel(conv);
-  edgel3_list result;
-  switch (conv->encoding) {
-    case EDGEL3_ENCODING_GAP16:
-      result.positives = fill_group(list, expand_gap16(cursor, negatives, offsets, list));
-      result.end = expand_gap16(cursor, positives, offsets, result.positives);
-      break;
-    case EDGEL3_ENCODING_GAP12:
-      result.positives = fill_group(list, expand_gap12(cursor, negatives, offsets, list));
-      result.end = expand_gap12(cursor, positives, offsets, result.positives);
-      break;
-    case EDGEL3_ENCODING_DENSE:
-    default:
-      result.positives = fill_group(list, expand_dense(*cursor, taps, 1, offsets, list));
-      result.end = expand_dense(*cursor, taps, 0, offsets, result.positives);
-      *cursor += taps;
-      break;
+  if (conv->encoding == EDGEL3_ENCODING_DENSE) {
+    const uint8_t *bytes = *cursor;
+    *cursor += taps;
+    return expand_dense(bytes, taps, negatives, offsets, scratch);
   }
-  result.end = fill_group(result.positives, result.end);
-  return result;
+  edgel3_tap *(*const expand)(const uint8_t **, uint32_t, const uint16_t *, edgel3_tap *) =
+      conv->encoding == EDGEL3_ENCODING_GAP16 ? expand_gap16 : expand_gap12;
+  edgel3_tap *positives = expand(cursor, negatives, offsets, scratch);
+  const edgel3_tap *end = expand(cursor, conv->positives[channel], offsets, positives);
+  const edgel3_list list = {scratch, positives, end};
+  return list;
 }
 
 /* High half of twice the product, rounded to nearest. The one product that would overflow, that of
@@ -153,9 +144,9 @@ static void convolve(const edgel3_row *row, uint32_t channel, const uint8_t **cu
   int32_t *accumulators = row->accumulators;
   const uint32_t columns = conv->columns;
   for (uint32_t t = 0; t < columns; ++t) accumulators[t] = conv->bias[channel];
-  for (const edgel3_tap *tap = row->list; tap < list.end; ++tap) {
+  for (const edgel3_tap *tap = list.begin; tap < list.end; ++tap) {
     const uint8_t *input = row->ring + tap->offset;
-    const int32_t magnitude = (int32_t)(tap->weight >> 1);
+    const int32_t magnitude = (int32_t)tap->weight;
     const int32_t weight = tap < list.positives ? -magnitude : magnitude;
     for (uint32_t t = 0; t < columns; ++t) accumulators[t] += weight * input[t];
   }
@@ -164,9 +155,22 @@ static void convolve(const edgel3_row *row, uint32_t channel, const uint8_t **cu
   }
 }
 
+static inline uint8_t larger(uint8_t a, uint8_t b) { return a > b ? a : b; }
+
+void edgel3_pool_row(uint8_t *values, const uint8_t *row, uint32_t count, int second) {
+  if (second) {
+    for (uint32_t i = 0; i < count; ++i) {
+      values[i] = larger(values[i], larger(row[2u * i], row[2u * i + 1u]));
+    }
+  } else {
+    for (uint32_t i = 0; i < count; ++i) values[i] = larger(row[2u * i], row[2u * i + 1u]);
+  }
+}
+
 static int accepts(const edgel3_conv *conv) {
   (void)conv;
   return 1;
 }
 
-const edgel3_kernels edgel3_kernels_portable = {"portable", accepts, NULL, NULL, convolve};
+const edgel3_kernels edgel3_kernels_portable = {"portable", accepts, NULL,
+                                               NULL,       convolve, edgel3_pool_row};

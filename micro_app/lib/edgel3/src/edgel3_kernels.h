@@ -10,18 +10,16 @@ extern "C" {
 
 /* Marks, among the offsets of taps, an input row of one channel that is zero all along. */
 #define EDGEL3_ROW_IS_ZERO 65535u
-/* Lists end on a multiple of this many taps, filled up with weights of 0. */
-#define EDGEL3_TAP_GROUP 3u
 
 /* A tap of an expanded list. */
 typedef struct edgel3_tap {
-  uint32_t weight; /* twice its magnitude: doubled accumulators requantize in fewer instructions */
+  uint32_t weight; /* its magnitude */
   uint32_t offset; /* of its input for output column 0, in bytes from the beginning of the ring */
 } edgel3_tap;
 
-/* Room for an expanded list: both parts may have to be filled up. */
+/* Room for an expanded list: a tap is written before it is known whether it stays. */
 static inline size_t edgel3_list_bytes(const edgel3_conv *conv) {
-  return (conv->max_taps + 2u * EDGEL3_TAP_GROUP) * sizeof(edgel3_tap);
+  return (conv->max_taps + 1u) * sizeof(edgel3_tap);
 }
 
 /* Columns rounded up to what the widest kernel computes at once. */
@@ -54,6 +52,8 @@ typedef struct edgel3_kernels {
   void (*prepare)(const edgel3_conv *conv, uint16_t *offsets, edgel3_tap *list, void *prepared);
   void (*convolve)(const edgel3_row *row, uint32_t channel, const uint8_t **cursor,
                    uint8_t *output);
+  /* Maxima of `count` pairs of neighbours; of the values that are there as well, if `second`. */
+  void (*pool)(uint8_t *values, const uint8_t *row, uint32_t count, int second);
 } edgel3_kernels;
 
 extern const edgel3_kernels edgel3_kernels_portable;
@@ -72,15 +72,22 @@ extern const edgel3_kernels edgel3_kernels_avx512;
 void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t rotation,
                         uint16_t *offsets);
 
-/* Where a channel's list ends: the positive part follows the negative one. */
+/* A channel's list: taps of negative weight, then those of positive weight. */
 typedef struct edgel3_list {
-  edgel3_tap *positives;
-  edgel3_tap *end;
+  const edgel3_tap *begin;
+  const edgel3_tap *positives;
+  const edgel3_tap *end;
 } edgel3_list;
 
-/* Expand the weights of one channel into a list of the taps whose inputs are not all zero. */
+/* Expand the weights of one channel into a list of the taps whose inputs are not all zero.
+ *
+ * @param scratch  edgel3_list_bytes, in which the list will lie
+ */
 edgel3_list edgel3_expand(const edgel3_conv *conv, uint32_t channel, const uint8_t **cursor,
-                          const uint16_t *offsets, edgel3_tap *list);
+                          const uint16_t *offsets, edgel3_tap *scratch);
+
+/* The portable `pool`. */
+void edgel3_pool_row(uint8_t *values, const uint8_t *row, uint32_t count, int second);
 
 /* One accumulator to one output, as TFLite's reference does it: gemmlowp's doubling high
  * multiplication and its division by a power of two, both rounding; then zero point and clamps.

@@ -33,8 +33,7 @@ static uint32_t group_capacity(const edgel3_conv *conv) {
   uint32_t groups = 0;
   for (uint32_t channel = 0; channel < conv->output_channels; ++channel) {
     const uint32_t taps = (uint32_t)conv->negatives[channel] + conv->positives[channel];
-    /* The parts of a list are filled up before they come here. */
-    groups += (taps + 2u * EDGEL3_TAP_GROUP + TAPS - 1u) / TAPS;
+    groups += (taps + TAPS - 1u) / TAPS;
   }
   return groups;
 }
@@ -56,8 +55,8 @@ static void prepare(const edgel3_conv *conv, uint16_t *offsets, edgel3_tap *list
       const edgel3_list ends = edgel3_expand(conv, channel, &cursor, offsets, list);
       uint32_t filled = 0;
       starts[channel] = count;
-      for (const edgel3_tap *tap = list; tap < ends.end; ++tap) {
-        const int magnitude = (int)(tap->weight >> 1);
+      for (const edgel3_tap *tap = ends.begin; tap < ends.end; ++tap) {
+        const int magnitude = (int)tap->weight;
         if (magnitude == 0) continue;
         group *last = &groups[count];
         if (filled == 0) memset(last, 0, sizeof *last);
@@ -204,6 +203,7 @@ static int accepts(const edgel3_conv *conv) {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 
-const edgel3_kernels edgel3_kernels_avx512 = {"avx512", accepts, prepared_bytes, prepare, convolve};
+const edgel3_kernels edgel3_kernels_avx512 = {"avx512", accepts,  prepared_bytes,
+                                             prepare,  convolve, edgel3_pool_row};
 
 #endif /* EDGEL3_HAS_KERNELS_AVX512 */

@@ -124,7 +124,6 @@ static edgel3_status read_weights(edgel3_conv *conv, size_t weight_bytes) {
     if (shift < -31 || shift > 30) return EDGEL3_ERROR_INCONSISTENT;
     if (bound > INT32_MAX >> (shift > 0 ? shift : 0)) return EDGEL3_ERROR_INCONSISTENT;
     if (bound > conv->accumulator_bound) conv->accumulator_bound = bound;
-    if (shift > conv->max_shift) conv->max_shift = (int8_t)shift;
     if (conv->multiplier[channel] != 0 && conv->multiplier[channel] < 1 << 30) {
       return EDGEL3_ERROR_INCONSISTENT;
     }
@@ -149,7 +148,6 @@ static edgel3_status read_record(edgel3_conv *conv, const uint8_t *bytes, size_t
   }
   conv->pool = (edgel3_pool)record[8];
   conv->encoding = (edgel3_encoding)record[9];
-  conv->max_shift = INT8_MIN;
 
   const size_t channels = conv->output_channels;
   const size_t table = read_u32(record + 12);

@@ -98,7 +98,6 @@ typedef struct edgel3_conv {
   uint8_t output_max;
   /* Largest magnitude an accumulator of any channel can reach, bias included, whatever the input. */
   int64_t accumulator_bound;
-  int8_t max_shift; /* largest of the shifts: 0 or less means no channel shifts left */
 } edgel3_conv;
 
 typedef struct edgel3_model {
