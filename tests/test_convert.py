@@ -226,9 +226,13 @@ def test_the_same_inputs_give_the_same_bytes(sea_int8: Deployment, sea_weights: 
     assert files == [
         "edgel3_model.cc",
         "edgel3_model.h",
+        "edgel3_packed_model.c",
+        "edgel3_packed_model.h",
         "float.tflite",
         "int8.tflite",
+        "int8_packed.tflite",
         "manifest.json",
+        "packed.edgel3",
     ]
     for name in files:
         assert (again / name).read_bytes() == (sea_int8.directory / name).read_bytes(), name
