@@ -1,0 +1,390 @@
+"""The emulated Cortex-M7: builds the benchmark's firmware, gives it jobs, reads what it answers."""
+
+import importlib.util
+import json
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.packed import PackedConvolution, Pooling, read_packed, round_up, unpack_kernel
+
+METHOD = "instructions counted by QEMU -icount shift=0, in steps of 40; not cycles"
+MACHINE = "mps2-an500"
+COMPILER = "arm-none-eabi-gcc"
+QEMU = "qemu-system-arm"
+
+_HERE = Path(__file__).resolve().parent
+_BOARD = _HERE.parent / "boards" / "mps2_an500"
+_ENGINE = _HERE.parent / "lib" / "edgel3" / "src"
+
+_PROCESSOR = ("-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-d16", "-mfloat-abi=hard")
+FLAGS = (*_PROCESSOR, "-O3", "-ffunction-sections", "-fdata-sections")
+_ENGINE_WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+_DRIVER_WARNINGS = ("-std=gnu99", "-Wall", "-Wextra", "-Werror")
+
+# What a 3x3 convolution and maximum pools take of CMSIS-NN.
+_CMSIS_NN_SOURCES = (
+    "ConvolutionFunctions/arm_convolve_wrapper_s8.c",
+    "ConvolutionFunctions/arm_convolve_1_x_n_s8.c",
+    "ConvolutionFunctions/arm_convolve_1x1_s8.c",
+    "ConvolutionFunctions/arm_convolve_1x1_s8_fast.c",
+    "ConvolutionFunctions/arm_convolve_s8.c",
+    "ConvolutionFunctions/arm_nn_mat_mult_kernel_s8_s16.c",
+    "ConvolutionFunctions/arm_nn_mat_mult_s8.c",
+    "NNSupportFunctions/arm_nn_mat_mul_core_1x_s8.c",
+    "NNSupportFunctions/arm_nn_mat_mul_core_4x_s8.c",
+    "NNSupportFunctions/arm_nn_mat_mult_nt_t_s8.c",
+    "NNSupportFunctions/arm_q7_to_q15_with_offset.c",
+    "PoolingFunctions/arm_max_pool_s8.c",
+)
+
+# As jobs.h has them.
+_JOBS_ADDRESS = 0x60000000
+_MEMORY_BYTES = 16 * 1024 * 1024
+_TABLE_BYTES = 64 * 1024
+_MAGIC = b"EL3J"
+_JOB = struct.Struct("<8Ii")
+_LAYER = struct.Struct("<4I4i10I")
+_ENGINE_JOB, _DENSE_JOB, _OVERFLOW_JOB = 1, 2, 3
+_NO_DAMAGE = -(2**31)
+_ALIGNMENT = 16
+
+
+class EmulatorError(EdgeL3Error):
+    """The firmware could not be built, crashed, hung or refused a job."""
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """The program for the emulated board, and the bytes of code and constants of its parts."""
+
+    elf: Path
+    code_bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a job answered: of each window, and of the whole."""
+
+    windows: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def outputs(self) -> npt.NDArray[np.int8]:
+        """Give the embeddings, shape (windows, values)."""
+        rows = [bytes.fromhex(window["output"]) for window in self.windows]
+        return np.stack([np.frombuffer(row, np.int8) for row in rows])
+
+    def instructions(self) -> list[int]:
+        """Give the instructions of each window."""
+        return [window["instructions"] for window in self.windows]
+
+
+@dataclass(frozen=True)
+class DensePlan:
+    """What a dense network on CMSIS-NN takes: its maps, two at a time, scratch and constants."""
+
+    map_bytes: int
+    scratch_bytes: int
+    model_bytes: int
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the whole arena."""
+        return self.map_bytes + self.scratch_bytes
+
+
+def plan_dense(packed: bytes) -> DensePlan:
+    """Plan the memory that a packed model's dense network takes on CMSIS-NN."""
+    maps, scratch, model = [0], 0, 0
+    for conv in read_packed(packed).convolutions:
+        output = conv.rows * conv.columns * conv.output_channels
+        maps.append(conv.rows * conv.columns * conv.input_channels + output)
+        maps.append(output + _pooled_bytes(conv))
+        # arm_convolve_s8_get_buffer_size: two columns of int16
+        scratch = max(scratch, 4 * conv.taps_per_channel)
+        # bias, multiplier and shift are int32
+        model += conv.output_channels * (conv.taps_per_channel + 12)
+    return DensePlan(round_up(max(maps), _ALIGNMENT), round_up(scratch, _ALIGNMENT), model)
+
+
+def _pooled_bytes(conv: PackedConvolution) -> int:
+    """Bytes of a pool's output, 0 where there is none."""
+    if conv.pooling == Pooling.NONE:
+        return 0
+    pixels = 1 if conv.pooling == Pooling.GLOBAL else (conv.rows // 2) * (conv.columns // 2)
+    return pixels * conv.output_channels
+
+
+class Jobs:
+    """Jobs for the emulated board; each method adds one. Windows are int8 (n, rows, columns)."""
+
+    def __init__(self) -> None:
+        self.window_counts: list[int] = []
+        self._records: list[bytes] = []
+        self._data = bytearray()
+        self._arena_bytes = 0
+
+    def add_engine(
+        self,
+        packed: bytes,
+        windows: npt.NDArray[np.int8],
+        *,
+        portable: bool = False,
+        damage: int = _NO_DAMAGE,
+        model_address: int | None = None,
+    ) -> None:
+        """Have our engine run a packed model.
+
+        Parameters
+        ----------
+        portable : bool
+            With the C99 kernels in place of the best.
+        damage : int
+            After the run spoil the byte this far from the arena's end, to see it noticed.
+        model_address : int, optional
+            Look for the model there, to see what a fault looks like.
+        """
+        # The engine promises to need no better alignment than this.
+        address = self._add_data(bytes(4) + packed) + 4
+        self._add_job(
+            _ENGINE_JOB,
+            model_address or address,
+            len(packed),
+            windows,
+            read_packed(packed).embedding_size,
+            int(portable),
+            damage,
+        )
+
+    def add_dense(self, packed: bytes, windows: npt.NDArray[np.int8]) -> None:
+        """Have CMSIS-NN run the dense network of a packed model."""
+        model, plan = read_packed(packed), plan_dense(packed)
+        self._arena_bytes = max(self._arena_bytes, plan.arena_bytes)
+        # Maps lie at one end of their memory and at the other in turn; scratch lies behind.
+        end = _JOBS_ADDRESS + _MEMORY_BYTES - plan.scratch_bytes
+        start = end - plan.map_bytes
+        at_start, current = True, start
+
+        def place(size: int) -> int:
+            nonlocal at_start
+            at_start = not at_start
+            return start if at_start else end - size
+
+        layers = b""
+        for conv in model.convolutions:
+            kernel = unpack_kernel(conv)
+            # The packed bias is for inputs that count from -128.
+            sums = kernel.sum((1, 2, 3), dtype=np.int64)
+            bias = conv.bias + sums * (conv.input_zero_point + 128)
+            output = place(conv.rows * conv.columns * conv.output_channels)
+            pooled = output if conv.pooling == Pooling.NONE else place(_pooled_bytes(conv))
+            layers += _LAYER.pack(
+                conv.rows,
+                conv.columns,
+                conv.input_channels,
+                conv.output_channels,
+                -conv.input_zero_point,
+                conv.output_zero_point,
+                conv.lower_clamp,
+                conv.upper_clamp,
+                conv.pooling,
+                self._add_data(kernel.tobytes()),
+                *(
+                    self._add_data(column.astype("<i4").tobytes())
+                    for column in (bias, conv.multiplier, conv.shift)
+                ),
+                *(current, output, pooled, end, plan.scratch_bytes),
+            )
+            current = pooled
+        count = len(model.convolutions)
+        self._add_job(_DENSE_JOB, self._add_data(layers), count, windows, model.embedding_size)
+
+    def add_overflow(self) -> None:
+        """Have the stack overflow, to see what that looks like."""
+        self._add_job(_OVERFLOW_JOB, 0, 0, np.empty((0, 1, 1), np.int8), 0)
+
+    def _add_job(
+        self,
+        kind: int,
+        model: int,
+        model_size: int,
+        windows: npt.NDArray[np.int8],
+        output_bytes: int,
+        kernels: int = 0,
+        damage: int = _NO_DAMAGE,
+    ) -> None:
+        self.window_counts.append(len(windows))
+        self._records.append(
+            _JOB.pack(
+                kind,
+                model,
+                model_size,
+                self._add_data(np.ascontiguousarray(windows).tobytes()),
+                len(windows),
+                windows.shape[1] * windows.shape[2],
+                output_bytes,
+                kernels,
+                damage,
+            )
+        )
+
+    def _add_data(self, data: bytes) -> int:
+        """Take data up and give its address on the board."""
+        address = _JOBS_ADDRESS + _TABLE_BYTES + len(self._data)
+        self._data += data + bytes(-len(data) % _ALIGNMENT)
+        return address
+
+    def image(self) -> bytes:
+        """Write what jobs.h describes."""
+        table = struct.pack("<4sI", _MAGIC, len(self._records)) + b"".join(self._records)
+        needed = _TABLE_BYTES + len(self._data) + self._arena_bytes
+        if len(table) > _TABLE_BYTES or needed > _MEMORY_BYTES:
+            raise EmulatorError(
+                f"expected jobs of {_TABLE_BYTES} bytes and memory of {_MEMORY_BYTES}, they take"
+                f" {len(table)} and {needed}"
+            )
+        return table.ljust(_TABLE_BYTES, b"\0") + self._data
+
+
+def build(directory: Path) -> Firmware:
+    """Compile board, engine, CMSIS-NN and driver, and link them in a directory."""
+    compiler = _find(COMPILER)
+    cmsis = _find_cmsis_nn()
+    board = ("-I", str(_BOARD))
+    engine = ("-I", str(_ENGINE))
+    includes = [cmsis / "cmsis_nn" / "Include", cmsis / "cmsis_core" / "Include"]
+    vendor = tuple(word for path in includes for word in ("-isystem", str(path)))
+    parts: dict[str, tuple[list[Path], tuple[str, ...]]] = {
+        "board": ([_BOARD / "board.c"], (*_DRIVER_WARNINGS, *board)),
+        "edgel3": (
+            sorted([*_ENGINE.glob("*.c"), *_ENGINE.glob("*.S")]),
+            (*_ENGINE_WARNINGS, *engine),
+        ),
+        "cmsis_nn": (
+            [cmsis / "cmsis_nn" / "Source" / source for source in _CMSIS_NN_SOURCES],
+            ("-std=gnu99", *vendor),
+        ),
+        "driver": (
+            [_HERE / "main.c", _HERE / "dense.c"],
+            (*_DRIVER_WARNINGS, *board, *engine, *vendor),
+        ),
+    }
+    objects: list[Path] = []
+    for part, (sources, options) in parts.items():
+        (directory / part).mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            objects.append(directory / part / f"{source.name}.o")
+            _execute([compiler, *FLAGS, *options, "-c", source, "-o", objects[-1]])
+    elf, linker_map = directory / "benchmark.elf", directory / "benchmark.map"
+    # main.c says why a call is wrapped.
+    linking = ("-Wl,--gc-sections", "-Wl,--wrap=edgel3_tap_offsets", f"-Wl,-Map={linker_map}")
+    script = _BOARD / "mps2_an500.ld"
+    _execute(
+        [
+            *(compiler, *_PROCESSOR, "-nostartfiles", "--specs=nosys.specs", "-T", script),
+            *(*linking, *objects, "-o", elf),
+        ]
+    )
+    linked = linker_map.read_text().partition("Linker script and memory map")[2]
+    code_bytes = dict.fromkeys(parts, 0)
+    for size, path in re.findall(
+        r"^ \.(?:text|rodata|data)\S*\s+0x[0-9a-f]+\s+(0x[0-9a-f]+) (\S+)$", linked, re.MULTILINE
+    ):
+        if Path(path) in objects:
+            code_bytes[Path(path).parent.name] += int(size, 16)
+    return Firmware(elf, code_bytes)
+
+
+def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600) -> list[Answer]:
+    """Start the emulated board, wait for the end and give an answer for each job.
+
+    Raises
+    ------
+    EmulatorError
+        If the program crashes, does not end in time, refuses a job or leaves one out.
+    """
+    image = directory / "jobs.bin"
+    image.write_bytes(jobs.image())
+    said = _execute(
+        [
+            *(_find(QEMU), "-M", MACHINE, "-icount", "shift=0", "-display", "none"),
+            *("-monitor", "none", "-serial", "none", "-chardev", "stdio,id=console"),
+            *("-semihosting-config", "enable=on,target=native,chardev=console"),
+            *("-device", f"loader,file={image},addr={_JOBS_ADDRESS:#x},force-raw=on"),
+            *("-kernel", firmware.elf),
+        ],
+        timeout_s,
+    )
+    answers = [Answer() for _ in jobs.window_counts]
+    for line in said.splitlines():
+        fields = json.loads(line)
+        if "error" in fields:
+            raise EmulatorError(f"job {fields['job']}: {fields['error']}")
+        answer = answers[fields["job"]]
+        if "window" in fields:
+            answer.windows.append(fields)
+        else:
+            answer.summary.update(fields)
+    found = [len(answer.windows) for answer in answers]
+    if found != jobs.window_counts:
+        raise EmulatorError(f"expected answers for {jobs.window_counts} windows, found {found}")
+    return answers
+
+
+def describe_tools() -> dict[str, Any]:
+    """Say what a count depends on, for JSON."""
+    from bakenn.backend.cmsis_nn.bundle import CMSIS_NN_REVISION, CMSIS_NN_VERSION
+
+    return {
+        "machine": f"QEMU {MACHINE}, Cortex-M7",
+        "qemu": _execute([_find(QEMU), "--version"]).splitlines()[0],
+        "compiler": _execute([_find(COMPILER), "--version"]).splitlines()[0],
+        "flags": " ".join(FLAGS),
+        "cmsis_nn": f"{CMSIS_NN_VERSION} ({CMSIS_NN_REVISION})",
+        "method": METHOD,
+    }
+
+
+def _find(program: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise EmulatorError(
+            f"expected {program} on the path, found none; Debian's packages are"
+            " gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm"
+        )
+    return found
+
+
+def _find_cmsis_nn() -> Path:
+    """Find the sources of CMSIS-NN and CMSIS-Core that the package bakenn carries."""
+    spec = importlib.util.find_spec("bakenn")
+    if spec is None or spec.origin is None:
+        raise EmulatorError("expected the package bakenn, which carries CMSIS-NN, found none")
+    return Path(spec.origin).parent / "backend" / "cmsis_nn" / "vendor"
+
+
+def _execute(command: Sequence[str | Path], timeout_s: float = 300) -> str:
+    """Run a program and give what it wrote."""
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(  # noqa: S603 - the toolchain's programs, with our own paths
+            command, capture_output=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        said = (error.stdout or b"").decode(errors="replace")
+        raise EmulatorError(f"{name} did not end within {timeout_s:g} s: {said[-2000:]}") from error
+    said, complaint = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
+    if done.returncode != 0:
+        raise EmulatorError(
+            f"{name} ended with code {done.returncode}: {said[-2000:]}{complaint[-4000:]}"
+        )
+    return said
