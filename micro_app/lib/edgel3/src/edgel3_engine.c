@@ -56,8 +56,8 @@ static void *take(layout *plan, size_t bytes) {
 }
 
 /* The one place that says how the arena is laid out, for counting and for using it. */
-static size_t lay_out(edgel3_engine *engine, const edgel3_model *model,
-                      edgel3_kernel_choice choice, uint8_t *arena) {
+static size_t lay_out(edgel3_engine *engine, const edgel3_model *model, edgel3_kernel_choice choice,
+                      uint8_t *arena) {
   edgel3_engine unused;
   if (engine == NULL) engine = &unused;
   layout plan = {arena, 0};
@@ -65,7 +65,8 @@ static size_t lay_out(edgel3_engine *engine, const edgel3_model *model,
   take(&plan, STATE_BYTES);
   for (uint32_t i = 0; i < model->info.convolutions; ++i) {
     const edgel3_conv *conv = &model->convolutions[i];
-    engine->layers[i].ring = (uint8_t *)take(&plan, 3u * edgel3_slot_bytes(conv) + EDGEL3_OVERREAD_BYTES);
+    engine->layers[i].ring =
+        (uint8_t *)take(&plan, 3u * edgel3_slot_bytes(conv) + EDGEL3_OVERREAD_BYTES);
     if (edgel3_taps_per_channel(conv) > taps) taps = edgel3_taps_per_channel(conv);
     if (edgel3_list_bytes(conv) > list_bytes) list_bytes = edgel3_list_bytes(conv);
     if (edgel3_padded_columns(conv) > columns) columns = edgel3_padded_columns(conv);
@@ -178,9 +179,8 @@ static void compute_row(edgel3_engine *engine, uint32_t index) {
     memset(ring_slot(conv, layer, conv->rows + 1u), conv->input_zero, edgel3_slot_bytes(conv));
   }
 
-  const edgel3_row row = {
-      conv,         layer->ring, engine->offsets, number % 3u, engine->list, engine->accumulators,
-      layer->prepared};
+  const edgel3_row row = {conv,         layer->ring,          engine->offsets, number % 3u,
+                          engine->list, engine->accumulators, layer->prepared};
   if (layer->prepared == NULL) {
     edgel3_tap_offsets(conv, row.ring, row.rotation, engine->offsets);
   }

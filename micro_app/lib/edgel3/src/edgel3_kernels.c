@@ -25,8 +25,8 @@ void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t r
     uint16_t *left = offsets + ky * 3u * channels;
     for (uint32_t channel = 0; channel < channels; ++channel, offset += stride) {
       /* Only where a zero is held as 0 may it be left out: elsewhere the bias counts on it. */
-      const int skip = ring != NULL && conv->input_zero == 0 &&
-                       is_zero(ring + offset + 1u, conv->columns);
+      const int skip =
+          ring != NULL && conv->input_zero == 0 && is_zero(ring + offset + 1u, conv->columns);
       left[channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset);
       left[channels + channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset + 1u);
       left[2u * channels + channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset + 2u);
@@ -128,8 +128,8 @@ static int32_t divide_by_power(int32_t value, int exponent) {
 uint8_t edgel3_requantize(const edgel3_conv *conv, uint32_t channel, int32_t accumulator) {
   const int shift = conv->shift[channel];
   const int32_t scaled = shift > 0 ? accumulator * (1 << shift) : accumulator;
-  const int32_t rounded = divide_by_power(multiply_high(scaled, conv->multiplier[channel]),
-                                          shift < 0 ? -shift : 0);
+  const int32_t rounded =
+      divide_by_power(multiply_high(scaled, conv->multiplier[channel]), shift < 0 ? -shift : 0);
   /* The sum is done in 64 bits: the quotient may be close to the ends of 32. */
   const int64_t value = (int64_t)rounded + conv->output_zero;
   if (value < conv->output_min) return conv->output_min;
@@ -172,5 +172,5 @@ static int accepts(const edgel3_conv *conv) {
   return 1;
 }
 
-const edgel3_kernels edgel3_kernels_portable = {"portable", accepts, NULL,
-                                               NULL,       convolve, edgel3_pool_row};
+const edgel3_kernels edgel3_kernels_portable = {"portable", accepts,  NULL,
+                                                NULL,       convolve, edgel3_pool_row};

@@ -204,6 +204,6 @@ static int accepts(const edgel3_conv *conv) {
 }
 
 const edgel3_kernels edgel3_kernels_avx512 = {"avx512", accepts,  prepared_bytes,
-                                             prepare,  convolve, edgel3_pool_row};
+                                              prepare,  convolve, edgel3_pool_row};
 
 #endif /* EDGEL3_HAS_KERNELS_AVX512 */

@@ -27,7 +27,7 @@ typedef struct edgel3_sweep {
   int32_t multiplier;
   int32_t addend; /* to the product, before it is divided by 2^exponent */
   int32_t exponent;
-  uintptr_t output; /* address of the output less that of the ring */
+  uintptr_t output;        /* address of the output less that of the ring */
   const uint8_t *ring_end; /* as far from the ring as the columns, rounded up to four, reach */
 } edgel3_sweep;
 

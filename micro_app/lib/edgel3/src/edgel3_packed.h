@@ -86,8 +86,8 @@ typedef struct edgel3_conv {
   const uint8_t *weights;
   uint32_t input_channels;
   uint32_t output_channels;
-  uint32_t rows;    /* of the input, and of the output before pooling */
-  uint32_t columns; /* likewise */
+  uint32_t rows;     /* of the input, and of the output before pooling */
+  uint32_t columns;  /* likewise */
   uint32_t max_taps; /* of a channel's list, both parts */
   edgel3_pool pool;
   edgel3_encoding encoding;

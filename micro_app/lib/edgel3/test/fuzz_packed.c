@@ -1,0 +1,84 @@
+/* libFuzzer target: whatever bytes come as a packed model, nothing is read or written out of place.
+ *
+ * clang -g -O1 -fsanitize=fuzzer,address,undefined -I../src fuzz_packed.c ../src/[files] -o
+ * fuzz_packed
+ *
+ * The mutator puts size and checksum right again, or hardly an input would get past them. Models
+ * that are accepted are run, with an arena of exactly the size asked for.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "edgel3.h"
+
+/* Larger ones only cost time. */
+#define MAX_ARENA_BYTES (1u << 20)
+#define MAX_MACS (1u << 24)
+
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void put_u32(uint8_t *bytes, uint32_t value) {
+  for (int i = 0; i < 4; ++i) bytes[i] = (uint8_t)(value >> 8 * i);
+}
+
+static uint32_t crc32(const uint8_t *bytes, size_t count) {
+  uint32_t crc = 0xffffffffu;
+  for (size_t i = 0; i < count; ++i) {
+    crc ^= bytes[i];
+    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (0xedb88320u & (0u - (crc & 1u)));
+  }
+  return ~crc;
+}
+
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed) {
+  size = LLVMFuzzerMutate(data, size, max_size);
+  /* One in eight is left as it came out: the checks of size and checksum are to be tried as well.
+   */
+  if (size >= 16u && seed % 8u != 0) {
+    memcpy(data, "EL3P\1", 6);
+    put_u32(data + 8, (uint32_t)size);
+    put_u32(data + 12, crc32(data + 16, size - 16u));
+  }
+  return size;
+}
+
+static void run(const uint8_t *model, size_t size, const edgel3_info *info,
+                edgel3_kernel_choice kernels) {
+  size_t arena_bytes = 0;
+  if (edgel3_arena_bytes(model, size, kernels, &arena_bytes) != EDGEL3_OK) abort();
+  if (arena_bytes > MAX_ARENA_BYTES) return;
+  /* Of malloc's memory, so that AddressSanitizer guards both ends. */
+  uint8_t *arena = NULL;
+  if (posix_memalign((void **)(void *)&arena, EDGEL3_ARENA_ALIGNMENT, arena_bytes) != 0) return;
+  int8_t *window = (int8_t *)malloc((size_t)info->rows * info->columns);
+  int8_t *embedding = (int8_t *)malloc(info->embedding);
+  edgel3_engine *engine = NULL;
+  if (arena_bytes > 0 &&
+      edgel3_open(&engine, model, size, kernels, arena, arena_bytes - 1u) != EDGEL3_ERROR_ARENA) {
+    abort();
+  }
+  if (edgel3_open(&engine, model, size, kernels, arena, arena_bytes) != EDGEL3_OK) abort();
+  for (size_t i = 0; i < (size_t)info->rows * info->columns; ++i) {
+    window[i] = (int8_t)(uint8_t)(i * 37u);
+  }
+  if (edgel3_run(engine, window, embedding) != EDGEL3_OK) abort();
+  free(embedding);
+  free(window);
+  free(arena);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  uint8_t *model = NULL;
+  edgel3_info info;
+  if (posix_memalign((void **)(void *)&model, EDGEL3_ARENA_ALIGNMENT, size) != 0) return 0;
+  memcpy(model, data, size);
+  if (edgel3_describe(model, size, &info) == EDGEL3_OK &&
+      (uint64_t)info.rows * info.columns * size < MAX_MACS) {
+    run(model, size, &info, EDGEL3_KERNELS_PORTABLE);
+    run(model, size, &info, EDGEL3_KERNELS_BEST);
+  }
+  free(model);
+  return 0;
+}
