@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 # The installed package is what runs: a wheel without a file the tests need would fail them.
 # An earlier build's leavings would be packed into the wheel.
@@ -17,7 +17,7 @@ define install
 endef
 
 demo: EXTRAS := convert,report
-test lint: EXTRAS := test
+test bench lint: EXTRAS := test
 
 demo:
 	$(install)
@@ -27,6 +27,12 @@ demo:
 test:
 	$(install)
 	$(BIN)/pytest
+
+# Instructions, memory and flash on an emulated Cortex-M7, beside dense CMSIS-NN; converted networks
+# stay in build/bench. Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
+bench:
+	$(install)
+	$(BIN)/python micro_app/benchmark/bench.py
 
 lint:
 	$(install)

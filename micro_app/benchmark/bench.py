@@ -1,0 +1,322 @@
+"""`make bench`: our engine beside dense CMSIS-NN, instruction by instruction, on a Cortex-M7.
+
+Both run the same networks on the same windows in the same start of the emulator, and both must give
+the bytes of TensorFlow Lite's reference kernels. What must be reached is printed beside what was.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from emulator import Answer, EmulatorError, Firmware, Jobs, build, describe_tools, plan_dense, run
+
+from edgel3_tflm.audio import cut_windows, read_clip
+from edgel3_tflm.converters.pack import pack
+from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import sha256_hex
+from edgel3_tflm.frontend import log_mel
+from edgel3_tflm.interpreters import open_interpreter
+from edgel3_tflm.packed import PackedModel, Pooling, read_packed
+from edgel3_tflm.variants import find_variant
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIPS = ("street", "rain_heavy", "siren_wail", "dog_bark", "voice_low")
+"""The engine skips rows of zeros: its count depends on the window. One from the middle of each."""
+PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"
+CLOCK_HZ = 480e6
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A figure of a measurement that must not be above a limit, or not below it."""
+
+    figure: str
+    limit: float
+    at_least: bool = False
+
+    def met(self, value: float) -> bool:
+        """Whether a value is within the limit."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to convert and to measure, and what it must reach."""
+
+    options: ConvertOptions
+    limits: Sequence[Limit] = field(default_factory=tuple)
+
+
+def networks() -> list[Network]:
+    """Give the networks of the benchmark."""
+    sea = PUBLISHED_SEA if PUBLISHED_SEA.exists() else "generated"
+    return [
+        Network(
+            ConvertOptions(find_variant(sparsity="95.45"), "bundled"),
+            (
+                Limit("arena_bytes", 256_000),
+                Limit("model_bytes", 450_000),
+                Limit("instructions_max", 2.4e9),
+                Limit("times_fewer_instructions", 8, at_least=True),
+            ),
+        ),
+        Network(
+            ConvertOptions(find_variant(sparsity="99"), "generated"),
+            (Limit("instructions_max", 0.6e9),),
+        ),
+        Network(
+            ConvertOptions(find_variant("sea", embedding_size=64), sea),
+            (Limit("arena_bytes", 60_000),),
+        ),
+    ]
+
+
+def make_windows(
+    deployment: Deployment, clips: Sequence[str] = CLIPS
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """Make inputs from calibration clips, and what the reference kernels make of them.
+
+    Returns
+    -------
+    windows : numpy.ndarray, shape (clips, rows, columns), int8
+    embeddings : numpy.ndarray, shape (clips, values), int8
+    """
+    spec = deployment.variant.frontend
+    samples = []
+    for clip in clips:
+        path = ROOT / "calibration_data" / "clips" / f"{clip}.flac"
+        cut = cut_windows(
+            read_clip(path, spec.sample_rate_hz),
+            window_samples=spec.window_samples,
+            hop_samples=spec.window_samples,
+        )
+        samples.append(cut[len(cut) // 2])
+    interpreter = open_interpreter(deployment.read_model("int8"), "reference")
+    inputs = deployment.input_map.apply(log_mel(np.stack(samples), spec), interpreter.input)
+    return inputs[..., 0], interpreter.run(inputs)
+
+
+def check_bytes(name: str, answer: Answer, expected: npt.NDArray[np.int8]) -> None:
+    """Refuse an answer that differs from the reference kernels' in a single byte.
+
+    Raises
+    ------
+    EmulatorError
+        If one does.
+    """
+    differing = int((answer.outputs() != expected).sum())
+    if differing:
+        raise EmulatorError(
+            f"{name}: expected the reference kernels' bytes, {differing} of {expected.size} differ"
+        )
+
+
+def check_engine(name: str, answer: Answer, model: PackedModel) -> None:
+    """Refuse an engine's answer that tells of a spoilt byte or that leaves a row out.
+
+    Raises
+    ------
+    EmulatorError
+        If bytes round the arena or in the model changed, or a layer's rows were not all counted.
+    """
+    changed = answer.summary["guard_bytes_changed"]
+    if changed:
+        raise EmulatorError(f"{name}: {changed} bytes in front of the arena or behind it changed")
+    if answer.summary["model"] != "ok":
+        raise EmulatorError(f"{name}: the model changed: {answer.summary['model']}")
+    # An odd last row in front of a 2x2 pool is not needed.
+    rows = [
+        conv.rows // 2 * 2 if conv.pooling == Pooling.MAX_2X2 else conv.rows
+        for conv in model.convolutions
+    ]
+    for window in answer.windows:
+        if window["rows"] != rows:
+            raise EmulatorError(f"{name}: expected rows {rows} of layers, counted {window['rows']}")
+
+
+def measure(
+    firmware: Firmware,
+    deployment: Deployment,
+    directory: Path,
+    *,
+    clips: Sequence[str] = CLIPS,
+    dense: bool = True,
+) -> dict[str, Any]:
+    """Run a deployment's int8 network on the emulated board, checked, and give its figures.
+
+    CMSIS-NN runs the first window only: it multiplies zeros as it does everything else.
+
+    Raises
+    ------
+    EmulatorError
+        If a check fails.
+    """
+    flatbuffer = deployment.read_model("int8")
+    packed = pack(flatbuffer)
+    model = read_packed(packed)
+    windows, expected = make_windows(deployment, clips)
+    jobs = Jobs()
+    jobs.add_engine(packed, windows)
+    if dense:
+        jobs.add_dense(packed, windows[:1])
+    answers = run(firmware, jobs, directory)
+
+    name = deployment.variant.name
+    engine = answers[0]
+    check_bytes(f"{name}, edgel3", engine, expected)
+    check_engine(f"{name}, edgel3", engine, model)
+    counts = engine.instructions()
+    figures: dict[str, Any] = {
+        "network": name,
+        "weights": deployment.manifest["weights"]["description"],
+        "flatbuffer_sha256": sha256_hex(flatbuffer),
+        "clips": list(clips),
+        "edgel3": {
+            "instructions": counts,
+            "instructions_median": statistics.median(counts),
+            "instructions_max": max(counts),
+            "open_instructions": engine.summary["open_instructions"],
+            "arena_bytes": engine.summary["arena_bytes"],
+            "arena_touched_bytes": engine.summary["arena_touched_bytes"],
+            "stack_bytes": engine.summary["stack_bytes"],
+            "model_bytes": len(packed),
+            "code_bytes": firmware.code_bytes["edgel3"],
+        },
+        "layers": [
+            {
+                "name": conv.name,
+                "macs": conv.dense_macs,
+                "taps_macs": conv.packed_macs,
+                "edgel3_instructions": [window["layers"][i] for window in engine.windows],
+            }
+            for i, conv in enumerate(model.convolutions)
+        ],
+    }
+    if dense:
+        answer, plan = answers[1], plan_dense(packed)
+        check_bytes(f"{name}, CMSIS-NN", answer, expected[:1])
+        (window,) = answer.windows
+        figures["cmsis_nn"] = {
+            "instructions": window["instructions"],
+            "arena_bytes": plan.arena_bytes,
+            "stack_bytes": window["stack_bytes"],
+            "model_bytes": plan.model_bytes,
+            "code_bytes": firmware.code_bytes["cmsis_nn"],
+        }
+        for i, layer in enumerate(figures["layers"]):
+            layer["cmsis_nn_instructions"] = sum(window["parts"][2 * i : 2 * i + 2])
+        # Against the window that is hardest for the engine.
+        figures["edgel3"]["times_fewer_instructions"] = window["instructions"] / max(counts)
+    return figures
+
+
+def judge(figures: dict[str, Any], limits: Sequence[Limit]) -> list[dict[str, Any]]:
+    """Compare figures of our engine with their limits."""
+    return [
+        {
+            "network": figures["network"],
+            "figure": each.figure,
+            "value": figures["edgel3"][each.figure],
+            "limit": each.limit,
+            "at_least": each.at_least,
+            "met": each.met(figures["edgel3"][each.figure]),
+        }
+        for each in limits
+    ]
+
+
+def write_table(figures: dict[str, Any], targets: Sequence[dict[str, Any]]) -> None:
+    """Print a network's figures."""
+    ours, dense = figures["edgel3"], figures["cmsis_nn"]
+
+    def row(name: str, left: float, right: float, digits: int = 0) -> None:
+        ratio = right / left
+        print(f"  {name:<34}{left:>14,.{digits}f}{right:>18,.{digits}f}{ratio:>9.2f}")
+
+    print(f"\n{figures['network']}: {figures['weights']}")
+    print(f"  {'':<34}{'edgel3':>14}{'dense CMSIS-NN':>18}{'times':>9}")
+    for layer in figures["layers"]:
+        median = statistics.median(layer["edgel3_instructions"])
+        name = f"{layer['name']}, M instructions"
+        row(name, median / 1e6, layer["cmsis_nn_instructions"] / 1e6, 1)
+    for name, count in (
+        ("least", min(ours["instructions"])),
+        ("median", ours["instructions_median"]),
+        ("most", ours["instructions_max"]),
+    ):
+        row(f"a window, {name}, M instructions", count / 1e6, dense["instructions"] / 1e6, 1)
+    row("arena, bytes", ours["arena_bytes"], dense["arena_bytes"])
+    row("stack, bytes", ours["stack_bytes"], dense["stack_bytes"])
+    row("model in flash, bytes", ours["model_bytes"], dense["model_bytes"])
+    row("code in flash, bytes", ours["code_bytes"], dense["code_bytes"])
+    row(
+        "both in flash, bytes",
+        *(each["model_bytes"] + each["code_bytes"] for each in (ours, dense)),
+    )
+    print(f"  of the arena touched: {ours['arena_touched_bytes']:,} bytes; not a byte beside it")
+    print(
+        f"  if every instruction took one cycle of {CLOCK_HZ / 1e6:.0f} MHz (it does not: an"
+        f" assumption): {ours['instructions_median'] / CLOCK_HZ:.2f} s a window"
+    )
+    for target in targets:
+        sign = ">=" if target["at_least"] else "<="
+        value, limit = f"{target['value']:,.4g}", f"{target['limit']:,.4g}"
+        if float(target["value"]).is_integer():
+            value, limit = f"{target['value']:,.0f}", f"{target['limit']:,.0f}"
+        verdict = "pass" if target["met"] else "FAIL"
+        print(f"  {verdict}: {target['figure']} {value} {sign} {limit}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write the JSON; 0 if every target is met."""
+    parser = argparse.ArgumentParser(description="edgel3 beside dense CMSIS-NN on a Cortex-M7")
+    parser.add_argument(
+        "deployments", nargs="*", type=Path, help="of int8; the benchmark's if none"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "build" / "bench")
+    options = parser.parse_args(arguments)
+    directory: Path = options.output
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        firmware = build(directory / "firmware")
+        report: dict[str, Any] = {**describe_tools(), "networks": [], "targets": []}
+        print("\n".join(f"{name}: {report[name]}" for name in describe_tools()))
+        if options.deployments:
+            chosen = [(Deployment.load(path), ()) for path in options.deployments]
+        else:
+            chosen = [(_converted(each, directory), each.limits) for each in networks()]
+        for deployment, limits in chosen:
+            figures = measure(firmware, deployment, directory)
+            targets = judge(figures, limits)
+            write_table(figures, targets)
+            report["networks"].append(figures)
+            report["targets"] += targets
+    except EdgeL3Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    path = directory / "bench.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"\n{path}")
+    return 0 if all(target["met"] for target in report["targets"]) else 1
+
+
+def _converted(network: Network, directory: Path) -> Deployment:
+    """Convert a network, or take what an earlier run left."""
+    path = directory / network.options.variant.name
+    if path.exists():
+        return Deployment.load(path)
+    print(f"converting {network.options.variant.name}", flush=True)
+    return convert(network.options, path, lambda *_: None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
