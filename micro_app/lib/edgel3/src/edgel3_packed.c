@@ -35,12 +35,12 @@ static int is_scale(const uint8_t *bytes) {
 }
 
 /* CRC-32 a nibble at a time: a table of 64 bytes is fast enough for once at set-up. */
-static uint32_t crc32(const uint8_t *bytes, size_t count) {
+uint32_t edgel3_crc32(uint32_t crc, const uint8_t *bytes, size_t count) {
   static const uint32_t table[16] = {0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu,
                                      0x76dc4190u, 0x6b6b51f4u, 0x4db26158u, 0x5005713cu,
                                      0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu,
                                      0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
-  uint32_t crc = 0xffffffffu;
+  crc = ~crc;
   for (size_t i = 0; i < count; ++i) {
     crc ^= bytes[i];
     crc = crc >> 4 ^ table[crc & 15u];
@@ -181,7 +181,7 @@ edgel3_status edgel3_read_model(edgel3_model *model, const void *start, size_t s
       size < EDGEL3_HEADER_BYTES + convolutions * EDGEL3_RECORD_BYTES) {
     return EDGEL3_ERROR_INCONSISTENT;
   }
-  if (read_u32(bytes + 12) != crc32(bytes + 16, size - 16u)) return EDGEL3_ERROR_CHECKSUM;
+  if (read_u32(bytes + 12) != edgel3_crc32(0, bytes + 16, size - 16u)) return EDGEL3_ERROR_CHECKSUM;
 
   edgel3_info *info = &model->info;
   info->rows = read_u16(bytes + 16);

@@ -108,6 +108,9 @@ typedef struct edgel3_model {
 /* Check every byte's meaning and fill the view. Nothing of it is valid unless it answers EDGEL3_OK. */
 edgel3_status edgel3_read_model(edgel3_model *model, const void *bytes, size_t size);
 
+/* CRC-32, that of zlib, of `crc`'s bytes with these behind them; 0 for none. */
+uint32_t edgel3_crc32(uint32_t crc, const uint8_t *bytes, size_t count);
+
 /* Bytes from a row of one channel to that of the next: one column of padding between them serves both
  * as the right edge of the one and the left edge of the other. */
 static inline uint32_t edgel3_row_stride(const edgel3_conv *conv) { return conv->columns + 1u; }

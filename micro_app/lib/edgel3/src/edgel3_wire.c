@@ -1,0 +1,87 @@
+#include "edgel3_wire.h"
+
+#include <string.h>
+
+#include "edgel3_packed.h" /* its CRC-32 */
+
+static void put_u32(uint8_t *bytes, uint32_t value) {
+  for (uint32_t i = 0; i < 4u; ++i) bytes[i] = (uint8_t)(value >> 8u * i);
+}
+
+static uint32_t get_u32(const uint8_t *bytes) {
+  return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
+/* Undo COBS in place; the length of the packet, or 0 if the frame is none. */
+static uint32_t unstuff(uint8_t *bytes, uint32_t length) {
+  uint32_t in = 0, out = 0;
+  while (in < length) {
+    const uint32_t block = bytes[in++];
+    if (in + block - 1u > length) return 0;
+    memmove(bytes + out, bytes + in, block - 1u);
+    in += block - 1u;
+    out += block - 1u;
+    /* A block shorter than the longest stands for a zero behind it, but for the last. */
+    if (block < 255u && in < length) bytes[out++] = 0;
+  }
+  return out;
+}
+
+int edgel3_wire_decode(edgel3_wire_decoder *decoder, uint8_t byte, edgel3_wire_packet *packet) {
+  if (byte != 0) {
+    /* A frame that fills the buffer is too long already: its zero would not fit any more. */
+    if (decoder->length < sizeof decoder->frame) decoder->frame[decoder->length++] = byte;
+    return 0;
+  }
+  const uint32_t length = decoder->length;
+  decoder->length = 0;
+  if (length == 0) return 0; /* zeros between frames are no frames */
+  const uint32_t size = length < sizeof decoder->frame ? unstuff(decoder->frame, length) : 0;
+  if (size < EDGEL3_WIRE_HEAD_BYTES + 4u || size > EDGEL3_WIRE_PACKET_BYTES ||
+      edgel3_crc32(0, decoder->frame, size - 4u) != get_u32(decoder->frame + size - 4u)) {
+    decoder->dropped += 1u;
+    return 0;
+  }
+  packet->command = decoder->frame[0];
+  packet->sequence = decoder->frame[1];
+  packet->status = decoder->frame[2];
+  packet->body = decoder->frame + EDGEL3_WIRE_HEAD_BYTES;
+  packet->length = size - EDGEL3_WIRE_HEAD_BYTES - 4u;
+  return 1;
+}
+
+/* COBS as it grows: where the length of the block that is open will stand, and the frame's end. */
+typedef struct stuffing {
+  uint8_t *block;
+  uint8_t *end;
+} stuffing;
+
+static void close_block(stuffing *to) {
+  *to->block = (uint8_t)(to->end - to->block);
+  to->block = to->end++;
+}
+
+static void stuff(stuffing *to, const uint8_t *bytes, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) {
+    /* A full block is closed only when there is more: none is needed behind the last. */
+    if (to->end - to->block == 255) close_block(to);
+    if (bytes[i] == 0) {
+      close_block(to);
+    } else {
+      *to->end++ = bytes[i];
+    }
+  }
+}
+
+uint32_t edgel3_wire_encode(const edgel3_wire_packet *packet, uint8_t *frame) {
+  const uint8_t head[EDGEL3_WIRE_HEAD_BYTES] = {packet->command, packet->sequence, packet->status};
+  uint8_t checksum[4];
+  put_u32(checksum, edgel3_crc32(edgel3_crc32(0, head, sizeof head), packet->body, packet->length));
+  stuffing to = {frame, frame + 1};
+  stuff(&to, head, sizeof head);
+  stuff(&to, packet->body, packet->length);
+  stuff(&to, checksum, sizeof checksum);
+  *to.block = (uint8_t)(to.end - to.block);
+  *to.end++ = 0;
+  return (uint32_t)(to.end - frame);
+}
