@@ -52,7 +52,8 @@ uint32_t dense_run(const dense_layer *layers, uint32_t count, uint32_t *ticks) {
     if (convolve(&layers[i]) != ARM_CMSIS_NN_SUCCESS) return i + 1u;
     ticks[2u * i] = board_ticks() - start;
     start = board_ticks();
-    if (layers[i].pool != EDGEL3_POOL_NONE && pool(&layers[i]) != ARM_CMSIS_NN_SUCCESS) return i + 1u;
+    if (layers[i].pool != EDGEL3_POOL_NONE && pool(&layers[i]) != ARM_CMSIS_NN_SUCCESS)
+      return i + 1u;
     ticks[2u * i + 1u] = board_ticks() - start;
   }
   return 0;

@@ -31,6 +31,13 @@ FLAGS = (*_PROCESSOR, "-O3", "-ffunction-sections", "-fdata-sections")
 _ENGINE_WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 _DRIVER_WARNINGS = ("-std=gnu99", "-Wall", "-Wextra", "-Werror")
 
+_ENGINE_SOURCES = (
+    "edgel3_engine.c",
+    "edgel3_kernels.c",
+    "edgel3_kernels_m7.c",
+    "edgel3_loops_m7.S",
+    "edgel3_packed.c",
+)
 # What a 3x3 convolution and maximum pools take of CMSIS-NN.
 _CMSIS_NN_SOURCES = (
     "ConvolutionFunctions/arm_convolve_wrapper_s8.c",
@@ -266,7 +273,7 @@ def build(directory: Path) -> Firmware:
     parts: dict[str, tuple[list[Path], tuple[str, ...]]] = {
         "board": ([_BOARD / "board.c"], (*_DRIVER_WARNINGS, *board)),
         "edgel3": (
-            sorted([*_ENGINE.glob("*.c"), *_ENGINE.glob("*.S")]),
+            [_ENGINE / source for source in _ENGINE_SOURCES],
             (*_ENGINE_WARNINGS, *engine),
         ),
         "cmsis_nn": (

@@ -18,14 +18,14 @@
 
 typedef struct job {
   uint32_t kind;
-  uint32_t model;       /* address of a packed model, or of the layers of a dense one */
-  uint32_t model_size;  /* its bytes, or how many layers */
-  uint32_t windows;     /* address of int8 inputs, one after the other */
+  uint32_t model;      /* address of a packed model, or of the layers of a dense one */
+  uint32_t model_size; /* its bytes, or how many layers */
+  uint32_t windows;    /* address of int8 inputs, one after the other */
   uint32_t window_count;
   uint32_t window_bytes;
   uint32_t output_bytes;
-  uint32_t kernels;     /* JOB_ENGINE: an edgel3_kernel_choice */
-  int32_t damage;       /* JOB_ENGINE: after the run spoil the byte this far from the arena's end,
+  uint32_t kernels; /* JOB_ENGINE: an edgel3_kernel_choice */
+  int32_t damage;   /* JOB_ENGINE: after the run spoil the byte this far from the arena's end,
                            which a check must notice; INT32_MIN: spoil none */
 } job;
 

@@ -178,7 +178,8 @@ static void run_engine(uint32_t number, const job *task) {
   const uint32_t stack_bytes = stack_used(stack_end);
   if (task->damage != INT32_MIN) memory[(int32_t)arena_end + task->damage] ^= 1u;
   uint32_t touched_end = arena_end;
-  while (touched_end > arena && memory[touched_end - 1u] == pattern(touched_end - 1u)) --touched_end;
+  while (touched_end > arena && memory[touched_end - 1u] == pattern(touched_end - 1u))
+    --touched_end;
   write_number("{\"job\": ", number);
   write_number(", \"open_instructions\": ", instructions(open_ticks));
   write_number(", \"arena_bytes\": ", arena_bytes);
