@@ -114,7 +114,10 @@ __attribute__((section(".vectors"), used)) static const vector vectors[] = {
     board_fault, /* memory management */
     board_fault, /* bus fault */
     board_fault, /* usage fault */
-    board_fault, board_fault, board_fault, board_fault,
+    board_fault,
+    board_fault,
+    board_fault,
+    board_fault,
     board_fault, /* SVCall */
     board_fault, /* debug monitor */
     board_fault,
