@@ -15,11 +15,14 @@
 extern "C" {
 #endif
 
+/** Bytes of memory to work in, for frames of so many samples. */
+#define EDGEL3_FRONTEND_WORK_BYTES(dft_samples) (6u * (dft_samples) + 8u)
+
 /** What the converter writes for a model: shapes, quantization of the input, tables. */
 typedef struct edgel3_frontend_config {
   uint32_t sample_rate_hz;
   uint32_t window_samples;
-  uint32_t dft_samples; /**< a power of two */
+  uint32_t dft_samples; /**< a power of two, from 8 to 16384 */
   uint32_t hop_samples;
   uint32_t mels;
   uint32_t frames;
@@ -27,19 +30,21 @@ typedef struct edgel3_frontend_config {
   /** int8 input = floor(factor * decibels + offset + 0.5), clamped */
   float input_factor;
   float input_offset;
-  const float *window; /**< [dft_samples] periodic Hann */
-  /** Triangular filters: band m weighs the mel_count[m] bins from mel_first[m] on. */
+  const float *window;  /**< [dft_samples] periodic Hann */
+  const float *cosines; /**< [dft_samples / 4 + 1] cos(2 pi i / dft_samples) */
+  /** Triangular filters: band m weighs the mel_count[m] bins from mel_first[m] on, perhaps none. */
   const uint16_t *mel_first; /**< [mels] */
   const uint16_t *mel_count; /**< [mels] */
-  const float *mel_weights;  /**< of all bands, one after the other */
+  const float *mel_weights;  /**< of all bands, one after the other; for full scale 1 */
 } edgel3_frontend_config;
 
 /** A frontend at work. The fields are its own business. */
 typedef struct edgel3_frontend {
   const edgel3_frontend_config *config;
   float *log_mel;
-  float *work;
-  uint32_t samples; /* pushed since the window began */
+  float *spectrum;
+  int16_t *ring;
+  uint32_t samples; /* since the window began, with the zeros behind its end */
   uint32_t frames;  /* computed */
   float maximum_db;
 } edgel3_frontend;
@@ -47,10 +52,13 @@ typedef struct edgel3_frontend {
 /** Bytes of log-mel values, float [mels][frames]. */
 size_t edgel3_frontend_log_mel_bytes(const edgel3_frontend_config *config);
 
-/** Bytes of memory to work in: the last samples, a frame and its spectrum. */
+/** Bytes of memory to work in: the last samples, and a frame that becomes its spectrum. */
 size_t edgel3_frontend_work_bytes(const edgel3_frontend_config *config);
 
 /** Set a frontend up and begin a window.
+ *
+ * Answers EDGEL3_ERROR_ARGUMENT for memory that is missing or misaligned, EDGEL3_ERROR_INCONSISTENT
+ * for a configuration that the converter did not write. Nothing is checked again afterwards.
  *
  * @param log_mel  edgel3_frontend_log_mel_bytes, aligned to 4; may be the arena of an engine that is
  *                 opened, or begun, afterwards
@@ -71,12 +79,17 @@ uint32_t edgel3_frontend_push(edgel3_frontend *frontend, const int16_t *samples,
 /** Whether all samples of the window are there. */
 int edgel3_frontend_is_full(const edgel3_frontend *frontend);
 
-/** Decibels in [-dynamic range, 0] from the levels, in place: float [mels][frames]. */
+/** Compute the last frames, then turn all levels into decibels in [-dynamic range, 0].
+ *
+ * log_mel then holds them, float [mels][frames]. Answers EDGEL3_ERROR_STATE before all samples are
+ * there.
+ */
 edgel3_status edgel3_frontend_finish(edgel3_frontend *frontend);
 
 /** What the network takes, after edgel3_frontend_finish.
  *
- * @param window  int8 [mels][frames]; must not overlap the log-mel values
+ * @param window  int8 [mels][frames]; must not overlap the log-mel values, or must begin where they
+ *                do and replaces them
  */
 void edgel3_frontend_quantize(const edgel3_frontend *frontend, int8_t *window);
 

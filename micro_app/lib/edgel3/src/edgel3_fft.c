@@ -1,0 +1,138 @@
+/* The portable transform: radix 4, all factors from a table.
+ *
+ * Without contraction into fused operations it gives the same bytes on every processor. GCC contracts
+ * only where it is allowed to leave the standard: -std=c99 or -ffp-contract=off forbid it.
+ */
+#include "edgel3_fft.h"
+
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+typedef struct complex_value {
+  float re;
+  float im;
+} complex_value;
+
+static inline complex_value add(complex_value a, complex_value b) {
+  const complex_value sum = {a.re + b.re, a.im + b.im};
+  return sum;
+}
+
+static inline complex_value subtract(complex_value a, complex_value b) {
+  const complex_value difference = {a.re - b.re, a.im - b.im};
+  return difference;
+}
+
+static inline complex_value multiply(complex_value a, complex_value b) {
+  const complex_value product = {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+  return product;
+}
+
+/* exp(-2 pi i turn / (4 quarter)), turn below 3 quarter. */
+static inline complex_value factor(const float *cosines, uint32_t quarter, uint32_t turn) {
+  complex_value value;
+  if (turn <= quarter) {
+    value.re = cosines[turn];
+    value.im = -cosines[quarter - turn];
+  } else if (turn <= 2u * quarter) {
+    value.re = -cosines[2u * quarter - turn];
+    value.im = -cosines[turn - quarter];
+  } else {
+    value.re = -cosines[turn - 2u * quarter];
+    value.im = cosines[3u * quarter - turn];
+  }
+  return value;
+}
+
+/* Value i goes where i with its bits in reverse order says. */
+static void reverse_order(complex_value *values, uint32_t points) {
+  uint32_t reversed = 0;
+  for (uint32_t i = 0; i < points; ++i) {
+    if (i < reversed) {
+      const complex_value value = values[i];
+      values[i] = values[reversed];
+      values[reversed] = value;
+    }
+    uint32_t bit = points >> 1;
+    for (; reversed & bit; bit >>= 1) reversed ^= bit;
+    reversed |= bit;
+  }
+}
+
+static void combine_pairs(complex_value *values, uint32_t points) {
+  for (uint32_t i = 0; i < points; i += 2u) {
+    const complex_value even = values[i];
+    const complex_value odd = values[i + 1u];
+    values[i] = add(even, odd);
+    values[i + 1u] = subtract(even, odd);
+  }
+}
+
+/* Bits in reverse order: the values of remainder 1 lie behind those of remainder 2. */
+static inline void combine_four(complex_value *value, uint32_t span, complex_value second,
+                                complex_value first, complex_value third) {
+  const complex_value even_sum = add(value[0], second);
+  const complex_value even_difference = subtract(value[0], second);
+  const complex_value odd_sum = add(first, third);
+  const complex_value odd_difference = subtract(first, third);
+  const complex_value turned = {odd_difference.im, -odd_difference.re};
+  value[0] = add(even_sum, odd_sum);
+  value[span] = add(even_difference, turned);
+  value[2u * span] = subtract(even_sum, odd_sum);
+  value[3u * span] = subtract(even_difference, turned);
+}
+
+/* Spectra of `span` points, four by four, become spectra of 4 span points. */
+static void combine_fours(complex_value *values, uint32_t points, uint32_t span,
+                          const float *cosines, uint32_t quarter) {
+  const uint32_t step = quarter / span;
+  for (complex_value *value = values; value < values + points; value += 4u * span) {
+    combine_four(value, span, value[span], value[2u * span], value[3u * span]);
+  }
+  for (uint32_t k = 1; k < span; ++k) {
+    const complex_value once = factor(cosines, quarter, k * step);
+    const complex_value twice = factor(cosines, quarter, 2u * k * step);
+    const complex_value thrice = factor(cosines, quarter, 3u * k * step);
+    for (complex_value *value = values + k; value < values + points; value += 4u * span) {
+      combine_four(value, span, multiply(value[span], twice), multiply(value[2u * span], once),
+                   multiply(value[3u * span], thrice));
+    }
+  }
+}
+
+static void transform(complex_value *values, uint32_t points, const float *cosines,
+                      uint32_t quarter) {
+  uint32_t span = 1;
+  reverse_order(values, points);
+  /* 0x55555555: powers of four */
+  if ((points & 0x55555555u) == 0) {
+    combine_pairs(values, points);
+    span = 2;
+  }
+  for (; span < points; span *= 4u) combine_fours(values, points, span, cosines, quarter);
+}
+
+void edgel3_fft_real(float *data, uint32_t samples, const float *cosines) {
+  const uint32_t points = samples / 2u;
+  const uint32_t quarter = samples / 4u;
+  complex_value *values = (complex_value *)(void *)data;
+#ifdef EDGEL3_USE_CMSIS_DSP
+  if (!edgel3_fft_cmsis(data, points))
+#endif
+    transform(values, points, cosines, quarter);
+  /* Even samples were real parts, odd ones imaginary: their spectra are taken apart, and put
+   * together as one radix-2 step more. */
+  values[points] = values[0];
+  for (uint32_t k = 0; k <= quarter; ++k) {
+    const complex_value a = values[k];
+    const complex_value b = values[points - k];
+    const complex_value even = {0.5f * (a.re + b.re), 0.5f * (a.im - b.im)};
+    const complex_value odd = {0.5f * (a.im + b.im), 0.5f * (b.re - a.re)};
+    const complex_value shifted = multiply(odd, factor(cosines, quarter, k));
+    const complex_value mirrored = subtract(even, shifted);
+    values[points - k].re = mirrored.re;
+    values[points - k].im = -mirrored.im;
+    values[k] = add(even, shifted);
+  }
+}

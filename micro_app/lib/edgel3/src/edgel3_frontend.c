@@ -1,0 +1,212 @@
+/* Frames are computed when their last sample is there; what lies outside of the window is zeros, in
+ * front of it those of the empty ring.
+ *
+ * Nothing is taken from the C library's mathematics: with the portable transform, and without
+ * contraction into fused operations, every processor gives the same bytes (see edgel3_fft.c).
+ */
+#include "edgel3_frontend.h"
+
+#include <string.h>
+
+#include "edgel3_fft.h"
+
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+#define MAX_DFT_SAMPLES 16384u
+#define MAX_MELS 4096u
+#define MAX_WINDOW_SAMPLES 65536u
+
+/* Powers are those of samples with full scale 32768, until here. */
+#define POWER_SCALE (1.0f / 1073741824.0f)
+/* Not less than 10^-10 in amplitude. */
+#define POWER_FLOOR 1e-20f
+
+static const float decibels_per_octave = 1.50514998f; /* 5 log10(2): 10 log10 of a square root */
+static const float decibels_per_neper = 2.17147241f;  /* 5 / ln(10) */
+
+/* 5 log10(power), for normal numbers: the exponent, and what is left as 2 artanh of less than 0.172.
+ * The first term left out, s^9 / 9, is below 2^-26.
+ */
+static float level_of(float power) {
+  uint32_t bits;
+  memcpy(&bits, &power, sizeof bits);
+  int32_t octaves = (int32_t)(bits >> 23) - 127;
+  bits = (bits & 0x7fffffu) | 0x3f800000u;
+  float mantissa;
+  memcpy(&mantissa, &bits, sizeof mantissa);
+  if (mantissa > 1.41421356f) {
+    mantissa *= 0.5f;
+    octaves += 1;
+  }
+  const float s = (mantissa - 1.0f) / (mantissa + 1.0f);
+  const float square = s * s;
+  const float series =
+      1.0f + square * ((1.0f / 3.0f) + square * ((1.0f / 5.0f) + square * (1.0f / 7.0f)));
+  return decibels_per_octave * (float)octaves + decibels_per_neper * (2.0f * s * series);
+}
+
+size_t edgel3_frontend_log_mel_bytes(const edgel3_frontend_config *config) {
+  return (size_t)config->mels * config->frames * sizeof(float);
+}
+
+size_t edgel3_frontend_work_bytes(const edgel3_frontend_config *config) {
+  return EDGEL3_FRONTEND_WORK_BYTES(config->dft_samples);
+}
+
+/* Zeros before and behind a window. */
+static uint32_t padding_of(const edgel3_frontend_config *config) {
+  return (config->frames - 1u) * config->hop_samples + config->dft_samples - config->window_samples;
+}
+
+/* Samples, counted from the start of the window, that a frame needs. */
+static uint32_t end_of_frame(const edgel3_frontend_config *config, uint32_t frame) {
+  return frame * config->hop_samples + config->dft_samples - padding_of(config) / 2u;
+}
+
+static int is_consistent(const edgel3_frontend_config *config) {
+  const uint32_t dft_samples = config->dft_samples;
+  if (dft_samples < 8u || dft_samples > MAX_DFT_SAMPLES || (dft_samples & (dft_samples - 1u))) {
+    return 0;
+  }
+  if (config->window_samples == 0 || config->window_samples > MAX_WINDOW_SAMPLES) return 0;
+  if (config->mels == 0 || config->mels > MAX_MELS) return 0;
+  /* As a 'same' convolution does it: as many frames as hops, the last one begun. */
+  if (config->hop_samples == 0 ||
+      config->frames != (config->window_samples - 1u) / config->hop_samples + 1u) {
+    return 0;
+  }
+  if ((config->frames - 1u) * config->hop_samples + dft_samples < config->window_samples) return 0;
+  if (!(config->dynamic_range_db > 0.0f)) return 0;
+  if (config->window == NULL || config->cosines == NULL || config->mel_first == NULL ||
+      config->mel_count == NULL || config->mel_weights == NULL) {
+    return 0;
+  }
+  for (uint32_t mel = 0; mel < config->mels; ++mel) {
+    const uint32_t end = (uint32_t)config->mel_first[mel] + config->mel_count[mel];
+    if (end > dft_samples / 2u + 1u) return 0;
+  }
+  return 1;
+}
+
+edgel3_status edgel3_frontend_open(edgel3_frontend *frontend, const edgel3_frontend_config *config,
+                                   void *log_mel, void *work) {
+  if (frontend == NULL || config == NULL || log_mel == NULL || work == NULL ||
+      (uintptr_t)log_mel % sizeof(float) != 0 || (uintptr_t)work % sizeof(float) != 0) {
+    return EDGEL3_ERROR_ARGUMENT;
+  }
+  if (!is_consistent(config)) return EDGEL3_ERROR_INCONSISTENT;
+  frontend->config = config;
+  frontend->log_mel = (float *)log_mel;
+  frontend->spectrum = (float *)work;
+  frontend->ring = (int16_t *)(void *)(frontend->spectrum + EDGEL3_FFT_FLOATS(config->dft_samples));
+  edgel3_frontend_begin(frontend);
+  return EDGEL3_OK;
+}
+
+void edgel3_frontend_begin(edgel3_frontend *frontend) {
+  memset(frontend->ring, 0, frontend->config->dft_samples * sizeof *frontend->ring);
+  frontend->samples = 0;
+  frontend->frames = 0;
+  frontend->maximum_db = level_of(POWER_FLOOR);
+}
+
+/* The frame that ends with the last sample. */
+static void load_frame(const edgel3_frontend *frontend) {
+  const edgel3_frontend_config *config = frontend->config;
+  const uint32_t start = frontend->samples & (config->dft_samples - 1u);
+  const uint32_t first = config->dft_samples - start;
+  for (uint32_t i = 0; i < first; ++i) {
+    frontend->spectrum[i] = config->window[i] * frontend->ring[start + i];
+  }
+  for (uint32_t i = 0; i < start; ++i) {
+    frontend->spectrum[first + i] = config->window[first + i] * frontend->ring[i];
+  }
+}
+
+static void compute_frame(edgel3_frontend *frontend) {
+  const edgel3_frontend_config *config = frontend->config;
+  float *power = frontend->spectrum;
+  load_frame(frontend);
+  edgel3_fft_real(frontend->spectrum, config->dft_samples, config->cosines);
+  /* In place: a bin's power lies before its real and imaginary part, or on them. */
+  for (uint32_t k = 0; k <= config->dft_samples / 2u; ++k) {
+    const float re = frontend->spectrum[2u * k];
+    const float im = frontend->spectrum[2u * k + 1u];
+    power[k] = re * re + im * im;
+  }
+  const float *weights = config->mel_weights;
+  float *level = frontend->log_mel + frontend->frames;
+  for (uint32_t mel = 0; mel < config->mels; ++mel, level += config->frames) {
+    const float *bins = power + config->mel_first[mel];
+    const uint32_t count = config->mel_count[mel];
+    float sum = 0.0f;
+    for (uint32_t i = 0; i < count; ++i) sum += weights[i] * bins[i];
+    weights += count;
+    sum *= POWER_SCALE;
+    *level = level_of(sum > POWER_FLOOR ? sum : POWER_FLOOR);
+    if (*level > frontend->maximum_db) frontend->maximum_db = *level;
+  }
+  frontend->frames += 1u;
+}
+
+/* Samples, or zeros if they are null. */
+static void take(edgel3_frontend *frontend, const int16_t *samples, uint32_t count) {
+  const edgel3_frontend_config *config = frontend->config;
+  while (count > 0) {
+    const uint32_t position = frontend->samples & (config->dft_samples - 1u);
+    uint32_t part = config->dft_samples - position;
+    const uint32_t missing = end_of_frame(config, frontend->frames) - frontend->samples;
+    if (part > count) part = count;
+    if (part > missing) part = missing;
+    if (samples != NULL) {
+      memcpy(frontend->ring + position, samples, part * sizeof *samples);
+      samples += part;
+    } else {
+      memset(frontend->ring + position, 0, part * sizeof *samples);
+    }
+    frontend->samples += part;
+    count -= part;
+    if (part == missing) compute_frame(frontend);
+  }
+}
+
+uint32_t edgel3_frontend_push(edgel3_frontend *frontend, const int16_t *samples, uint32_t count) {
+  if (edgel3_frontend_is_full(frontend)) return 0;
+  const uint32_t missing = frontend->config->window_samples - frontend->samples;
+  if (count > missing) count = missing;
+  take(frontend, samples, count);
+  return count;
+}
+
+int edgel3_frontend_is_full(const edgel3_frontend *frontend) {
+  return frontend->samples >= frontend->config->window_samples;
+}
+
+edgel3_status edgel3_frontend_finish(edgel3_frontend *frontend) {
+  const edgel3_frontend_config *config = frontend->config;
+  if (!edgel3_frontend_is_full(frontend)) return EDGEL3_ERROR_STATE;
+  take(frontend, NULL, end_of_frame(config, config->frames - 1u) - frontend->samples);
+  const uint32_t count = config->mels * config->frames;
+  const float floor_db = -config->dynamic_range_db;
+  for (uint32_t i = 0; i < count; ++i) {
+    const float decibels = frontend->log_mel[i] - frontend->maximum_db;
+    frontend->log_mel[i] = decibels > floor_db ? decibels : floor_db;
+  }
+  /* Finished again, they stay as they are. */
+  frontend->maximum_db = 0.0f;
+  return EDGEL3_OK;
+}
+
+void edgel3_frontend_quantize(const edgel3_frontend *frontend, int8_t *window) {
+  const edgel3_frontend_config *config = frontend->config;
+  const uint32_t count = config->mels * config->frames;
+  for (uint32_t i = 0; i < count; ++i) {
+    float steps = config->input_factor * frontend->log_mel[i] + config->input_offset + 0.5f;
+    if (steps < -128.0f) steps = -128.0f;
+    if (steps > 127.0f) steps = 127.0f;
+    const int32_t truncated = (int32_t)steps;
+    window[i] = (int8_t)(truncated - (steps < (float)truncated));
+  }
+}
