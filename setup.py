@@ -11,18 +11,21 @@ from cffi import FFI
 from setuptools import setup
 
 SOURCES = Path("micro_app/lib/edgel3/src")
-# Frontend and wire of the same library are not what Python runs.
+# The wire of the same library is not what Python runs.
 ENGINE_FILES = (
     "edgel3_engine.c",
+    "edgel3_fft.c",
+    "edgel3_frontend.c",
     "edgel3_kernels.c",
     "edgel3_kernels_avx512.c",
     "edgel3_packed.c",
 )
+HEADERS = ("edgel3.h", "edgel3_frontend.h")
 
 
-def read_declarations() -> str:
-    """Take what edgel3.h declares, in the subset of C that cffi parses."""
-    header = (SOURCES / "edgel3.h").read_text(encoding="utf-8")
+def read_declarations(name: str) -> str:
+    """Take what a header declares, in the subset of C that cffi parses."""
+    header = (SOURCES / name).read_text(encoding="utf-8")
     constants = re.findall(r"^#define (EDGEL3_\w+) \d", header, re.MULTILINE)
     opening, closing = 'extern "C" {\n#endif\n', "#ifdef __cplusplus\n}"
     code = header[header.index(opening) + len(opening) : header.rindex(closing)]
@@ -38,10 +41,10 @@ extern "Python" void edgel3_collect_row(void *context, uint32_t convolution, uin
 """
 
 engine = FFI()
-engine.cdef(read_declarations() + ROW_HOOK)
+engine.cdef("".join(map(read_declarations, HEADERS)) + ROW_HOOK)
 engine.set_source(
     "edgel3_tflm._engine",
-    '#include "edgel3.h"',
+    "".join(f'#include "{name}"\n' for name in HEADERS),
     sources=[(SOURCES / name).as_posix() for name in ENGINE_FILES],
     depends=["setup.py", *(path.as_posix() for path in sorted(SOURCES.glob("*.h")))],
     include_dirs=[SOURCES.as_posix()],

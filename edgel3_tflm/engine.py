@@ -1,7 +1,7 @@
-"""The engine: the C library ``edgel3``, built for this machine, running a packed model.
+"""The C library ``edgel3``, built for this machine: its engine and its frontend.
 
-What it computes are the bytes that a microcontroller computes, and those of TensorFlow Lite's
-reference kernels with the dense model.
+What the engine computes are the bytes that a microcontroller computes, and those of TensorFlow
+Lite's reference kernels with the dense model. The frontend's are those of the portable transform.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgel3_tflm.deployment import InputMap
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError
+from edgel3_tflm.frontend import DYNAMIC_RANGE_DB, FrontendTables
 from edgel3_tflm.interpreters import TensorSpec, available_cores
+from edgel3_tflm.variants import FrontendSpec
 
 try:
     from edgel3_tflm._engine import ffi, lib
@@ -25,6 +28,7 @@ except ImportError as error:
         " pip install --force-reinstall --no-deps ."
     ) from error
 
+FloatArray = npt.NDArray[np.float32]
 Int8Array = npt.NDArray[np.int8]
 
 Kernels = Literal["best", "portable"]
@@ -310,3 +314,115 @@ class EngineInterpreter:
             while self._engines < count:
                 self._idle.put(Engine(self._model, self._kernels))
                 self._engines += 1
+
+
+class DeviceFrontend:
+    """The frontend as a device runs it: float32, fed with 16-bit samples as they come.
+
+    One thread at a time may use it.
+
+    Parameters
+    ----------
+    spec : FrontendSpec
+    input_map : InputMap
+    input_spec : TensorSpec
+        The int8 input's, which ``quantize`` gives values for.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the C library does not know such a log-mel input.
+    """
+
+    def __init__(self, spec: FrontendSpec, input_map: InputMap, input_spec: TensorSpec) -> None:
+        self._spec = spec
+        tables = FrontendTables.of(spec)
+        factor, offset = input_map.steps(input_spec)
+        # All of these stay where they are as long as their references live.
+        self._tables = {
+            "window": ffi.from_buffer("float[]", tables.window),
+            "cosines": ffi.from_buffer("float[]", tables.cosines),
+            "mel_first": ffi.from_buffer("uint16_t[]", tables.mel_first),
+            "mel_count": ffi.from_buffer("uint16_t[]", tables.mel_count),
+            "mel_weights": ffi.from_buffer("float[]", tables.mel_weights),
+        }
+        self._config = ffi.new(
+            "edgel3_frontend_config *",
+            {
+                "sample_rate_hz": spec.sample_rate_hz,
+                "window_samples": spec.window_samples,
+                "dft_samples": spec.dft_samples,
+                "hop_samples": spec.hop_samples,
+                "mels": spec.mels,
+                "frames": spec.frames,
+                "dynamic_range_db": DYNAMIC_RANGE_DB,
+                "input_factor": factor,
+                "input_offset": offset,
+                **self._tables,
+            },
+        )
+        self._log_mel = np.empty((spec.mels, spec.frames), np.float32)
+        self._work = _allocate(lib.edgel3_frontend_work_bytes(self._config))
+        self._frontend = ffi.new("edgel3_frontend *")
+        memory = ffi.from_buffer(self._log_mel), ffi.from_buffer(self._work)
+        if lib.edgel3_frontend_open(self._frontend, self._config, *memory) != lib.EDGEL3_OK:
+            raise EdgeL3Error(
+                f"the frontend refuses {spec}: it takes frames of a power of two samples, from 8"
+                " to 16384, one for every hop that begins in the window"
+            )
+
+    @property
+    def work_bytes(self) -> int:
+        """Bytes of memory to work in, beside the log-mel values."""
+        return len(self._work)
+
+    def begin(self) -> None:
+        """Begin a window; samples pushed before are forgotten."""
+        lib.edgel3_frontend_begin(self._frontend)
+
+    def push(self, samples: npt.NDArray[np.int16]) -> int:
+        """Push samples, shape (n,), int16; returns how many of them the window had room for."""
+        if samples.ndim != 1 or samples.dtype != np.int16:
+            raise ValueError(f"expected int16 of shape (n,), got {samples.dtype}, {samples.shape}")
+        data = ffi.from_buffer("int16_t[]", np.ascontiguousarray(samples))
+        return int(lib.edgel3_frontend_push(self._frontend, data, len(samples)))
+
+    def finish(self) -> FloatArray:
+        """Log-mel of the window, shape (mels, frames), float32: decibels in [-80, 0].
+
+        Raises
+        ------
+        EdgeL3Error
+            If samples are missing.
+        """
+        if lib.edgel3_frontend_finish(self._frontend) != lib.EDGEL3_OK:
+            raise EdgeL3Error(
+                f"the window is not full: push {self._spec.window_samples} samples, then finish"
+            )
+        return self._log_mel.copy()
+
+    def quantize(self) -> Int8Array:
+        """Network input of the window that is finished, shape (mels, frames), int8."""
+        window = np.empty((self._spec.mels, self._spec.frames), np.int8)
+        lib.edgel3_frontend_quantize(self._frontend, _pointer(window))
+        return window
+
+    def log_mel(self, samples: npt.NDArray[np.int16]) -> FloatArray:
+        """Begin, push a whole window of samples, finish.
+
+        Parameters
+        ----------
+        samples : numpy.ndarray, shape (spec.window_samples,), int16
+
+        Returns
+        -------
+        numpy.ndarray, shape (mels, frames), float32
+            Decibels in [-80, 0].
+        """
+        if len(samples) != self._spec.window_samples:
+            raise ValueError(
+                f"expected a window of {self._spec.window_samples} samples, got {len(samples)}"
+            )
+        self.begin()
+        self.push(samples)
+        return self.finish()

@@ -4,6 +4,7 @@ The published networks carry kapre's ``Melspectrogram`` layer: strided-convoluti
 mel matrix. This module computes the same values with an FFT.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -48,6 +49,50 @@ def mel_filterbank(spec: FrontendSpec) -> npt.NDArray[np.float64]:
     triangles = np.maximum(0, np.minimum(rising, falling))
     filters: npt.NDArray[np.float64] = triangles * (2 / (high - low))
     return filters
+
+
+@dataclass(frozen=True)
+class FrontendTables:
+    """The constants that the C library's frontend works with, as it holds them.
+
+    Parameters
+    ----------
+    window : numpy.ndarray, shape (dft_samples,), float32
+        Periodic Hann window.
+    cosines : numpy.ndarray, shape (dft_samples // 4 + 1,), float32
+        First quarter of a cosine of ``dft_samples`` values.
+    mel_first, mel_count : numpy.ndarray, shape (mels,), uint16
+        The bins that a band weighs: the first and how many. Narrow bands may lie between two bins
+        and weigh none.
+    mel_weights : numpy.ndarray, shape (sum of mel_count,), float32
+        Weights of all bands, one after the other.
+    """
+
+    window: FloatArray
+    cosines: FloatArray
+    mel_first: npt.NDArray[np.uint16]
+    mel_count: npt.NDArray[np.uint16]
+    mel_weights: FloatArray
+
+    @classmethod
+    def of(cls, spec: FrontendSpec) -> "FrontendTables":
+        """Take the tables from the definitions here."""
+        first, count, weights = [], [], []
+        for band in mel_filterbank(spec).T:
+            bins = np.flatnonzero(band)
+            first.append(bins[0] if len(bins) else 0)
+            count.append(len(bins))
+            weights.append(band[bins])  # a triangle has no zero within
+        quarter = np.arange(spec.dft_samples // 4 + 1)
+        cosines = np.cos(2 * np.pi * quarter / spec.dft_samples)
+        cosines[-1] = 0  # not 6e-17
+        return cls(
+            window=dft_window(spec).astype(np.float32),
+            cosines=cosines.astype(np.float32),
+            mel_first=np.array(first, np.uint16),
+            mel_count=np.array(count, np.uint16),
+            mel_weights=np.concatenate(weights).astype(np.float32),
+        )
 
 
 def log_mel(windows: npt.NDArray[np.floating[Any]], spec: FrontendSpec) -> FloatArray:
