@@ -2,21 +2,29 @@
 
 The flatbuffer is C++, for TFLite Micro; the packed model is C99 that C++ compilers accept too, for
 the library ``edgel3``. A project takes one of the pairs: both headers hold the same constants of
-frontend, input and output.
+frontend, input and output. A third pair holds the tables of the library's frontend, for either.
 """
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edgel3_tflm import __version__
 from edgel3_tflm.deployment import InputMap
 from edgel3_tflm.files import sha256_hex
-from edgel3_tflm.frontend import DYNAMIC_RANGE_DB
+from edgel3_tflm.frontend import DYNAMIC_RANGE_DB, FrontendTables
 from edgel3_tflm.interpreters import TensorSpec
-from edgel3_tflm.variants import Variant
+from edgel3_tflm.variants import FrontendSpec, Variant
 
 SOURCE_NAME = "edgel3_model.cc"
 HEADER_NAME = "edgel3_model.h"
 PACKED_SOURCE_NAME = "edgel3_packed_model.c"
 PACKED_HEADER_NAME = "edgel3_packed_model.h"
+FRONTEND_SOURCE_NAME = "edgel3_model_frontend.c"
+FRONTEND_HEADER_NAME = "edgel3_model_frontend.h"
 _BYTES_PER_LINE = 16
+_NUMBERS_PER_LINE = 6
 # Scratch that optimised kernels ask for and the host's reference kernels do not: CMSIS-NN's
 # im2col rows, and the slack of their 16-byte alignment.
 _ARENA_HEADROOM_BYTES = 2048
@@ -129,6 +137,81 @@ def write_constants(
 #define EDGEL3_MODEL_EMBEDDING_SIZE {variant.embedding_size}
 #define EDGEL3_MODEL_OUTPUT_SCALE {output_spec.scale:.9e}f
 #define EDGEL3_MODEL_OUTPUT_ZERO_POINT {output_spec.zero_point}
+"""
+
+
+def _write_float(value: np.floating[Any] | float) -> str:
+    """Write a number that a C compiler reads as the same float32: nine digits are enough."""
+    text = f"{np.float32(value):.9g}"
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
+
+
+def _write_table(kind: str, name: str, values: npt.NDArray[Any]) -> str:
+    numbers = [_write_float(value) if kind == "float" else str(value) for value in values]
+    lines = (
+        " ".join(f"{number}," for number in numbers[start : start + _NUMBERS_PER_LINE])
+        for start in range(0, len(numbers), _NUMBERS_PER_LINE)
+    )
+    return f"static const {kind} {name}[{len(numbers)}] = {{\n" + "\n".join(lines) + "\n};\n"
+
+
+def write_frontend_source(
+    spec: FrontendSpec, input_map: InputMap, input_spec: TensorSpec, banner: str
+) -> str:
+    """Write the .c file of the frontend: its tables and what binds them together."""
+    tables = FrontendTables.of(spec)
+    factor, offset = input_map.steps(input_spec)
+    # C++ gives constants internal linkage unless they were declared before, as the header does.
+    return f"""{banner}
+#include "{FRONTEND_HEADER_NAME}"
+
+{_write_table("float", "window", tables.window)}
+{_write_table("float", "cosines", tables.cosines)}
+{_write_table("uint16_t", "mel_first", tables.mel_first)}
+{_write_table("uint16_t", "mel_count", tables.mel_count)}
+{_write_table("float", "mel_weights", tables.mel_weights)}
+const edgel3_frontend_config edgel3_model_frontend = {{
+    {spec.sample_rate_hz},  // sample_rate_hz
+    {spec.window_samples},  // window_samples
+    {spec.dft_samples},  // dft_samples
+    {spec.hop_samples},  // hop_samples
+    {spec.mels},  // mels
+    {spec.frames},  // frames
+    {_write_float(DYNAMIC_RANGE_DB)},  // dynamic_range_db
+    {_write_float(factor)},  // input_factor
+    {_write_float(offset)},  // input_offset
+    window,
+    cosines,
+    mel_first,
+    mel_count,
+    mel_weights,
+}};
+"""
+
+
+def write_frontend_header(spec: FrontendSpec, banner: str) -> str:
+    """Write the .h file of the frontend: the memory it takes, and its declaration."""
+    return f"""{banner}
+#ifndef EDGEL3_MODEL_FRONTEND_H_
+#define EDGEL3_MODEL_FRONTEND_H_
+
+#include "edgel3_frontend.h"
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+// For edgel3_frontend_open(), which wants this much memory of each kind. The log-mel values may lie
+// in the engine's arena where that is large enough.
+#define EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES {4 * spec.mels * spec.frames}
+#define EDGEL3_MODEL_FRONTEND_WORK_BYTES EDGEL3_FRONTEND_WORK_BYTES({spec.dft_samples}u)
+extern const edgel3_frontend_config edgel3_model_frontend;
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif  // EDGEL3_MODEL_FRONTEND_H_
 """
 
 

@@ -176,6 +176,14 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
     }
     packed: dict[str, Any] | None = None
     if quantization == "int8":
+        artefacts |= {
+            c_array.FRONTEND_SOURCE_NAME: c_array.write_frontend_source(
+                variant.frontend, input_map, interpreter.input, banner
+            ).encode(),
+            c_array.FRONTEND_HEADER_NAME: c_array.write_frontend_header(
+                variant.frontend, banner
+            ).encode(),
+        }
         try:
             blob = pack(model)
         except ModelFileError as error:

@@ -69,6 +69,8 @@ def test_convert_then_info_then_compare(
     assert sorted(path.name for path in output.iterdir()) == [
         "edgel3_model.cc",
         "edgel3_model.h",
+        "edgel3_model_frontend.c",
+        "edgel3_model_frontend.h",
         "edgel3_packed_model.c",
         "edgel3_packed_model.h",
         "float.tflite",

@@ -226,6 +226,8 @@ def test_the_same_inputs_give_the_same_bytes(sea_int8: Deployment, sea_weights: 
     assert files == [
         "edgel3_model.cc",
         "edgel3_model.h",
+        "edgel3_model_frontend.c",
+        "edgel3_model_frontend.h",
         "edgel3_packed_model.c",
         "edgel3_packed_model.h",
         "float.tflite",

@@ -765,6 +765,8 @@ class TestDeployment:
         assert sorted(deployment.manifest["artefacts"]) == [
             "edgel3_model.cc",
             "edgel3_model.h",
+            "edgel3_model_frontend.c",
+            "edgel3_model_frontend.h",
             "float.tflite",
             "int8.tflite",
         ]
