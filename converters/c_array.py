@@ -81,7 +81,9 @@ extern const unsigned char edgel3_model[EDGEL3_MODEL_BYTES];
 """
 
 
-def write_packed_header(banner: str, constants: str, *, blob_bytes: int, arena_bytes: int) -> str:
+def write_packed_header(
+    banner: str, constants: str, *, blob_bytes: int, arena_bytes: int, self_test_crc32: int
+) -> str:
     """Write the .h file of the packed model: size, arena and what ``write_constants`` gave."""
     return f"""{banner}
 #ifndef EDGEL3_PACKED_MODEL_H_
@@ -98,6 +100,9 @@ extern const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES];
 
 // What edgel3_arena_bytes() answers on a microcontroller. Elsewhere kernels may need more: ask it.
 #define EDGEL3_PACKED_MODEL_ARENA_BYTES {arena_bytes}
+
+// CRC-32 of the embedding that TFLite's reference kernels give for the window of a node's self-test.
+#define EDGEL3_PACKED_MODEL_SELF_TEST_CRC32 0x{self_test_crc32:08x}u
 
 {constants}
 #ifdef __cplusplus

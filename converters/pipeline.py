@@ -2,6 +2,7 @@
 
 import json
 import platform
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -191,7 +192,9 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
             packed = {"refused": str(error)}
         else:
             packed = describe_packed(blob)
-            artefacts |= _write_packed(blob, variant, description, constants)
+            progress("self-test of the device", 0, 0)
+            crc = self_test_crc32(model)
+            artefacts |= _write_packed(blob, variant, description, constants, crc)
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -230,12 +233,16 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
 
 
 def _write_packed(
-    blob: bytes, variant: Variant, description: str, constants: str
+    blob: bytes, variant: Variant, description: str, constants: str, crc: int
 ) -> dict[str, bytes]:
     """Files of a packed model: itself, in a flatbuffer of one custom operator, and as C."""
     banner = c_array.write_banner(blob, variant, description)
     header = c_array.write_packed_header(
-        banner, constants, blob_bytes=len(blob), arena_bytes=plan_memory(blob).arena_bytes
+        banner,
+        constants,
+        blob_bytes=len(blob),
+        arena_bytes=plan_memory(blob).arena_bytes,
+        self_test_crc32=crc,
     )
     return {
         PACKED_MODEL_NAME: blob,
@@ -243,6 +250,18 @@ def _write_packed(
         c_array.PACKED_SOURCE_NAME: c_array.write_packed_source(blob, banner).encode(),
         c_array.PACKED_HEADER_NAME: header.encode(),
     }
+
+
+def self_test_crc32(model: bytes) -> int:
+    """CRC-32 of the reference's embedding of the window that a node's self-test runs.
+
+    ``edgel3_node_self_test_value`` says what it holds.
+    """
+    interpreter = open_interpreter(model, "reference")
+    shape = interpreter.input.shape
+    numbers = np.arange(np.prod(shape), dtype=np.uint32)
+    values = (numbers * np.uint32(2654435761) >> np.uint32(24)).astype(np.uint8).view(np.int8)
+    return zlib.crc32(interpreter.run(values.reshape(shape)).tobytes())
 
 
 def _load(options: ConvertOptions) -> NetworkWeights | None:
