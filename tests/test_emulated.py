@@ -107,15 +107,16 @@ def saturated(weight: int, activation: str) -> Int8Network:
     return Int8Network(8, 11, Quantization(0.1, -128), layers)
 
 
-def shifted(greatest_shift: int, activation: str) -> Int8Network:
-    """A channel for each shift to the right, 0 or 1 and more, of accumulators of 20 bits."""
-    rng = np.random.default_rng(greatest_shift)
-    shifts = np.arange(0 if activation == "relu" else 1, greatest_shift + 1)
-    kernel = rng.integers(-128, 127, (len(shifts), 3, 3, 1), np.int8, endpoint=True)
-    bias = rng.integers(-(2**20), 2**20, len(shifts), np.int32)
+def shifted(least: int, greatest: int, activation: str) -> Int8Network:
+    """A channel for each shift to the right; accumulators grow with it, to 20 bits."""
+    rng = np.random.default_rng(greatest)
+    shifts = np.arange(least, greatest + 1)
+    bounds = 2 ** shifts.clip(max=7)[:, np.newaxis, np.newaxis, np.newaxis]
+    kernel = rng.integers(-bounds, bounds, (len(shifts), 3, 3, 1)).astype(np.int8)
+    bias = rng.integers(-(2 ** (shifts.clip(max=13) + 7)), 2 ** (shifts.clip(max=13) + 7))
     scales = (rng.uniform(0.5, 1, len(shifts)) * 2.0**-shifts).astype(np.float32)
     output = Quantization(0.1, -128 if activation == "relu" else -7)
-    first = Conv(kernel, bias, scales, output, activation)
+    first = Conv(kernel, bias.astype(np.int32), scales, output, activation)
     layers = (first, spread_out(rng, len(shifts), output))
     return Int8Network(7, 9, Quantization(0.1, -128), layers)
 
@@ -188,8 +189,9 @@ def make_networks() -> dict[str, Int8Network]:
     for activation in ("none", "relu"):
         for weight in (60, 61, 121, 122, 127):
             networks[f"sums of {weight}, {activation}"] = saturated(weight, activation)
-        for shift in (22, 31):
-            networks[f"shifts to {shift}, {activation}"] = shifted(shift, activation)
+        for least, greatest in ((0, 4), (1, 22), (1, 25), (16, 31)):
+            name = f"shifts {least} to {greatest}, {activation}"
+            networks[name] = shifted(least, greatest, activation)
     return networks
 
 
