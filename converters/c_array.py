@@ -101,7 +101,7 @@ extern const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES];
 // What edgel3_arena_bytes() answers on a microcontroller. Elsewhere kernels may need more: ask it.
 #define EDGEL3_PACKED_MODEL_ARENA_BYTES {arena_bytes}
 
-// CRC-32 of the embedding that TFLite's reference kernels give for the window of a node's self-test.
+// CRC-32 of the embedding that the reference kernels give for the window of a node's self-test.
 #define EDGEL3_PACKED_MODEL_SELF_TEST_CRC32 0x{self_test_crc32:08x}u
 
 {constants}
