@@ -57,7 +57,7 @@ typedef struct edgel3_kernels {
 } edgel3_kernels;
 
 extern const edgel3_kernels edgel3_kernels_portable;
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #define EDGEL3_HAS_KERNELS_M7 1
 extern const edgel3_kernels edgel3_kernels_m7;
 #endif

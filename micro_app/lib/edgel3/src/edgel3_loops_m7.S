@@ -3,7 +3,7 @@
  * A group of three taps over four columns is one LDM and 15 instructions, 64 bytes of code. The loops
  * are unrolled and entered where the number of groups that are left over says.
  */
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 
 #define UNROLL 16
 #define GROUP_BYTES_LOG2 6
