@@ -2,7 +2,7 @@
 
 ================== ===============================================================================
 ``tflite-runtime`` the base install's interpreter
-``litert``         ai-edge-litert, its successor; XNNPACK kernels, int8 values off by up to 2
+``litert``         ai-edge-litert, its successor; XNNPACK kernels, int8 values off by a few
 ``reference``      tf.lite with the BUILTIN_REF resolver: the bit-exact reference
 ``tflm``           TFLite Micro itself, built for the host (tflite-micro)
 ``engine``         the C library edgel3, built for the host; runs the packed model, not a flatbuffer
