@@ -1,0 +1,61 @@
+/* The node as a program: the host is at the other end of standard input and output.
+ *
+ * For tests of the protocol, and to fuzz it. There is no microphone. The desktop's best kernels take
+ * more memory than the header says: it is asked of the engine.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "edgel3_node_model.h"
+
+static edgel3_node node;
+
+static void write_frame(void *context, const uint8_t *bytes, uint32_t count) {
+  (void)context;
+  while (count > 0) {
+    const ssize_t written = write(STDOUT_FILENO, bytes, count);
+    if (written <= 0) exit(0); /* the host has gone */
+    bytes += written;
+    count -= (uint32_t)written;
+  }
+}
+
+static uint32_t read_microseconds(void *context) {
+  struct timespec now;
+  (void)context;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint32_t)((uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u);
+}
+
+static uint32_t read_milliseconds(void *context) {
+  struct timespec now;
+  (void)context;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint32_t)((uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u);
+}
+
+int main(void) {
+  static const edgel3_node_port port = {
+      "host", NULL, write_frame, read_microseconds, 1000000u, read_milliseconds, NULL,
+  };
+  static uint8_t window[EDGEL3_NODE_WINDOW_BYTES] __attribute__((aligned(16)));
+  static uint8_t arena[EDGEL3_NODE_ARENA_BYTES] __attribute__((aligned(16)));
+  edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window);
+  size_t arena_bytes = 0;
+  edgel3_arena_bytes(model.packed, model.packed_bytes, EDGEL3_KERNELS_BEST, &arena_bytes);
+  if (arena_bytes > model.arena_bytes) {
+    void *larger = NULL;
+    if (posix_memalign(&larger, 64, arena_bytes) != 0) return 1;
+    model.arena = larger;
+    model.arena_bytes = arena_bytes;
+  }
+  edgel3_node_open(&node, &model, &port);
+  uint8_t bytes[4096];
+  for (;;) {
+    const ssize_t count = read(STDIN_FILENO, bytes, sizeof bytes);
+    if (count <= 0) return 0;
+    edgel3_node_receive(&node, bytes, (uint32_t)count);
+  }
+}

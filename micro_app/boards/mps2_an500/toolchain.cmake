@@ -1,0 +1,11 @@
+# Debian's gcc-arm-none-eabi and libnewlib-arm-none-eabi, for the Cortex-M7 of the emulated board.
+set(CMAKE_SYSTEM_NAME Generic)
+set(CMAKE_SYSTEM_PROCESSOR cortex-m7)
+set(CMAKE_C_COMPILER arm-none-eabi-gcc)
+set(CMAKE_ASM_COMPILER arm-none-eabi-gcc)
+# A program needs a linker script: CMake tries the compiler with a library.
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+set(processor "-mcpu=cortex-m7 -mthumb -mfpu=fpv5-d16 -mfloat-abi=hard")
+set(CMAKE_C_FLAGS_INIT "${processor} -ffunction-sections -fdata-sections")
+set(CMAKE_ASM_FLAGS_INIT "${processor}")
+set(CMAKE_EXE_LINKER_FLAGS_INIT "-nostartfiles --specs=nano.specs --specs=nosys.specs -Wl,--gc-sections")
