@@ -1,0 +1,257 @@
+"""The node without a board: built from a deployment, and run by QEMU or as a program of its own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from edgel3_tflm.device import DeviceError, SocketTransport
+
+Board = Literal["mps2_an500", "host"]
+"""The emulated Cortex-M7, or this machine."""
+
+MACHINE = "mps2-an500"
+INSTRUCTIONS_PER_TICK = 40
+"""QEMU counts instructions, one a nanosecond of its time; the board's timer has 25 MHz."""
+_BUILD_TIMEOUT_S = 600
+_START_TIMEOUT_S = 30.0
+_PACKAGES = {
+    "cmake": "cmake",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "qemu-system-arm": "qemu-system-arm",
+}
+
+
+class BuildError(DeviceError):
+    """Firmware that could not be built."""
+
+
+def find_sources() -> Path:
+    """Directory of the C library and the boards, ``micro_app``.
+
+    Raises
+    ------
+    BuildError
+        If this installation lacks it.
+    """
+    here = Path(__file__).resolve().parent
+    # Installed, it lies in the package; in a checkout, beside it.
+    for directory in (here / "micro_app", here.parent / "micro_app"):
+        if (directory / "CMakeLists.txt").is_file():
+            return directory
+    raise BuildError(
+        f"expected the C sources in {here / 'micro_app'}, this installation lacks them; install"
+        " edgel3-tflm again"
+    )
+
+
+def build_node(
+    deployment: Path, directory: Path, board: Board = "mps2_an500", *, options: tuple[str, ...] = ()
+) -> Path:
+    """Build a deployment's node with CMake.
+
+    Parameters
+    ----------
+    deployment : pathlib.Path
+        What convert wrote.
+    directory : pathlib.Path
+        Where to build; what is there already is used again.
+    board : {'mps2_an500', 'host'}
+    options : tuple of str
+        More of CMake's.
+
+    Returns
+    -------
+    pathlib.Path
+        The program.
+
+    Raises
+    ------
+    BuildError
+        If a tool is missing or fails.
+    """
+    sources = find_sources()
+    configuration = [f"-DEDGEL3_DEPLOYMENT={deployment.resolve()}", *options]
+    if board == "mps2_an500":
+        _find("arm-none-eabi-gcc")
+        toolchain = sources / "boards" / board / "toolchain.cmake"
+        configuration.append(f"-DCMAKE_TOOLCHAIN_FILE={toolchain}")
+    cmake = _find("cmake")
+    _execute(cmake, "-S", str(sources), "-B", str(directory), *configuration)
+    _execute(cmake, "--build", str(directory), "--parallel", "2")
+    return directory / ("node.elf" if board == "mps2_an500" else "node")
+
+
+class Emulator:
+    """A node's firmware running on QEMU's Cortex-M7.
+
+    Parameters
+    ----------
+    firmware : pathlib.Path
+        What :func:`build_node` gave.
+
+    Raises
+    ------
+    BuildError
+        If QEMU is not installed.
+    DeviceError
+        If it does not start.
+    """
+
+    def __init__(self, firmware: Path) -> None:
+        # The path of a socket must be short.
+        self._directory = tempfile.TemporaryDirectory(prefix="edgel3-")
+        directory = Path(self._directory.name)
+        self._host, self._microphone = directory / "host", directory / "microphone"
+        self._console = directory / "console"
+        command = [_find("qemu-system-arm"), "-M", MACHINE, "-icount", "shift=0"]
+        command += ["-display", "none", "-monitor", "none"]
+        for name in ("host", "microphone"):
+            command += ["-chardev", f"socket,id={name},path={directory / name},server=on,wait=off"]
+            command += ["-serial", f"chardev:{name}"]
+        command += ["-chardev", f"file,id=console,path={self._console}"]
+        command += ["-semihosting-config", "enable=on,target=native,chardev=console"]
+        with (directory / "errors").open("wb") as errors:
+            self._process = subprocess.Popen(  # noqa: S603 - QEMU, with our own paths
+                [*command, "-kernel", str(firmware)],
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C is for the host, which ends it
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def connect(self) -> SocketTransport:
+        """Connect as the node's host; the last one, if any, must have gone."""
+        return SocketTransport(self._connect(self._host), "the emulated board")
+
+    def connect_microphone(self) -> socket.socket:
+        """Take the microphone's place: what is sent is samples, int16, little-endian."""
+        return self._connect(self._microphone)
+
+    def failure(self) -> str | None:
+        """Give what it said if it has ended; None while it runs."""
+        if self._process.poll() is None:
+            return None
+        said = [
+            path.read_text(errors="replace").strip()
+            for path in (self._console, self._console.with_name("errors"))
+            if path.exists()
+        ]
+        return f"code {self._process.returncode}: {' '.join(filter(None, said))[-1000:]}"
+
+    def close(self) -> None:
+        """End the emulation."""
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._directory.cleanup()
+
+    def _connect(self, path: Path) -> socket.socket:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            if failure := self.failure():
+                raise DeviceError(f"expected the emulated board to run, it ended with {failure}")
+            connected = socket.socket(socket.AF_UNIX)
+            try:
+                connected.connect(str(path))
+            except OSError as error:
+                connected.close()
+                if time.monotonic() > deadline:
+                    raise DeviceError(
+                        f"expected QEMU to open a socket within {_START_TIMEOUT_S:g} s, it did not"
+                        f" ({error.strerror})"
+                    ) from error
+                time.sleep(0.02)
+            else:
+                return connected
+
+
+class Program:
+    """A node built for this machine, running.
+
+    Parameters
+    ----------
+    program : pathlib.Path
+        What :func:`build_node` gave for the host.
+    """
+
+    def __init__(self, program: Path) -> None:
+        self._ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - what was just built
+                [program],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def connect(self) -> SocketTransport:
+        """Connect as the node's host; there may be several, one after the other."""
+        return SocketTransport(self._ours.dup(), "the node's program")
+
+    def close(self) -> str:
+        """End it and give what it wrote to standard error: a sanitizer's findings."""
+        self._ours.close()
+        try:
+            _, said = self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            _, said = self._process.communicate()
+        return said.decode(errors="replace")
+
+
+def _find(program: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise BuildError(
+            f"expected {program} on the path, found none; on Debian:"
+            f" apt-get install {_PACKAGES[program]}"
+        )
+    return found
+
+
+def _execute(*command: str) -> None:
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(  # noqa: S603 - the tools named above, with our own paths
+            command,
+            capture_output=True,
+            timeout=_BUILD_TIMEOUT_S,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{name} did not end within {_BUILD_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        raise BuildError(f"{name} ended with code {done.returncode}: {said[-3000:]}")

@@ -1,0 +1,310 @@
+"""The wire between host and node: packets, and what the answers say.
+
+A frame is a packet, COBS-encoded, with a zero byte behind it. A packet is command, sequence number
+and status, a byte each, a body of at most :data:`MAX_BODY` bytes, and the CRC-32 of all that. What
+the commands mean is written in ``edgel3_wire.h`` of the C library; all numbers are little-endian.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+
+try:
+    from cobs import cobs
+except ImportError as error:
+    raise RuntimeUnavailableError(
+        "talking to a device needs the package cobs, which is not installed;"
+        " pip install 'edgel3-tflm[device]'"
+    ) from error
+
+VERSION = 1
+MAX_BODY = 2048
+_HEAD = struct.Struct("<3B")
+_CHECKSUM = struct.Struct("<I")
+_ANSWER = 0x80
+_MAX_PACKET = _HEAD.size + MAX_BODY + _CHECKSUM.size
+_MAX_FRAME = _MAX_PACKET + _MAX_PACKET // 254 + 2
+
+
+class Command(IntEnum):
+    """What is asked; LIVE is sent unasked."""
+
+    INFO = 1
+    BEGIN = 2
+    DATA = 3
+    EMBED = 4
+    LOG_MEL = 5
+    SCORES = 6
+    STATISTICS = 7
+    STREAM = 8
+    SELF_TEST = 9
+    LIVE = 10
+
+
+class Refusal(IntEnum):
+    """Why a node does not do what it is asked."""
+
+    COMMAND = 1
+    LENGTH = 2
+    VALUE = 3
+    STATE = 4
+    OFFSET = 5
+    BUSY = 6
+    ENGINE = 7
+    ABSENT = 8
+
+
+class Failure(IntFlag):
+    """What a self-test finds."""
+
+    MODEL_REFUSED = 1
+    MEMORY_TOO_SMALL = 2
+    OTHER_EMBEDDING = 4
+
+
+class WireError(EdgeL3Error):
+    """An answer that is not what the protocol says."""
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet without its checksum.
+
+    ``status`` is 0 in a request; in an answer 0, or a :class:`Refusal`.
+    """
+
+    command: int
+    sequence: int
+    status: int = 0
+    body: bytes = b""
+    is_answer: bool = False
+
+
+def encode(packet: Packet) -> bytes:
+    """Write the frame of a packet, the zero at its end included.
+
+    Raises
+    ------
+    ValueError
+        If a field does not fit.
+    """
+    if len(packet.body) > MAX_BODY or not 0 <= packet.command < _ANSWER:
+        raise ValueError(
+            f"expected a command below {_ANSWER} and at most {MAX_BODY} bytes of body, got"
+            f" {packet.command} and {len(packet.body)}"
+        )
+    answer = _ANSWER if packet.is_answer else 0
+    content = _HEAD.pack(packet.command | answer, packet.sequence, packet.status) + packet.body
+    stuffed: bytes = cobs.encode(content + _CHECKSUM.pack(zlib.crc32(content)))
+    return stuffed + b"\0"
+
+
+def _read_frame(frame: bytes) -> Packet | None:
+    """Read a frame without its zero; None if it is damaged."""
+    try:
+        content: bytes = cobs.decode(frame)
+    except cobs.DecodeError:
+        return None
+    if not _HEAD.size + _CHECKSUM.size <= len(content) <= _MAX_PACKET:
+        return None
+    content, (checksum,) = content[: -_CHECKSUM.size], _CHECKSUM.unpack(content[-_CHECKSUM.size :])
+    if zlib.crc32(content) != checksum:
+        return None
+    command, sequence, status = _HEAD.unpack_from(content)
+    return Packet(
+        command & ~_ANSWER, sequence, status, content[_HEAD.size :], bool(command & _ANSWER)
+    )
+
+
+class Decoder:
+    """Takes the bytes of frames, in pieces of any size, and gives packets.
+
+    ``dropped`` counts the frames that were damaged, cut or too long.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._frame = bytearray()
+
+    def feed(self, data: bytes) -> list[Packet]:
+        """Take bytes; give the packets that they complete."""
+        packets = []
+        *ends, rest = data.split(b"\0")
+        for end in ends:
+            self._append(end)
+            if self._frame:
+                too_long = len(self._frame) >= _MAX_FRAME
+                packet = None if too_long else _read_frame(bytes(self._frame))
+                if packet is None:
+                    self.dropped += 1
+                else:
+                    packets.append(packet)
+                self._frame.clear()
+        self._append(rest)
+        return packets
+
+    def _append(self, part: bytes) -> None:
+        """Keep no more of a frame without an end than shows that it is too long."""
+        self._frame += part[: _MAX_FRAME - len(self._frame)]
+
+
+_INFO = struct.Struct("<HHII4Hfi16s4I")
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a node says about itself.
+
+    Parameters
+    ----------
+    board, version : str
+        The node's board, and the version of its C library.
+    source_sha256 : bytes
+        First half of the SHA-256 of the dense flatbuffer that the model was packed from.
+    embedding_scale, embedding_zero_point : float, int
+        ``real = scale * (q - zero_point)``.
+    packed_bytes, arena_bytes, window_bytes : int
+        The packed model in flash; the two memories in RAM.
+    ticks_per_second : int
+        Of the counts in :class:`Statistics`.
+    classes : tuple of str
+        Of the node's classifier; none without one.
+    """
+
+    board: str
+    version: str
+    sample_rate_hz: int
+    window_samples: int
+    mels: int
+    frames: int
+    embedding_size: int
+    embedding_scale: float
+    embedding_zero_point: int
+    source_sha256: bytes
+    packed_bytes: int
+    arena_bytes: int
+    window_bytes: int
+    ticks_per_second: int
+    classes: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, body: bytes) -> "Info":
+        """Read an answer's body.
+
+        Raises
+        ------
+        WireError
+            If it is of another version of the protocol, or not whole.
+        """
+        if len(body) >= 2 and (version := int.from_bytes(body[:2], "little")) != VERSION:
+            raise WireError(
+                f"expected a node with version {VERSION} of the protocol, this one has {version};"
+                " update this package, or the node's firmware"
+            )
+        strings = [text.decode(errors="replace") for text in body[_INFO.size :].split(b"\0")]
+        if len(body) < _INFO.size or len(strings) < 3:
+            raise WireError(f"expected all of the node's description, got {len(body)} bytes")
+        fields = _INFO.unpack_from(body)
+        _, classes, sample_rate_hz, window_samples, mels, frames, embedding_size, _ = fields[:8]
+        scale, zero_point, digest = fields[8:11]
+        packed_bytes, arena_bytes, window_bytes, ticks_per_second = fields[11:]
+        board, library, *labels = strings[:-1]
+        if len(labels) != classes:
+            raise WireError(f"expected names of {classes} classes, got {len(labels)}")
+        return cls(
+            board=board,
+            version=library,
+            sample_rate_hz=sample_rate_hz,
+            window_samples=window_samples,
+            mels=mels,
+            frames=frames,
+            embedding_size=embedding_size,
+            embedding_scale=scale,
+            embedding_zero_point=zero_point,
+            source_sha256=digest,
+            packed_bytes=packed_bytes,
+            arena_bytes=arena_bytes,
+            window_bytes=window_bytes,
+            ticks_per_second=ticks_per_second,
+            classes=tuple(labels),
+        )
+
+
+_STATISTICS = struct.Struct("<6I")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a node has counted since its start, modulo 2^32.
+
+    Parameters
+    ----------
+    requests : int
+        Answered ones, before the one that asks.
+    dropped_frames : int
+        Damaged, cut or too long ones.
+    windows : int
+        Computed ones.
+    missed_samples : int
+        Heard and not used, for want of time.
+    frontend_ticks, engine_ticks : int
+        Of the last window. The frontend's are 0 where log-mel values came.
+    """
+
+    requests: int
+    dropped_frames: int
+    windows: int
+    missed_samples: int
+    frontend_ticks: int
+    engine_ticks: int
+
+    @classmethod
+    def parse(cls, body: bytes) -> "Statistics":
+        """Read an answer's body."""
+        if len(body) != _STATISTICS.size:
+            raise WireError(f"expected statistics of {_STATISTICS.size} bytes, got {len(body)}")
+        return cls(*_STATISTICS.unpack(body))
+
+
+_LIVE = struct.Struct("<II")
+
+
+@dataclass(frozen=True)
+class LiveEvent:
+    """A window that a node has heard.
+
+    Parameters
+    ----------
+    number : int
+        Of the window, since the node's start.
+    milliseconds : int
+        When it was computed, since the node's start.
+    embedding : numpy.ndarray, shape (embedding_size,), int8
+    scores : numpy.ndarray, shape (classes,), float32
+    """
+
+    number: int
+    milliseconds: int
+    embedding: npt.NDArray[np.int8]
+    scores: npt.NDArray[np.float32]
+
+    @classmethod
+    def parse(cls, body: bytes, info: Info) -> "LiveEvent":
+        """Read an event's body; ``info`` says how long its parts are."""
+        split = _LIVE.size + info.embedding_size
+        expected = split + 4 * len(info.classes)
+        if len(body) != expected:
+            raise WireError(f"expected a live event of {expected} bytes, got {len(body)}")
+        number, milliseconds = _LIVE.unpack_from(body)
+        return cls(
+            number,
+            milliseconds,
+            np.frombuffer(body[_LIVE.size : split], np.int8),
+            np.frombuffer(body[split:], "<f4").astype(np.float32),
+        )
