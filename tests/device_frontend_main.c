@@ -1,0 +1,92 @@
+/* The frontend on the emulated board: windows in, cells and instructions out, as lines of JSON.
+ *
+ * QEMU's loader puts at WINDOWS_ADDRESS how many windows there are, uint32, and their int16 samples.
+ * Samples are pushed as a microphone's driver has them.
+ */
+#include <stdint.h>
+
+#include "board.h"
+#include "edgel3_model_frontend.h"
+
+#define WINDOWS_ADDRESS 0x60000000u
+#define BLOCK_SAMPLES 256u
+#define CELLS (EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES / sizeof(float))
+#define GUARD 0x5au
+
+static float log_mel[CELLS];
+/* Four bytes more: they must stay as they are. */
+static uint32_t work[EDGEL3_MODEL_FRONTEND_WORK_BYTES / 4u + 1u];
+
+static void write_number(const char *name, uint32_t number) {
+  char text[11];
+  char *begin = text + sizeof text - 1;
+  *begin = 0;
+  do {
+    *--begin = (char)('0' + number % 10u);
+    number /= 10u;
+  } while (number != 0);
+  board_write(name);
+  board_write(begin);
+}
+
+static void write_bytes(const char *name, const int8_t *bytes, uint32_t count) {
+  char text[65];
+  board_write(name);
+  for (uint32_t i = 0; i < count;) {
+    uint32_t length = 0;
+    for (; i < count && length < 64u; ++i) {
+      text[length++] = "0123456789abcdef"[(uint8_t)bytes[i] >> 4];
+      text[length++] = "0123456789abcdef"[bytes[i] & 15];
+    }
+    text[length] = 0;
+    board_write(text);
+  }
+  board_write("\"");
+}
+
+static uint32_t instructions_since(uint32_t start) {
+  return (board_ticks() - start) * BOARD_INSTRUCTIONS_PER_TICK;
+}
+
+int main(void) {
+  const edgel3_frontend_config *config = &edgel3_model_frontend;
+  const uint32_t *image = (const uint32_t *)WINDOWS_ADDRESS;
+  const int16_t *samples = (const int16_t *)(image + 1);
+  int8_t *cells = (int8_t *)log_mel;
+  edgel3_frontend frontend;
+  const uint32_t last = sizeof work / sizeof work[0] - 1u;
+  work[last] = GUARD;
+  if (edgel3_frontend_work_bytes(config) != EDGEL3_MODEL_FRONTEND_WORK_BYTES ||
+      edgel3_frontend_log_mel_bytes(config) != sizeof log_mel ||
+      edgel3_frontend_open(&frontend, config, log_mel, work) != EDGEL3_OK) {
+    return 2;
+  }
+  for (uint32_t window = 0; window < image[0]; ++window) {
+    const int16_t *end = samples + config->window_samples;
+    uint32_t slowest = 0;
+    uint32_t start = board_ticks();
+    edgel3_frontend_begin(&frontend);
+    while (samples < end) {
+      const uint32_t left = (uint32_t)(end - samples);
+      const uint32_t push_start = board_ticks();
+      samples +=
+          edgel3_frontend_push(&frontend, samples, left < BLOCK_SAMPLES ? left : BLOCK_SAMPLES);
+      const uint32_t push = instructions_since(push_start);
+      if (push > slowest) slowest = push;
+    }
+    const uint32_t push = instructions_since(start);
+    start = board_ticks();
+    if (edgel3_frontend_finish(&frontend) != EDGEL3_OK) return 3;
+    const uint32_t finish = instructions_since(start);
+    start = board_ticks();
+    edgel3_frontend_quantize(&frontend, cells);
+    const uint32_t quantize = instructions_since(start);
+    write_number("{\"push\": ", push);
+    write_number(", \"slowest_push\": ", slowest);
+    write_number(", \"finish\": ", finish);
+    write_number(", \"quantize\": ", quantize);
+    write_bytes(", \"cells\": \"", cells, CELLS);
+    board_write("}\n");
+  }
+  return work[last] == GUARD ? 0 : 4;
+}
