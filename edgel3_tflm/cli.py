@@ -1,28 +1,13 @@
 """The command line: ``edgel3-tflm COMMAND``."""
 
-import json
 import logging
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -37,6 +22,7 @@ from edgel3_tflm.flatbuffer import FlatbufferSummary, find_packed_model, summari
 from edgel3_tflm.frontend import log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
 from edgel3_tflm.packed import PackedModel, describe_packed, plan_memory, read_packed
+from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.variants import PLANS, find_variant
 from edgel3_tflm.weights import (
     SUBSTITUTE_KINDS,
@@ -55,9 +41,6 @@ app = typer.Typer(
 
 _SPARSITIES = ", ".join(plan.label for plan in PLANS)
 _WEIGHTS_WORDS = get_args(WeightsWord)
-
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def main() -> None:
@@ -94,113 +77,6 @@ def _common(
             logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-class _Screen:
-    """Where a command's words go: results to standard output, progress to standard error."""
-
-    def __init__(self, *, quiet: bool, as_json: bool) -> None:
-        self.quiet = quiet
-        self.as_json = as_json
-        self._out = Console(soft_wrap=True, highlight=False)
-        self._err = Console(stderr=True, highlight=False)
-
-    def show(self, result: dict[str, Any], *renderables: Any) -> None:
-        """Print a result, as JSON or as tables and text."""
-        try:
-            if self.as_json:
-                sys.stdout.write(json.dumps(result, indent=2) + "\n")
-            elif not self.quiet:
-                for each in renderables:
-                    self._out.print(each)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise  # the reader has seen enough
-        except OSError as error:
-            # What is still buffered would fail once more when Python ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise EdgeL3Error(f"cannot write the result: {error.strerror}") from error
-
-    def error(self, message: str) -> None:
-        """Print an error on one line."""
-        line = " ".join(message.splitlines())
-        self._err.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
-
-    @contextmanager
-    def progress(self) -> Iterator["_Steps"]:
-        """Show the steps of a long job."""
-        columns = (
-            SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        disabled = self.quiet or not self._err.is_terminal
-        with Progress(
-            *columns,
-            console=self._err,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            disable=disabled,
-        ) as bars:
-            steps = _Steps(bars, None if self.quiet or self._err.is_terminal else self._err)
-            yield steps
-            steps.finish()
-
-
-class _Steps:
-    """A progress callback: bars on a terminal, one line a step elsewhere."""
-
-    def __init__(self, bars: Progress, lines: Console | None) -> None:
-        self._bars = bars
-        self._lines = lines
-        self._step: str | None = None
-        self._task: Any = None
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        if step != self._step:
-            self.finish()
-            self._step = step
-            self._task = self._bars.add_task(step, total=total or None)
-            if self._lines is not None:
-                self._lines.print(Text(f"{step} ..."))
-        if total:
-            self._bars.update(self._task, completed=done, total=total)
-
-    def note(self, line: str) -> None:
-        """Say something that stays on the screen."""
-        if not self._bars.disable:
-            self._bars.console.print(Text(line))
-        elif self._lines is not None:
-            self._lines.print(Text(line))
-
-    def finish(self) -> None:
-        """Mark the running step as done."""
-        if self._task is not None:
-            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
-            total = task.total or 1
-            self._bars.update(self._task, completed=total, total=total)
-
-
-@contextmanager
-def _screen(
-    *, quiet: bool = False, as_json: bool = False, interrupted: str = "nothing was written"
-) -> Iterator[_Screen]:
-    """Turn the errors a user can mend into one line and an exit status."""
-    screen = _Screen(quiet=quiet, as_json=as_json)
-    try:
-        yield screen
-    except EdgeL3Error as error:
-        screen.error(str(error))
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        screen.error(f"interrupted; {interrupted}")
-        raise typer.Exit(130) from error
-    except MemoryError as error:
-        screen.error("out of memory; nothing was written")
-        raise typer.Exit(1) from error
-
-
 @app.command("convert")
 def convert_command(
     sparsity: Annotated[
@@ -235,7 +111,7 @@ def convert_command(
     as_json: JsonOption = False,
 ) -> None:
     """Prune, quantize and export a network: flatbuffers, packed model, C arrays, manifest."""
-    with _screen(quiet=quiet, as_json=as_json) as screen:
+    with open_screen(quiet=quiet, as_json=as_json) as screen:
         variant = find_variant(
             model_type, sparsity=sparsity, retrain_type=retrain_type, embedding_size=emb_dim
         )
@@ -278,7 +154,7 @@ def compare_command(
     as_json: JsonOption = False,
 ) -> None:
     """Measure how far the quantized embeddings lie from the float ones, on real clips."""
-    with _screen(quiet=quiet, as_json=as_json) as screen:
+    with open_screen(quiet=quiet, as_json=as_json) as screen:
         from edgel3_tflm.report import HTML_NAME, JSON_NAME, write_report
 
         deployment = Deployment.load(directory)
@@ -308,7 +184,7 @@ def info_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is inside: layers, sparsity, MACs, flash, arena and the boards it fits."""
-    with _screen(as_json=as_json) as screen:
+    with open_screen(as_json=as_json) as screen:
         if path.is_dir():
             deployment = Deployment.load(path)
             screen.show(dict(deployment.manifest), *_describe_deployment(deployment))
@@ -384,7 +260,7 @@ def probe_command(
     as_json: JsonOption = False,
 ) -> None:
     """Judge embeddings by a linear classifier over the folds of a labelled corpus."""
-    with _screen(quiet=quiet, as_json=as_json) as screen:
+    with open_screen(quiet=quiet, as_json=as_json) as screen:
         from edgel3_tflm.probe import extract_features, map_cosine, probe, read_embeddings
 
         clips = read_manifest(manifest)
@@ -432,7 +308,7 @@ def probe_command(
                 theirs = extract_features(clips, teacher_spec, embed, progress)
                 subject["map_cosine"] = map_cosine(clips, extracted, theirs, fold)
         right, count = sum(each.right for each in results), sum(each.clips for each in results)
-        table = _new_table("fold", "clips", "right", "accuracy %")
+        table = new_table("fold", "clips", "right", "accuracy %")
         for each in results:
             table.add_row(
                 str(each.fold), str(each.clips), str(each.right), _percent(each.right, each.clips)
@@ -483,7 +359,7 @@ def distill_command(
 ) -> None:
     """Teach a pruned student the embedding of a teacher."""
     going_on = "the same command goes on from the last checkpoint"
-    with _screen(quiet=quiet, as_json=as_json, interrupted=going_on) as screen:
+    with open_screen(quiet=quiet, as_json=as_json, interrupted=going_on) as screen:
         from edgel3_tflm.converters.distill import FIGURES_NAME, STUDENT_NAME, choose_clips, distill
         from edgel3_tflm.converters.recipe import read_recipe
 
@@ -540,14 +416,6 @@ def _try_arena(model: bytes) -> int | None:
 _MAX_CLIP_ROWS = 10
 
 
-def _new_table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(columns[0], overflow="fold", min_width=8)
-    for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
 def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.2f}"
 
@@ -565,7 +433,7 @@ def _provenance_lines(deployment: Deployment) -> list[Text]:
 
 def _describe_deployment(deployment: Deployment) -> list[Any]:
     manifest = deployment.manifest
-    table = _new_table(
+    table = new_table(
         "layer",
         "map",
         "weights",
@@ -677,7 +545,7 @@ def _packed_lines(
 
 
 def _packed_table(model: PackedModel) -> Table:
-    table = _new_table(
+    table = new_table(
         "layer",
         "packed as",
         "bytes\ndense",
@@ -700,7 +568,7 @@ def _packed_table(model: PackedModel) -> Table:
 
 
 def _flatbuffer_table(summary: FlatbufferSummary) -> Table:
-    table = _new_table(
+    table = new_table(
         "layer", "operator", "output", "weights", "zeros %", "MMAC\ndense", "MMAC\neffective"
     )
     for layer in summary.layers:
@@ -727,7 +595,7 @@ def _flatbuffer_table(summary: FlatbufferSummary) -> Table:
 
 
 def _weights_table(weights: NetworkWeights) -> Table:
-    table = _new_table("layer", "kernel", "weights", "zeros %")
+    table = new_table("layer", "kernel", "weights", "zeros %")
     for layer, conv in zip(weights.variant.layers, weights.convs, strict=True):
         table.add_row(
             layer.name,
@@ -756,7 +624,7 @@ def _fit_lines(needs: _Needs) -> list[Any]:
     if not known:
         return lines
     fitting = [f"fits\n{form}" for form in known]
-    table = _new_table("board", "flash\nKiB", "RAM\nKiB", *fitting, "measured against")
+    table = new_table("board", "flash\nKiB", "RAM\nKiB", *fitting, "measured against")
     table.columns[-1].justify = "left"
     for board in BOARDS:
         table.add_row(
@@ -775,7 +643,7 @@ def _fit_lines(needs: _Needs) -> list[Any]:
 
 
 def _files_table(deployment: Deployment) -> Table:
-    table = _new_table("file", "bytes", "SHA-256")
+    table = new_table("file", "bytes", "SHA-256")
     for name, artefact in deployment.manifest["artefacts"].items():
         table.add_row(
             str(deployment.directory / name), f"{artefact['bytes']:,}", artefact["sha256"][:16]
@@ -784,7 +652,7 @@ def _files_table(deployment: Deployment) -> Table:
 
 
 def _drift_table(report: DriftReport) -> Table:
-    table = _new_table(
+    table = new_table(
         f"worst {min(len(report.clips), _MAX_CLIP_ROWS)} clips",
         "windows",
         "cosine\nmean",

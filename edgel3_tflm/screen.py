@@ -1,0 +1,145 @@
+"""What the commands show: results, progress, and errors on one line."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from edgel3_tflm.errors import EdgeL3Error
+
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class Screen:
+    """Where a command's words go: results to standard output, progress to standard error."""
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self._out = Console(soft_wrap=True, highlight=False)
+        self._err = Console(stderr=True, highlight=False)
+
+    def show(self, result: dict[str, Any], *renderables: Any) -> None:
+        """Print a result, as JSON or as tables and text."""
+        try:
+            if self.as_json:
+                sys.stdout.write(json.dumps(result, indent=2) + "\n")
+            elif not self.quiet:
+                for each in renderables:
+                    self._out.print(each)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise  # the reader has seen enough
+        except OSError as error:
+            # What is still buffered would fail once more when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise EdgeL3Error(f"cannot write the result: {error.strerror}") from error
+
+    def error(self, message: str) -> None:
+        """Print an error on one line."""
+        line = " ".join(message.splitlines())
+        self._err.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+
+    @contextmanager
+    def progress(self) -> Iterator["Steps"]:
+        """Show the steps of a long job."""
+        columns = (
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        disabled = self.quiet or not self._err.is_terminal
+        with Progress(
+            *columns,
+            console=self._err,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=disabled,
+        ) as bars:
+            steps = Steps(bars, None if self.quiet or self._err.is_terminal else self._err)
+            yield steps
+            steps.finish()
+
+
+class Steps:
+    """A progress callback: bars on a terminal, one line a step elsewhere."""
+
+    def __init__(self, bars: Progress, lines: Console | None) -> None:
+        self._bars = bars
+        self._lines = lines
+        self._step: str | None = None
+        self._task: Any = None
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Show how far a step is; ``total`` is 0 where nobody knows."""
+        if step != self._step:
+            self.finish()
+            self._step = step
+            self._task = self._bars.add_task(step, total=total or None)
+            if self._lines is not None:
+                self._lines.print(Text(f"{step} ..."))
+        if total:
+            self._bars.update(self._task, completed=done, total=total)
+
+    def note(self, line: str) -> None:
+        """Say something that stays on the screen."""
+        if not self._bars.disable:
+            self._bars.console.print(Text(line))
+        elif self._lines is not None:
+            self._lines.print(Text(line))
+
+    def finish(self) -> None:
+        """Mark the running step as done."""
+        if self._task is not None:
+            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+            total = task.total or 1
+            self._bars.update(self._task, completed=total, total=total)
+
+
+@contextmanager
+def open_screen(
+    *, quiet: bool = False, as_json: bool = False, interrupted: str = "nothing was written"
+) -> Iterator[Screen]:
+    """Turn the errors a user can mend into one line and an exit status."""
+    screen = Screen(quiet=quiet, as_json=as_json)
+    try:
+        yield screen
+    except EdgeL3Error as error:
+        screen.error(str(error))
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        screen.error(f"interrupted; {interrupted}")
+        raise typer.Exit(130) from error
+    except MemoryError as error:
+        screen.error("out of memory; nothing was written")
+        raise typer.Exit(1) from error
+
+
+def new_table(*columns: str) -> Table:
+    """Make a table: words in the first column, numbers in the others."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(columns[0], overflow="fold", min_width=8)
+    for column in columns[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
