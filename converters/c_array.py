@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm import __version__
+from edgel3_tflm.boards import BOARDS
 from edgel3_tflm.deployment import InputMap
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.frontend import DYNAMIC_RANGE_DB, FrontendTables
@@ -49,6 +50,17 @@ alignas(16) const unsigned char edgel3_model[EDGEL3_MODEL_BYTES] = {{
 """
 
 
+def _write_placements() -> str:
+    """Write what keeps the next constant in flash on boards that would copy it to RAM."""
+    return "".join(
+        f"#if {' || '.join(f'defined({macro})' for macro in board.macros)}\n"
+        f"{board.constant_placement}\n"
+        "#endif\n"
+        for board in BOARDS
+        if board.constant_placement
+    )
+
+
 def write_packed_source(blob: bytes, banner: str) -> str:
     """Write the .c file: the packed model as a constant array."""
     return f"""{banner}
@@ -56,7 +68,7 @@ def write_packed_source(blob: bytes, banner: str) -> str:
 
 // C99 has no word for alignment; GCC, Clang and the compilers for Arm share this one.
 __attribute__((aligned(16)))
-const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES] = {{
+{_write_placements()}const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES] = {{
 {_write_bytes(blob)}
 }};
 """
@@ -145,14 +157,14 @@ def write_constants(
 """
 
 
-def _write_float(value: np.floating[Any] | float) -> str:
+def write_float(value: np.floating[Any] | float) -> str:
     """Write a number that a C compiler reads as the same float32: nine digits are enough."""
     text = f"{np.float32(value):.9g}"
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
 
 
 def _write_table(kind: str, name: str, values: npt.NDArray[Any]) -> str:
-    numbers = [_write_float(value) if kind == "float" else str(value) for value in values]
+    numbers = [write_float(value) if kind == "float" else str(value) for value in values]
     lines = (
         " ".join(f"{number}," for number in numbers[start : start + _NUMBERS_PER_LINE])
         for start in range(0, len(numbers), _NUMBERS_PER_LINE)
@@ -182,9 +194,9 @@ const edgel3_frontend_config edgel3_model_frontend = {{
     {spec.hop_samples},  // hop_samples
     {spec.mels},  // mels
     {spec.frames},  // frames
-    {_write_float(DYNAMIC_RANGE_DB)},  // dynamic_range_db
-    {_write_float(factor)},  // input_factor
-    {_write_float(offset)},  // input_offset
+    {write_float(DYNAMIC_RANGE_DB)},  // dynamic_range_db
+    {write_float(factor)},  // input_factor
+    {write_float(offset)},  // input_offset
     window,
     cosines,
     mel_first,

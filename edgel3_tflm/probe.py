@@ -28,8 +28,8 @@ except ImportError as error:
 FloatArray = npt.NDArray[np.float32]
 
 HOP_S = 0.5
-_INVERSE_REGULARISATION = 0.1
-_MAX_ITERATIONS = 1000
+INVERSE_REGULARISATION = 0.1
+MAX_ITERATIONS = 1000
 # ESC-50 in windows of 0.5 s, embedded in 6144 dimensions, is 0.5 GB.
 _MAX_ARRAY_BYTES = 2**30
 
@@ -212,7 +212,7 @@ def probe(
         train = folds[features.clip] != fold
         model = make_pipeline(
             StandardScaler(),
-            LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=_MAX_ITERATIONS),
+            LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MAX_ITERATIONS),
         )
         model.fit(features.values[train], labels[features.clip[train]])
         scores = model.predict_log_proba(features.values[~train])

@@ -1,0 +1,151 @@
+/* A node: microphone or host audio in, embeddings and class scores out.
+ *
+ * The host talks to it over the serial port, in the frames of edgel3_wire.h. All memory is static; if
+ * it exceeds the board's budget (board.h), this does not compile. `edgel3-tflm export-app` writes the
+ * sketch with library and model under src/edgel3. Without that, the library has to be installed and
+ * the files of a deployment, edgel3_packed_model.{c,h} and edgel3_model_frontend.{c,h}, copied here
+ * (PlatformIO only: the Arduino IDE shows a library nothing of the sketch's folder).
+ */
+#include <Arduino.h>
+#include <stdio.h>
+
+#include "board.h"
+#include "microphone.h"
+
+#define EDGEL3_NODE_RAM_BUDGET_BYTES EDGEL3_BOARD_RAM_BUDGET_BYTES
+#if __has_include("src/edgel3/edgel3_node_model.h")
+#include "src/edgel3/edgel3_node_model.h"
+#else
+#include <edgel3_node_model.h>
+#endif
+
+/* Boards that are USB devices of their own do not care. */
+#ifndef EDGEL3_BAUD
+#define EDGEL3_BAUD 115200
+#endif
+
+/* What each part takes. */
+constexpr uint32_t kArenaBytes = EDGEL3_NODE_ARENA_BYTES;
+constexpr uint32_t kWindowBytes = EDGEL3_NODE_WINDOW_BYTES;
+constexpr uint32_t kNodeBytes = sizeof(edgel3_node);
+constexpr uint32_t kMicrophoneBytes = EDGEL3_BOARD_HAS_MICROPHONE ? kMicrophoneRingBytes : 0;
+constexpr uint32_t kRamBytes = kArenaBytes + kWindowBytes + kNodeBytes + kMicrophoneBytes;
+constexpr uint32_t kModelBytes = EDGEL3_PACKED_MODEL_BYTES;
+static_assert(kRamBytes <= EDGEL3_BOARD_RAM_BUDGET_BYTES, "more RAM than the board has to spare");
+static_assert(kModelBytes <= EDGEL3_BOARD_FLASH_BUDGET_BYTES, "a model too large for the flash");
+
+EDGEL3_BOARD_ARENA alignas(32) static uint8_t arena[kArenaBytes];
+EDGEL3_BOARD_ARENA alignas(32) static uint8_t window[kWindowBytes];
+static edgel3_node node;
+static char board_name[96] = EDGEL3_BOARD;
+
+/* Cycles, where the processor counts them: they begin anew after 8.9 s at 480 MHz, and a window takes
+ * less. The registers are the architecture's, the same on every Cortex-M7. */
+static bool counts_cycles = false;
+
+static uint32_t read_ticks(void *) {
+#ifdef __ARM_ARCH_7EM__
+  if (counts_cycles) return *reinterpret_cast<volatile uint32_t *>(0xe0001004u); /* DWT_CYCCNT */
+#endif
+  return micros();
+}
+
+static void start_cycles() {
+#ifdef __ARM_ARCH_7EM__
+  *reinterpret_cast<volatile uint32_t *>(0xe000edfcu) |= 1u << 24;   /* DEMCR: trace */
+  *reinterpret_cast<volatile uint32_t *>(0xe0001fb0u) = 0xc5acce55u; /* DWT_LAR: unlock */
+  *reinterpret_cast<volatile uint32_t *>(0xe0001000u) |= 1u;         /* DWT_CTRL: count */
+  counts_cycles = true;
+#endif
+}
+
+/* Compared with the clock that the core keeps, to the nearest MHz. */
+static uint32_t measure_ticks_per_second() {
+  constexpr uint32_t kMicroseconds = 20000;
+  const uint32_t from = micros();
+  const uint32_t ticks = read_ticks(nullptr);
+  while (micros() - from < kMicroseconds) {
+  }
+  const uint32_t megahertz = (read_ticks(nullptr) - ticks + kMicroseconds / 2) / kMicroseconds;
+  if (megahertz > 1) return megahertz * 1000000u;
+  counts_cycles = false; /* a debugger may hold the counter */
+  return 1000000u;
+}
+
+static uint32_t read_milliseconds(void *) { return millis(); }
+
+static bool write_bytes(const uint8_t *bytes, uint32_t count) {
+  constexpr uint32_t kPatienceMilliseconds = 2000;
+  uint32_t last = millis();
+  while (count > 0) {
+    const size_t written = Serial.write(bytes, count);
+    if (written > 0) last = millis();
+    if (millis() - last > kPatienceMilliseconds) return false;
+    bytes += written;
+    count -= static_cast<uint32_t>(written);
+  }
+  return true;
+}
+
+/* A frame that was cut is ended before the next one, which would be lost with it. */
+static void write_frame(void *, const uint8_t *bytes, uint32_t count) {
+  static bool was_cut = false;
+  const uint8_t end = 0;
+  if (was_cut && !write_bytes(&end, 1)) return;
+  was_cut = !write_bytes(bytes, count);
+}
+
+#if EDGEL3_BOARD_HAS_MICROPHONE
+/* The rate that was measured is part of the board's name, which the host asks for. */
+static int listen_to_microphone(void *, int on) {
+  if (!on) {
+    microphone_stop();
+    return 1;
+  }
+  const MicrophoneRate rate =
+      microphone_start(EDGEL3_MODEL_SAMPLE_RATE_HZ, EDGEL3_BOARD_GAIN(EDGEL3_MODEL_SAMPLE_RATE_HZ));
+  snprintf(board_name, sizeof board_name, "%s, microphone %s at %lu Hz", EDGEL3_BOARD,
+           rate.is_usable ? "on" : "refused", static_cast<unsigned long>(rate.measured_hz));
+  return rate.is_usable;
+}
+
+static void hear() {
+  static int16_t samples[256];
+  const uint32_t lost = microphone_take_lost();
+  if (lost > 0) {
+    edgel3_node_miss(&node, lost);
+    return;
+  }
+  const uint32_t count = microphone_read(samples, sizeof samples / sizeof *samples);
+  if (count > 0) edgel3_node_hear(&node, samples, count);
+}
+#else
+static int (*const listen_to_microphone)(void *, int) = nullptr;
+static void hear() {}
+#endif
+
+void setup() {
+  Serial.begin(EDGEL3_BAUD);
+  start_cycles();
+  static const edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window);
+  const edgel3_node_port port = {
+      board_name,
+      nullptr,
+      write_frame,
+      read_ticks,
+      measure_ticks_per_second(),
+      read_milliseconds,
+      listen_to_microphone,
+  };
+  edgel3_node_open(&node, &model, &port);
+}
+
+void loop() {
+  uint8_t bytes[64];
+  uint32_t count = 0;
+  while (count < sizeof bytes && Serial.available() > 0) {
+    bytes[count++] = static_cast<uint8_t>(Serial.read());
+  }
+  if (count > 0) edgel3_node_receive(&node, bytes, count);
+  hear();
+}

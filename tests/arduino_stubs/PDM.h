@@ -1,0 +1,18 @@
+/* As much of the Arduino PDM library as the sketch uses: declarations. */
+#ifndef PDM_STUB_H_
+#define PDM_STUB_H_
+
+#include <stddef.h>
+
+class PDMClass {
+ public:
+  int begin(int channels, int sample_rate);
+  void end();
+  int available();
+  int read(void *buffer, size_t size);
+  void onReceive(void (*function)());
+  void setGain(int gain);
+};
+extern PDMClass PDM;
+
+#endif /* PDM_STUB_H_ */

@@ -1,0 +1,94 @@
+/* The sketch's microphone with a clock and a PDM library of our own: time goes on as it is asked for.
+ *
+ * Arguments: true rate in Hz, samples to read, microseconds the reader sleeps after half of them.
+ * Prints the rate, whether it is usable, the samples lost, and the samples, which count up from the
+ * moment the microphone begins.
+ */
+#include <Arduino.h>
+#include <PDM.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "microphone.h"
+
+namespace {
+
+constexpr uint32_t kBufferSamples = 256;
+uint64_t now_us = 0;
+uint64_t next_us = 0;
+double period_us = 0;
+double begun_us = -1;
+uint32_t delivered = 0;
+int16_t buffer[kBufferSamples];
+int unread_bytes = 0;
+void (*callback)() = nullptr;
+bool in_interrupt = false;
+
+void advance(uint32_t by_us) {
+  now_us += by_us;
+  while (callback != nullptr && begun_us >= 0 && !in_interrupt && now_us >= next_us) {
+    const uint64_t later_us = now_us;
+    now_us = next_us; /* the interrupt came when the buffer was full */
+    for (int16_t &sample : buffer) sample = static_cast<int16_t>(delivered++);
+    unread_bytes = sizeof buffer;
+    in_interrupt = true;
+    callback();
+    in_interrupt = false;
+    now_us = later_us;
+    next_us = static_cast<uint64_t>(begun_us + period_us * (delivered + kBufferSamples));
+  }
+}
+
+}  // namespace
+
+PDMClass PDM;
+int PDMClass::begin(int channels, int) {
+  begun_us = static_cast<double>(now_us);
+  next_us = static_cast<uint64_t>(begun_us + period_us * kBufferSamples);
+  return channels == 1;
+}
+void PDMClass::end() { abort(); }
+int PDMClass::available() { return unread_bytes; }
+int PDMClass::read(void *to, size_t size) {
+  if (size != sizeof buffer || unread_bytes != static_cast<int>(sizeof buffer)) return 0;
+  int16_t *samples = static_cast<int16_t *>(to);
+  for (int16_t sample : buffer) *samples++ = sample;
+  unread_bytes = 0;
+  return sizeof buffer;
+}
+void PDMClass::onReceive(void (*function)()) { callback = function; }
+void PDMClass::setGain(int) {}
+
+uint32_t micros() {
+  advance(in_interrupt ? 0 : 1);
+  return static_cast<uint32_t>(now_us);
+}
+uint32_t millis() { return micros() / 1000; }
+
+int main(int, char **arguments) {
+  const double rate_hz = atof(arguments[1]);
+  const uint32_t wanted = static_cast<uint32_t>(atoi(arguments[2]));
+  const uint32_t sleep_us = static_cast<uint32_t>(atoi(arguments[3]));
+  period_us = 1e6 / rate_hz;
+  const MicrophoneRate rate = microphone_start(48000, 18);
+  printf("%u %d", rate.measured_hz, rate.is_usable);
+  if (!rate.is_usable) return 0;
+  static int16_t samples[1 << 20];
+  uint32_t count = 0;
+  uint32_t lost = 0;
+  bool has_slept = false;
+  while (count < wanted) {
+    const uint32_t missed = microphone_take_lost();
+    lost += missed;
+    if (missed == 0) count += microphone_read(samples + count, wanted - count);
+    if (!has_slept && count >= wanted / 2) {
+      has_slept = true;
+      advance(sleep_us);
+    }
+    advance(10);
+  }
+  microphone_stop();
+  printf(" %u", lost);
+  for (uint32_t i = 0; i < count; ++i) printf(" %d", samples[i]);
+  return 0;
+}
