@@ -16,6 +16,7 @@ from edgel3_tflm.audio import find_clips
 from edgel3_tflm.boards import BOARDS, fits
 from edgel3_tflm.corpus import read_manifest
 from edgel3_tflm.deployment import QUANTIZATIONS, Deployment, quantized_model_name
+from edgel3_tflm.device_cli import device_app
 from edgel3_tflm.drift import DriftFigures, DriftReport, compare
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.flatbuffer import FlatbufferSummary, find_packed_model, summarize
@@ -38,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(device_app, name="device", no_args_is_help=True)
 
 _SPARSITIES = ", ".join(plan.label for plan in PLANS)
 _WEIGHTS_WORDS = get_args(WeightsWord)

@@ -5,7 +5,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -403,7 +403,7 @@ class Device:
         body = self.request(Command.SELF_TEST, timeout_s=self._compute_timeout_s)
         return Failure(_read_u32(body))
 
-    def stream(self, *, timeout_s: float | None = None) -> Iterator[LiveEvent]:
+    def stream(self, *, timeout_s: float | None = None) -> Generator[LiveEvent, None, None]:
         """Have the node listen, and give each window that it hears; it stops when this is closed.
 
         Parameters

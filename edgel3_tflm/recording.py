@@ -1,0 +1,103 @@
+"""Embeddings of a device, with the times they came at, as a file."""
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+import numpy as np
+
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import write_whole
+from edgel3_tflm.wire import Info, LiveEvent
+
+SUFFIXES = (".csv", ".npz")
+
+
+@dataclass
+class Recording:
+    """A file that takes the windows of a device as they come.
+
+    CSV is written line by line: the columns time_s (host's clock, seconds since 1970), milliseconds
+    (the node's, since its start), number, e0, e1 and so on (int8 values of the embedding) and a
+    score for each class. NPZ is written at the end: arrays of the same names, ``embedding`` of
+    shape (n, d) int8 and ``scores`` of shape (n, classes) float32, with ``classes``, ``scale`` and
+    ``zero_point`` (``real = scale * (embedding - zero_point)``).
+
+    Raises
+    ------
+    EdgeL3Error
+        If the suffix is another one, or the file cannot be written.
+    """
+
+    path: Path
+    info: Info
+    _events: list[tuple[float, LiveEvent]] = field(default_factory=list)
+    _file: TextIO | None = None
+
+    def __post_init__(self) -> None:
+        if self.path.suffix not in SUFFIXES:
+            raise EdgeL3Error(f"{self.path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+        try:
+            if self.path.suffix == ".csv":
+                self._file = self.path.open("w", newline="", encoding="utf-8")
+                values = (f"e{position}" for position in range(self.info.embedding_size))
+                self._write_row("time_s", "milliseconds", "number", *values, *self.info.classes)
+            elif not self.path.parent.is_dir():
+                raise FileNotFoundError(None, "No such directory")
+        except OSError as error:
+            raise EdgeL3Error(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add(self, time_s: float, event: LiveEvent) -> None:
+        """Take a window that came at this time, in seconds since 1970."""
+        if self._file is None:
+            self._events.append((time_s, event))
+            return
+        scores = (f"{score:.6g}" for score in event.scores)
+        start = f"{time_s:.3f}", event.milliseconds, event.number
+        self._write_row(*start, *event.embedding.tolist(), *scores)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._file is not None:
+            self._file.close()
+            return
+        events = [event for _, event in self._events]
+        data = io.BytesIO()
+        np.savez(
+            data,
+            time_s=np.array([time_s for time_s, _ in self._events], np.float64),
+            milliseconds=np.array([event.milliseconds for event in events], np.uint32),
+            number=np.array([event.number for event in events], np.uint32),
+            embedding=np.array([event.embedding for event in events], np.int8).reshape(
+                -1, self.info.embedding_size
+            ),
+            scores=np.array([event.scores for event in events], np.float32).reshape(
+                -1, len(self.info.classes)
+            ),
+            classes=np.array(self.info.classes, np.str_),
+            scale=np.float32(self.info.embedding_scale),
+            zero_point=np.int32(self.info.embedding_zero_point),
+        )
+        write_whole(self.path, data.getvalue())
+
+    def _write_row(self, *values: object) -> None:
+        assert self._file is not None  # noqa: S101 - narrows for the type checker
+        try:
+            csv.writer(self._file, lineterminator="\n").writerow(values)
+            self._file.flush()
+        except OSError as error:
+            raise EdgeL3Error(f"cannot write {self.path}: {error.strerror or error}") from error
