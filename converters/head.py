@@ -3,20 +3,24 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm import __version__
 from edgel3_tflm.converters.c_array import write_float
-from edgel3_tflm.corpus import read_manifest
+from edgel3_tflm.corpus import LabelledClip, read_manifest
 from edgel3_tflm.deployment import Deployment, quantized_model_name
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import sha256_hex, write_whole
+from edgel3_tflm.interpreters import TensorSpec
+
+if TYPE_CHECKING:  # needs scikit-learn, which reading a head does not
+    from edgel3_tflm.probe import Features
 
 FORMAT = "edgel3-tflm head"
 FORMAT_VERSION = 1
@@ -203,9 +207,9 @@ def _log_scores(logits: FloatArray, kind: str) -> FloatArray:
     if kind == "sigmoid":
         scores: FloatArray = -np.logaddexp(0, -logits)
         return scores
-    below = logits - logits.max(axis=1, keepdims=True)
-    scores = below - np.log(np.exp(below).sum(axis=1, keepdims=True))
-    return scores
+    below: FloatArray = logits - logits.max(axis=1, keepdims=True)
+    below -= np.log(np.exp(below).sum(axis=1, keepdims=True))
+    return below
 
 
 def read_head(path: Path) -> Head:
@@ -271,9 +275,6 @@ def train_head(
 ) -> tuple[Head, list[FoldFigures]]:
     """Fit a head to the int8 embeddings of labelled clips.
 
-    Standardise, logistic regression as the probe has it, then standardisation and embedding scale
-    are folded into the weights, which become int8, a scale for each class.
-
     Parameters
     ----------
     manifest : pathlib.Path
@@ -291,7 +292,6 @@ def train_head(
     Head
         Trained on all folds.
     list of FoldFigures
-        Each fold, judged by a head trained on all others, before and after quantization.
 
     Raises
     ------
@@ -307,82 +307,112 @@ def train_head(
             f" {deployment.quantization}; convert again as int8"
         )
     clips = read_manifest(manifest)
-    own_labels = [split_labels(clip.label) for clip in clips]
-    kind, labels = _choose_kind(manifest, own_labels, kind)
-    targets = np.array([[label in own for label in labels] for own in own_labels])
-    folds = np.array([clip.fold for clip in clips])
-    known_folds = sorted(set(folds.tolist()))
-    if len(known_folds) < 2:
-        raise EdgeL3Error(
-            f"{manifest}: expected clips in at least two folds, found fold {known_folds[0]} alone"
-        )
+    kind, _ = _choose_kind(clips, kind)  # mistakes are told before clips are embedded
     runtime = runtime or DEFAULT_RUNTIME
     embedder = deployment.embedder("int8", runtime)
     output = open_interpreter(deployment.read_model("int8", runtime), runtime).output
-    features = extract_features(
-        clips, deployment.variant.frontend, embedder.embed_log_mel, progress
-    )
+    spec = deployment.variant.frontend
+    features = extract_features(clips, spec, embedder.embed_log_mel, progress)
+    head, figures = fit_head(clips, features, output, progress, kind=kind)
+    decisions = sum(each.decisions for each in figures)
+    provenance = {
+        "generator": f"edgel3-tflm {__version__}",
+        "model": deployment.variant.name,
+        "weights": deployment.manifest["weights"]["description"],
+        "manifest_sha256": sha256_hex(manifest.read_bytes()),
+        "clips": [
+            {"file": clip.path.name, "sha256": sha256_hex(clip.path.read_bytes())} for clip in clips
+        ],
+        "windows": len(features.values),
+        "hop_s": HOP_S,
+        "inverse_regularisation": INVERSE_REGULARISATION,
+        "folds": [asdict(each) for each in figures],
+        "accuracy_float_percent": 100 * sum(each.right_float for each in figures) / decisions,
+        "accuracy_int8_percent": 100 * sum(each.right_int8 for each in figures) / decisions,
+        "tools": {name: version(name) for name in ("numpy", "scikit-learn", "soxr")},
+    }
+    model = deployment.manifest["artefacts"][quantized_model_name("int8")]["sha256"]
+    return replace(head, model_sha256=model, provenance=provenance), figures
+
+
+def fit_head(
+    clips: Sequence[LabelledClip],
+    features: "Features",
+    output: TensorSpec,
+    progress: Progress,
+    *,
+    kind: str | None = None,
+) -> tuple[Head, list[FoldFigures]]:
+    """Fit a head to the embeddings of windows, and judge it fold by fold.
+
+    Standardise, logistic regression as the probe has it, then standardisation and embedding scale
+    are folded into the weights, which become int8, with a scale for each class. A clip is judged by
+    the mean log-score of its windows.
+
+    Parameters
+    ----------
+    clips : sequence of LabelledClip
+    features : Features
+        int8 embeddings of these clips, as the floats they stand for.
+    output : TensorSpec
+        What they stand for.
+    progress : callable
+    kind : {'softmax', 'sigmoid'}, optional
+
+    Returns
+    -------
+    Head
+        Trained on all folds; it does not know its model.
+    list of FoldFigures
+        Each fold, judged by a head trained on all others, before and after quantization.
+
+    Raises
+    ------
+    EdgeL3Error
+        If there are too few folds, or too few or too many classes.
+    """
+    kind, labels = _choose_kind(clips, kind)
+    targets = np.array([[label in split_labels(clip.label) for label in labels] for clip in clips])
+    folds = np.array([clip.fold for clip in clips])
+    known_folds = sorted(set(folds.tolist()))
+    if len(known_folds) < 2:
+        raise EdgeL3Error(f"expected clips in at least two folds, found {known_folds[0]} alone")
     # The floats are scale * (q - zero point): the integers come back exactly.
     steps = np.rint(features.values.astype(np.float64) / output.scale)
-
+    wanted = targets[features.clip]
     figures = []
     for position, fold in enumerate(known_folds):
         train = folds[features.clip] != fold
-        fitted = _fit(steps[train], targets[features.clip[train]], kind)
-        quantized = _quantize(*fitted)
-        figures.append(
-            FoldFigures(
-                fold,
-                *_judge(targets, folds == fold, steps, features.clip, kind, fitted, quantized),
-            )
+        fitted = _fit(steps[train], wanted[train], kind)
+        weights, scale, bias = _quantize(*fitted)
+        logits = (
+            steps @ fitted[0].T + fitted[1],
+            scale.astype(np.float64) * (steps @ weights.T.astype(np.float64)) + bias,
         )
+        tested = np.flatnonzero(folds == fold)
+        right = [_count_right(each, features.clip, tested, targets, kind) for each in logits]
+        decisions = len(tested) * (1 if kind == "softmax" else len(labels))
+        figures.append(FoldFigures(fold, decisions, *right))
         progress("cross-validate", position + 1, len(known_folds))
-    weights, scale, bias = _quantize(*_fit(steps, targets[features.clip], kind))
-    decisions = sum(each.decisions for each in figures)
-    head = Head(
-        kind=kind,
-        labels=labels,
-        weights=weights,
-        scale=scale,
-        bias=bias,
-        zero_point=output.zero_point,
-        model_sha256=deployment.manifest["artefacts"][quantized_model_name("int8")]["sha256"],
-        provenance={
-            "generator": f"edgel3-tflm {__version__}",
-            "model": deployment.variant.name,
-            "weights": deployment.manifest["weights"]["description"],
-            "manifest_sha256": sha256_hex(manifest.read_bytes()),
-            "clips": [
-                {"file": clip.path.name, "sha256": sha256_hex(clip.path.read_bytes())}
-                for clip in clips
-            ],
-            "windows": len(steps),
-            "hop_s": HOP_S,
-            "inverse_regularisation": INVERSE_REGULARISATION,
-            "folds": known_folds,
-            "accuracy_float_percent": 100 * sum(each.right_float for each in figures) / decisions,
-            "accuracy_int8_percent": 100 * sum(each.right_int8 for each in figures) / decisions,
-            "tools": {name: version(name) for name in ("numpy", "scikit-learn", "soxr")},
-        },
-    )
-    return head, figures
+    weights, scale, bias = _quantize(*_fit(steps, wanted, kind))
+    return Head(kind, labels, weights, scale, bias, output.zero_point, "", {}), figures
 
 
-def _choose_kind(
-    manifest: Path, own_labels: Sequence[tuple[str, ...]], kind: str | None
-) -> tuple[str, tuple[str, ...]]:
+def _choose_kind(clips: Sequence[LabelledClip], kind: str | None) -> tuple[str, tuple[str, ...]]:
+    """Kind of head for the labels of some clips, and its classes."""
+    own_labels = [split_labels(clip.label) for clip in clips]
     one_each = all(len(own) == 1 for own in own_labels)
     kind = kind or ("softmax" if one_each else "sigmoid")
     if kind not in KINDS:
         raise EdgeL3Error(f"unknown kind {kind!r}: expected one of {', '.join(KINDS)}")
     if kind == "softmax" and not one_each:
-        raise EdgeL3Error(f"{manifest}: softmax needs one label for every clip; choose sigmoid")
+        raise EdgeL3Error(
+            "softmax needs one label for every clip, some have none or several; choose sigmoid"
+        )
     labels = tuple(sorted({label for own in own_labels for label in own}))
     least = 2 if kind == "softmax" else 1
     if not least <= len(labels) <= MAX_CLASSES:
-        raise EdgeL3Error(
-            f"{manifest}: expected {least} to {MAX_CLASSES} classes, found {len(labels)}"
-        )
+        raise EdgeL3Error(f"expected {least} to {MAX_CLASSES} classes, found {len(labels)}")
     return kind, labels
 
 
@@ -407,7 +437,9 @@ def _fit(
     coefficients = np.zeros((classes, steps.shape[1]))
     # A class that the training folds lack is all but ruled out.
     intercepts = np.full(classes, -20.0)
-    if kind == "softmax":
+    if kind == "softmax" and len(present := np.flatnonzero(targets.any(axis=0))) == 1:
+        intercepts[present] = 20.0
+    elif kind == "softmax":
         rows, offsets, present = regress(targets.argmax(axis=1))
         if len(present) == 2:  # scikit-learn gives the difference of the two
             rows, offsets = np.vstack([-rows, rows]) / 2, np.concatenate([-offsets, offsets]) / 2
@@ -433,31 +465,20 @@ def _quantize(
     return quantized, scale, bias.astype(np.float32)
 
 
-def _judge(
-    targets: npt.NDArray[np.bool_],
-    tested: npt.NDArray[np.bool_],
-    steps: FloatArray,
+def _count_right(
+    logits: FloatArray,
     clip_of_window: IntArray,
+    tested: IntArray,
+    targets: npt.NDArray[np.bool_],
     kind: str,
-    fitted: tuple[FloatArray, FloatArray],
-    quantized: tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], npt.NDArray[np.float32]],
-) -> tuple[int, int, int]:
-    """Decisions about the clips of a fold, and how many were right: float, int8."""
-    weights, bias = fitted
-    int8_weights, int8_scale, int8_bias = quantized
-    logits = (
-        steps @ weights.T + bias,
-        int8_scale.astype(np.float64) * (steps @ int8_weights.T.astype(np.float64)) + int8_bias,
-    )
-    log_scores = [_log_scores(each, kind) for each in logits]
-    decisions, right = 0, [0, 0]
-    for number in np.flatnonzero(tested):
-        windows = clip_of_window == number
-        means = [each[windows].mean(axis=0) for each in log_scores]
-        decisions += 1 if kind == "softmax" else targets.shape[1]
-        for which, mean in enumerate(means):
-            if kind == "softmax":
-                right[which] += int(targets[number, mean.argmax()])
-            else:
-                right[which] += int(((mean >= math.log(0.5)) == targets[number]).sum())
-    return decisions, right[0], right[1]
+) -> int:
+    """Count right decisions about some clips."""
+    log_scores = _log_scores(logits, kind)
+    right = 0
+    for number in tested:
+        mean = log_scores[clip_of_window == number].mean(axis=0)
+        if kind == "softmax":
+            right += int(targets[number, mean.argmax()])
+        else:
+            right += int(((mean >= math.log(0.5)) == targets[number]).sum())
+    return right

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgel3_tflm._version import __version__
+from edgel3_tflm.app_cli import export_app_command, train_head_command
 from edgel3_tflm.audio import find_clips
 from edgel3_tflm.boards import BOARDS, fits
 from edgel3_tflm.corpus import read_manifest
@@ -40,6 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(device_app, name="device", no_args_is_help=True)
+app.command("train-head")(train_head_command)
+app.command("export-app")(export_app_command)
 
 _SPARSITIES = ", ".join(plan.label for plan in PLANS)
 _WEIGHTS_WORDS = get_args(WeightsWord)
