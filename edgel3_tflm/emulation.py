@@ -221,6 +221,7 @@ class Program:
 
     def close(self) -> str:
         """End it and give what it wrote to standard error: a sanitizer's findings."""
+        self._ours.shutdown(socket.SHUT_RDWR)  # for all hosts
         self._ours.close()
         try:
             _, said = self._process.communicate(timeout=10)

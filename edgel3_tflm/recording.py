@@ -83,10 +83,10 @@ class Recording:
             milliseconds=np.array([event.milliseconds for event in events], np.uint32),
             number=np.array([event.number for event in events], np.uint32),
             embedding=np.array([event.embedding for event in events], np.int8).reshape(
-                -1, self.info.embedding_size
+                len(events), self.info.embedding_size
             ),
             scores=np.array([event.scores for event in events], np.float32).reshape(
-                -1, len(self.info.classes)
+                len(events), len(self.info.classes)
             ),
             classes=np.array(self.info.classes, np.str_),
             scale=np.float32(self.info.embedding_scale),

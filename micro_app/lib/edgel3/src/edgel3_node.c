@@ -261,12 +261,12 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
       if (node->port.listen == NULL) return EDGEL3_WIRE_ERROR_ABSENT;
       if (node->failures != 0) return EDGEL3_WIRE_ERROR_ENGINE;
       if (!node->port.listen(node->port.context, body[0])) return EDGEL3_WIRE_ERROR_ABSENT;
-      node->streaming = body[0];
-      if (node->streaming) {
+      if (body[0]) {
         begin(node, KIND_PCM);
-      } else {
-        node->phase = PHASE_NOTHING;
+      } else if (node->streaming) {
+        node->phase = PHASE_NOTHING; /* a window of which the end was not heard */
       }
+      node->streaming = body[0];
       return 0;
     default: break;
   }

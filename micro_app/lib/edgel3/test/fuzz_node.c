@@ -1,0 +1,220 @@
+/* libFuzzer target: whatever a host sends, a node answers by the rules and stays within its memory.
+ *
+ * clang -g -O1 -fsanitize=fuzzer,address,undefined -I../src fuzz_node.c ../src/[files] -o fuzz_node
+ *
+ * An input is requests, each a length (two bytes), a command, a sequence number and a body; the
+ * target makes frames of them, or hardly one would get past the checksum. A length with its highest
+ * bit set means bytes as they are, for the decoder. The node has a frontend, a head and a
+ * microphone, but its model is refused on every second input: then it must say so.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "edgel3_node.h"
+#include "edgel3_packed.h" /* its CRC-32 */
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+
+enum { MELS = 8, FRAMES = 5, DFT = 16, HOP = 8, SAMPLES = 40, EMBEDDING = 4, CLASSES = 2 };
+/* Header, one record, channel table (4 + 4 + 2 + 2 + 1 a channel), weights. */
+enum { TABLE = 64 + 32, WEIGHTS = TABLE + 13 * EMBEDDING, MODEL = WEIGHTS + 9 * EMBEDDING + 4 };
+
+static uint8_t packed[MODEL] __attribute__((aligned(16)));
+static float window[DFT], cosines[DFT / 4 + 1];
+static uint16_t mel_first[MELS], mel_count[MELS];
+static float mel_weights[MELS];
+static const edgel3_frontend_config frontend = {
+    8000, SAMPLES, DFT,    HOP,     MELS,      FRAMES,    80.0f,
+    3.0f, 100.0f,  window, cosines, mel_first, mel_count, mel_weights,
+};
+static const int8_t head_weights[CLASSES * EMBEDDING] = {1, -2, 3, -4, 5, -128, 127, 0};
+static const float head_scale[CLASSES] = {0.1f, 10.0f};
+static const float head_bias[CLASSES] = {0.5f, -1.0f};
+static const char *const labels[CLASSES] = {"one", "two"};
+static const edgel3_head head = {
+    EDGEL3_HEAD_SOFTMAX, CLASSES, EMBEDDING, -128, head_weights, head_scale, head_bias, labels,
+};
+
+static void put_u32(uint8_t *bytes, uint32_t value) {
+  for (int i = 0; i < 4; ++i) bytes[i] = (uint8_t)(value >> 8 * i);
+}
+
+/* One convolution, of a few taps. */
+static void make_model(void) {
+  memcpy(packed, "EL3P\1\0\1", 7);
+  put_u32(packed + 8, MODEL);
+  packed[16] = MELS;
+  packed[18] = FRAMES;
+  packed[20] = EMBEDDING;
+  put_u32(packed + 24, 0x3f800000u);
+  put_u32(packed + 32, 0x3f800000u);
+  packed[28] = 0x80;
+  packed[36] = 0x80;
+  uint8_t *record = packed + 64;
+  record[0] = 1;
+  record[2] = EMBEDDING;
+  record[4] = 0x80;
+  record[5] = 0x80;
+  record[6] = 0x80;
+  record[7] = 0x7f;
+  record[8] = EDGEL3_POOL_GLOBAL;
+  record[9] = EDGEL3_ENCODING_DENSE;
+  put_u32(record + 12, TABLE);
+  put_u32(record + 16, WEIGHTS);
+  put_u32(record + 20, MODEL - WEIGHTS);
+  uint8_t *table = packed + TABLE;
+  for (int channel = 0; channel < EMBEDDING; ++channel) {
+    put_u32(table + 4 * EMBEDDING + 4 * channel, 1u << 30);
+    table[10 * EMBEDDING + 2 * channel] = 9; /* every weight is 1 */
+    table[12 * EMBEDDING + channel] = (uint8_t)-4;
+  }
+  memset(packed + WEIGHTS, 1, 9 * EMBEDDING);
+  put_u32(packed + 12, edgel3_crc32(0, packed + 16, MODEL - 16));
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+  (void)argc;
+  (void)argv;
+  make_model();
+  edgel3_info info;
+  if (edgel3_describe(packed, sizeof packed, &info) != EDGEL3_OK) abort();
+  for (int i = 0; i < DFT; ++i) window[i] = 1.0f;
+  for (int i = 0; i < MELS; ++i) {
+    mel_first[i] = (uint16_t)i;
+    mel_count[i] = 1;
+    mel_weights[i] = 1.0f;
+  }
+  return 0;
+}
+
+/* What a host hears: whole frames, one for each request with a right checksum. */
+typedef struct host {
+  edgel3_node *node;
+  edgel3_wire_decoder decoder;
+  uint32_t answers;
+  uint32_t live;
+  uint8_t expected_command;
+  uint8_t expected_sequence;
+  int expects;
+} host;
+
+static uint32_t fields_of(const edgel3_wire_packet *packet) {
+  return packet->command | (uint32_t)packet->sequence << 8;
+}
+
+static void check_answer(host *to, const edgel3_wire_packet *answer) {
+  if (!(answer->command & EDGEL3_WIRE_ANSWER) || answer->status > EDGEL3_WIRE_ERROR_ABSENT) abort();
+  if (answer->status != 0 && answer->length != 0) abort();
+  if (answer->command == (EDGEL3_WIRE_LIVE | EDGEL3_WIRE_ANSWER) && answer->sequence == 0 &&
+      answer->status == 0) {
+    if (answer->length != 8 + EMBEDDING + 4 * CLASSES) abort();
+    to->live += 1;
+    return;
+  }
+  to->answers += 1;
+  if (to->expects && fields_of(answer) != ((to->expected_command | EDGEL3_WIRE_ANSWER) |
+                                           (uint32_t)to->expected_sequence << 8)) {
+    abort();
+  }
+}
+
+static void write_frame(void *context, const uint8_t *bytes, uint32_t count) {
+  host *to = (host *)context;
+  for (uint32_t i = 0; i < count; ++i) {
+    edgel3_wire_packet answer;
+    if (edgel3_wire_decode(&to->decoder, bytes[i], &answer)) check_answer(to, &answer);
+  }
+  if (to->decoder.length != 0 || to->decoder.dropped != 0) abort();
+}
+
+static uint32_t count_up(void *context) {
+  static uint32_t ticks;
+  (void)context;
+  return ++ticks;
+}
+
+static int listen(void *context, int on) {
+  (void)context;
+  (void)on;
+  return 1;
+}
+
+static void send_request(edgel3_node *node, host *from, const uint8_t *data, uint32_t length) {
+  static uint8_t frame[EDGEL3_WIRE_FRAME_BYTES];
+  const edgel3_wire_packet request = {data[0] & 0x7fu, data[1], 0, data + 2, length - 2};
+  const uint32_t answers = from->answers;
+  from->expected_command = request.command;
+  from->expected_sequence = request.sequence;
+  from->expects = 1;
+  const uint32_t size = edgel3_wire_encode(&request, frame);
+  edgel3_node_receive(node, (const uint8_t *)"", 1); /* a zero ends what was sent before */
+  edgel3_node_receive(node, frame, size);
+  from->expects = 0;
+  if (from->answers != answers + 1) abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  if (size == 0) return 0;
+  const int refused = data[0] & 1;
+  ++data;
+  --size;
+  size_t arena_bytes = 0;
+  edgel3_arena_bytes(packed, sizeof packed, EDGEL3_KERNELS_BEST, &arena_bytes);
+  if (arena_bytes < edgel3_frontend_log_mel_bytes(&frontend)) {
+    arena_bytes = edgel3_frontend_log_mel_bytes(&frontend);
+  }
+  size_t window_bytes = edgel3_frontend_work_bytes(&frontend);
+  if (window_bytes < MELS * FRAMES) window_bytes = MELS * FRAMES;
+  /* Of malloc's memory, so that AddressSanitizer guards both ends. */
+  void *arena = NULL, *input = NULL;
+  if (posix_memalign(&arena, 64, arena_bytes) != 0) return 0;
+  if (posix_memalign(&input, 16, window_bytes) != 0) return 0;
+  edgel3_node *node = (edgel3_node *)malloc(sizeof *node);
+  host from = {.node = node};
+  const edgel3_node_model model = {
+      packed,       sizeof packed - (size_t)refused, &frontend, &head, 0, arena, arena_bytes, input,
+      window_bytes,
+  };
+  const edgel3_node_port port = {"fuzz", &from, write_frame, count_up, 1000, count_up, listen};
+  if ((edgel3_node_open(node, &model, &port) != 0) != refused) abort();
+  while (size >= 4) {
+    const uint32_t head_bits = data[0] | (uint32_t)data[1] << 8;
+    uint32_t length = head_bits & 0xfffu;
+    data += 2;
+    size -= 2;
+    if (length > size) length = (uint32_t)size;
+    if (head_bits & 0x8000u) {
+      edgel3_node_receive(node, data, length);
+    } else if (head_bits & 0x4000u) {
+      static int16_t samples[2048];
+      memcpy(samples, data, length & ~1u);
+      edgel3_node_hear(node, samples, length / 2);
+    } else if (head_bits & 0x2000u) {
+      edgel3_node_miss(node, length);
+      length = 0;
+    } else if (length >= 2 && length <= EDGEL3_WIRE_MAX_BODY + 2u) {
+      send_request(node, &from, data, length);
+    }
+    data += length;
+    size -= length;
+  }
+  /* Whatever came: the node tells its statistics, and the next window's embedding if it has one. */
+  const uint8_t statistics[2] = {EDGEL3_WIRE_STATISTICS, 9};
+  send_request(node, &from, statistics, 2);
+  if (!refused) {
+    const uint8_t stop[3] = {EDGEL3_WIRE_STREAM, 10, 0}, begin[3] = {EDGEL3_WIRE_BEGIN, 11, 1};
+    const uint8_t embed[2] = {EDGEL3_WIRE_EMBED, 13};
+    uint8_t content[6 + MELS * FRAMES] = {EDGEL3_WIRE_DATA, 12};
+    send_request(node, &from, stop, 3);
+    send_request(node, &from, begin, 3);
+    send_request(node, &from, content, sizeof content);
+    const uint32_t windows = node->windows;
+    send_request(node, &from, embed, 2);
+    if (node->windows != windows + 1) abort();
+  }
+  free(node);
+  free(input);
+  free(arena);
+  return 0;
+}
