@@ -6,6 +6,7 @@ a copy. The wheel promises no binary interface, so both are of fixed versions.
 """
 
 import importlib.metadata
+import os
 import re
 import shutil
 import struct
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import emulator
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -36,7 +38,7 @@ from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.engine import Engine, arena_bytes
 from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.interpreters import RUNTIMES, open_interpreter
-from edgel3_tflm.packed import CUSTOM_CODE, read_packed
+from edgel3_tflm.packed import CUSTOM_CODE, plan_memory, read_packed
 
 Int8Array = npt.NDArray[np.int8]
 
@@ -49,6 +51,15 @@ ENGINE_FILES = [
     "edgel3_kernels_avx512.c",
     "edgel3_packed.c",
 ]
+
+ENGINE_FILES_M7 = [
+    "edgel3_engine.c",
+    "edgel3_kernels.c",
+    "edgel3_kernels_m7.c",
+    "edgel3_loops_m7.S",
+    "edgel3_packed.c",
+]
+BOARD = ROOT / "micro_app" / "boards" / "mps2_an500"
 
 INTERPRETER, HEADERS = "tflite-micro", "xmos-ai-tools"
 
@@ -403,6 +414,60 @@ def test_the_arena_holds_the_engine_and_little_else(
     engine = arena_bytes(sea_int8.read_model("int8", "engine"))
     # TFLM's own records of three tensors and a node.
     assert 0 <= int(total[1]) - engine - window_and_embedding <= 1024
+
+
+def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
+    sea_int8: Deployment, tmp_path: Path
+) -> None:
+    """With TFLM's own headers and library for the Cortex-M7, where the environment names them."""
+    includes, tflm = (os.environ.get(f"EDGEL3_TFLM_{name}") for name in ("INCLUDE", "LIB"))
+    if not includes or not tflm:
+        pytest.skip(
+            "set EDGEL3_TFLM_INCLUDE to the folders of TFLM's and its third parties' headers, and"
+            " EDGEL3_TFLM_LIB to TFLM's library, built with TF_LITE_STATIC_MEMORY for cortex-m7"
+        )
+    packed = sea_int8.directory / "int8_packed.tflite"
+    windows = np.random.default_rng(4).integers(-128, 128, (3, 64, 50, 1)).astype(np.int8)
+    (tmp_path / "windows").write_bytes(windows.tobytes())
+    (tmp_path / "data.S").write_text(
+        ".section .rodata\n.balign 16\n.global test_model, test_windows, test_windows_end\n"
+        f'test_model: .incbin "{packed}"\n'
+        f'test_windows: .incbin "{tmp_path / "windows"}"\n'
+        "test_windows_end:\n"
+    )
+    c = (*emulator.FLAGS, f"-I{SOURCES}", f"-I{BOARD}")
+    vendor = [word for folder in includes.split(os.pathsep) for word in ("-isystem", folder)]
+    options = [*COMPILERS["cortex-m7"][1:], "-std=c++17", *STRICT, STATIC_MEMORY, *vendor]
+    sources = {BOARD / "board.c": c, tmp_path / "data.S": c}
+    sources |= {SOURCES / name: c for name in ENGINE_FILES_M7}
+    objects = []
+    for source, flags in sources.items():
+        objects.append(tmp_path / f"{source.name}.o")
+        compile_to(objects[-1], ["arm-none-eabi-gcc", *flags, "-c", source])
+    for source in (OPERATOR, Path(__file__).with_name("tflm_main_m7.cc")):
+        objects.append(tmp_path / f"{source.name}.o")
+        compile_to(objects[-1], ["arm-none-eabi-g++", *c, *options, "-c", source])
+    elf = tmp_path / "test.elf"
+    script = ("-nostartfiles", "--specs=nosys.specs", "-T", BOARD / "mps2_an500.ld")
+    linking = (*script, "-Wl,--gc-sections", "-Wl,--defsym=end=board_bss_end")
+    compile_to(elf, ["arm-none-eabi-g++", *emulator.FLAGS, *linking, *objects, tflm])
+    done = subprocess.run(
+        [
+            *(find_tool(emulator.QEMU), "-M", emulator.MACHINE, "-icount", "shift=0"),
+            *("-display", "none", "-monitor", "none", "-serial", "none"),
+            *("-chardev", "stdio,id=console", "-semihosting-config"),
+            *("enable=on,target=native,chardev=console", "-kernel", elf),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done
+    *embeddings, arena = done.stdout.split()
+    blob = sea_int8.read_model("int8", "engine")
+    assert embeddings == [values.tobytes().hex() for values in run_engine(blob, windows)]
+    # The engine, TFLM's own records, window and embedding.
+    assert 0 <= int(arena, 16) - plan_memory(blob).arena_bytes - 64 * 50 - 64 <= 1024
 
 
 # Refused ---------------------------------------------------------------------------------------
