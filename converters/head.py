@@ -82,7 +82,8 @@ class Head:
     def scores(self, embeddings: npt.NDArray[np.int8]) -> FloatArray:
         """Scores in [0, 1] of int8 embeddings (n, embedding size): (n, classes)."""
         sums = (embeddings.astype(np.int64) - self.zero_point) @ self.weights.T.astype(np.int64)
-        logits: FloatArray = self.scale.astype(np.float64) * sums + self.bias.astype(np.float64)
+        scale, bias = (np.asarray(each, np.float64) for each in (self.scale, self.bias))
+        logits = scale * sums + bias
         scores: FloatArray = np.exp(_log_scores(logits, self.kind))
         return scores
 

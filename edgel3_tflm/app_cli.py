@@ -1,9 +1,11 @@
 """Commands about the application on a board: a head for it, the project, what it will need."""
 
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from edgel3_tflm.boards import BOARDS
@@ -11,6 +13,9 @@ from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
+
+if TYPE_CHECKING:
+    from edgel3_tflm.estimate import BoardEstimate, Footprint, Range
 
 _BOARD_NAMES = ", ".join(board.name for board in BOARDS)
 
@@ -125,3 +130,143 @@ def export_app_command(
             Text(f"next: cd {output} && pio run -t upload"),
             Text(f"or open {output / SKETCH_NAME / SKETCH_NAME}.ino in the Arduino IDE"),
         )
+
+
+def estimate_command(
+    directory: DeploymentArgument,
+    board: Annotated[
+        str | None, typer.Option(metavar="BOARD", help=f"{_BOARD_NAMES}; all if none is named.")
+    ] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Instructions that `make bench` counted: bench.json."),
+    ] = None,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Count a window's instructions in QEMU, here and now.")
+    ] = False,
+    build: Annotated[
+        bool,
+        typer.Option(
+            help="Build the emulated board's firmware where a compiler is at hand, and look into"
+            " it; else take the converter's figures."
+        ),
+    ] = True,
+    per_cycle: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="LEAST MOST", help="Instructions per cycle: an assumption."),
+    ] = (0.6, 1.2),
+    battery_mwh: Annotated[
+        float | None, typer.Option(help="Energy of a battery: how often can it embed?")
+    ] = None,
+    days: Annotated[float, typer.Option(help="How long the battery is to last.")] = 30.0,
+    active_mw: Annotated[
+        float, typer.Option(help="Power of the board while it listens or computes: an assumption.")
+    ] = 600.0,
+    sleep_mw: Annotated[
+        float, typer.Option(help="Power of the board asleep: an assumption.")
+    ] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate flash, RAM and time of a deployment on the boards, and what a battery allows."""
+    with open_screen(as_json=as_json) as screen:
+        from edgel3_tflm import estimate
+
+        boards = [each for each in BOARDS if board in (None, each.name)]
+        if not boards:
+            raise EdgeL3Error(f"unknown board {board!r}: expected one of {_BOARD_NAMES}")
+        if bench is not None and emulate:
+            raise EdgeL3Error("expected one of --bench FILE and --emulate, got both")
+        deployment = Deployment.load(directory)
+        battery = None
+        if battery_mwh is not None:
+            battery = estimate.Battery(battery_mwh, days, active_mw, sleep_mw)
+        footprint = estimate.plan_footprint(deployment)
+        work = (
+            estimate.estimate_work(deployment)
+            if bench is None
+            else estimate.read_bench(bench, deployment)
+        )
+        if emulate or (build and estimate.has_compiler()):
+            with tempfile.TemporaryDirectory() as scratch, screen.progress() as progress:
+                progress("build firmware", 0, 0)
+                firmware = estimate.build_firmware(deployment, Path(scratch))
+                footprint = estimate.measure_footprint(firmware)
+                if emulate:
+                    progress("count instructions", 0, 0)
+                    work = estimate.measure_work(firmware, deployment)
+        estimates = [
+            estimate.estimate_board(each, footprint, work, per_cycle=per_cycle, battery=battery)
+            for each in boards
+        ]
+        assumptions = [
+            f"sizes: {footprint.source}",
+            f"instructions: {work.source}",
+            f"time: {per_cycle[0]:g} to {per_cycle[1]:g} instructions per cycle, an assumption;"
+            " nothing was measured on a board",
+            "memory to spare: what boards.py keeps free for the Arduino core is an allowance",
+        ]
+        if battery is not None:
+            assumptions.append(
+                f"battery: {battery.energy_mwh:g} mWh for {battery.days:g} days;"
+                f" {battery.active_mw:g} mW for the second of listening and while the network runs,"
+                f" {battery.sleep_mw:g} mW otherwise: assumptions"
+            )
+        screen.show(
+            {
+                "model": deployment.variant.name,
+                "flash": dict(footprint.flash),
+                "ram": dict(footprint.ram),
+                "instructions": {
+                    "frontend": [work.frontend.low, work.frontend.high],
+                    "engine": [work.engine.low, work.engine.high],
+                },
+                "boards": [each.to_json() for each in estimates],
+                "assumptions": assumptions,
+            },
+            Text(deployment.manifest["weights"]["description"]),
+            _parts_table(footprint),
+            _estimates_table(estimates),
+            *(Text(line) for line in assumptions),
+        )
+
+
+def _parts_table(footprint: "Footprint") -> Table:
+    table = new_table("part", "flash\nbytes", "RAM\nbytes")
+    for name, size in footprint.flash.items():
+        table.add_row(name, f"{size:,}", "")
+    for name, size in footprint.ram.items():
+        table.add_row(name, "", f"{size:,}")
+    table.add_section()
+    totals = [sum(part.values()) for part in (footprint.flash, footprint.ram)]
+    table.add_row("all", *(f"{total:,}" for total in totals))
+    return table
+
+
+def _span(values: "Range", digits: int) -> str:
+    low, high = (f"{value:,.{digits}f}" for value in (values.low, values.high))
+    return low if low == high else f"{low} to {high}"
+
+
+def _estimates_table(estimates: "list[BoardEstimate]") -> Table:
+    rates = any(each.windows_per_minute for each in estimates)
+    table = new_table(
+        "board",
+        "fits",
+        "flash KiB\nof budget",
+        "RAM KiB\nof budget",
+        "log-mel\nms",
+        "network\ns",
+        *(["windows\na minute"] if rates else []),
+    )
+    for each in estimates:
+        rate = each.windows_per_minute
+        table.add_row(
+            each.board.title,
+            Text("yes", "green") if each.fits else Text("no", "red"),
+            f"{each.flash_bytes / 1024:,.0f} of {each.board.flash_budget_bytes // 1024:,}",
+            f"{each.ram_bytes / 1024:,.0f} of {each.board.ram_budget_bytes // 1024:,}",
+            _span(each.frontend_seconds * 1000, 0),
+            _span(each.seconds, 2),
+            *([] if rate is None else [_span(rate, 1)]),
+        )
+    return table

@@ -68,8 +68,8 @@ class Board:
     memories : tuple of Memory
         The first is the one that the arena lies in.
     core_flash_bytes, core_ram_bytes : int
-        Kept free for the Arduino core, its USB and heap and stack, and for code: an allowance, not
-        a measurement.
+        Kept free for the Arduino core with its USB, heap and stack: an allowance, not a
+        measurement.
     arena_placement : str
         What puts a static array into the first memory, in C; '' where it lies there anyway.
     constant_placement : str
@@ -101,7 +101,7 @@ class Board:
 
     @property
     def flash_budget_bytes(self) -> int:
-        """Flash that model, tables and head may take."""
+        """Flash that the application may take: model, tables, head and code."""
         return self.flash_bytes - self.core_flash_bytes
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgel3_tflm._version import __version__
-from edgel3_tflm.app_cli import export_app_command, train_head_command
+from edgel3_tflm.app_cli import estimate_command, export_app_command, train_head_command
 from edgel3_tflm.audio import find_clips
 from edgel3_tflm.boards import BOARDS, fits
 from edgel3_tflm.corpus import read_manifest
@@ -41,8 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(device_app, name="device", no_args_is_help=True)
-app.command("train-head")(train_head_command)
-app.command("export-app")(export_app_command)
 
 _SPARSITIES = ", ".join(plan.label for plan in PLANS)
 _WEIGHTS_WORDS = get_args(WeightsWord)
@@ -408,6 +406,11 @@ def distill_command(
             ),
             Text(f"student: {output / STUDENT_NAME}, figures: {output / FIGURES_NAME}"),
         )
+
+
+app.command("train-head")(train_head_command)
+app.command("export-app")(export_app_command)
+app.command("estimate")(estimate_command)
 
 
 def _try_arena(model: bytes) -> int | None:
