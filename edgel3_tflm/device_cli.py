@@ -44,6 +44,10 @@ EmulateOption = Annotated[
         " Cortex-M7.",
     ),
 ]
+HeadOption = Annotated[
+    Path | None,
+    typer.Option("--head", metavar="DIR", help="With --emulate: the classifier train-head wrote."),
+]
 ClipsArgument = Annotated[
     list[Path], typer.Argument(metavar="CLIPS...", help="Audio files, or directories of them.")
 ]
@@ -57,11 +61,15 @@ _STRIP_BLOCKS = 64
 
 @contextmanager
 def _open_device(
-    port: str | None, emulate: Path | None, progress: Steps
+    port: str | None, emulate: Path | None, head: Path | None, progress: Steps
 ) -> Iterator[tuple["Device", "Emulator | None"]]:
     """Open the device that the options name."""
     if (port is None) == (emulate is None):
         raise EdgeL3Error("expected one of --port PORT and --emulate DIR")
+    if head is not None and emulate is None:
+        raise EdgeL3Error(
+            "a board has the classifier that it was built with: --head needs --emulate"
+        )
     from edgel3_tflm.device import Device, open_transport
 
     if port is not None:
@@ -73,9 +81,13 @@ def _open_device(
     assert emulate is not None  # noqa: S101 - narrows for the type checker
     deployment = Deployment.load(emulate)
     deployment.read_model("int8", "engine")  # says so if there is no packed model
+    if head is not None:
+        from edgel3_tflm.converters.head import read_head
+
+        read_head(head).check_model(deployment)
     with tempfile.TemporaryDirectory(prefix="edgel3-build-") as build:
         progress("build the emulated board's firmware", 0, 0)
-        firmware = build_node(emulate, Path(build))
+        firmware = build_node(emulate, Path(build), head=head)
         with Emulator(firmware) as emulator, Device(emulator.connect()) as device:
             progress.finish()
             yield device, emulator
@@ -83,13 +95,16 @@ def _open_device(
 
 @device_app.command("info")
 def info_command(
-    port: PortOption = None, emulate: EmulateOption = None, as_json: JsonOption = False
+    port: PortOption = None,
+    emulate: EmulateOption = None,
+    head: HeadOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what the device is, what it has counted, and whether it passes its own test."""
     with (
         open_screen(as_json=as_json, interrupted=_NOTHING) as screen,
         screen.progress() as progress,
-        _open_device(port, emulate, progress) as (device, _),
+        _open_device(port, emulate, head, progress) as (device, _),
     ):
         info, statistics = device.info, device.statistics()
         progress("the device's own test", 0, 0)
@@ -132,6 +147,7 @@ def embed_command(
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="An audio file.")],
     port: PortOption = None,
     emulate: EmulateOption = None,
+    head: HeadOption = None,
     hop: HopOption = 1.0,
     record: Annotated[
         Path | None, typer.Option("--record", metavar="FILE", help="Write a .csv or .npz file.")
@@ -143,7 +159,7 @@ def embed_command(
     with (
         open_screen(quiet=quiet, as_json=as_json, interrupted=_NOTHING) as screen,
         screen.progress() as progress,
-        _open_device(port, emulate, progress) as (device, _),
+        _open_device(port, emulate, head, progress) as (device, _),
     ):
         from edgel3_tflm.device_check import dequantize, read_pcm_windows
         from edgel3_tflm.recording import Recording
@@ -190,6 +206,7 @@ def compare_command(
     clips: ClipsArgument,
     port: PortOption = None,
     emulate: EmulateOption = None,
+    head: HeadOption = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -209,7 +226,7 @@ def compare_command(
         if directory is None:
             raise EdgeL3Error("expected --model DIR, what convert wrote for the board")
         deployment = Deployment.load(directory)
-        with _open_device(port, emulate, progress) as (device, _):
+        with _open_device(port, emulate, head, progress) as (device, _):
             from edgel3_tflm.device_check import MAX_LOG_MEL_SHARE, MIN_COSINE, compare_device
 
             _check_hop(hop, device.info)
@@ -254,6 +271,7 @@ def bench_command(
     ] = None,
     port: PortOption = None,
     emulate: EmulateOption = None,
+    head: HeadOption = None,
     windows: Annotated[int, typer.Option(min=1, help="How many windows to time.")] = 4,
     as_json: JsonOption = False,
 ) -> None:
@@ -261,7 +279,7 @@ def bench_command(
     with (
         open_screen(as_json=as_json, interrupted=_NOTHING) as screen,
         screen.progress() as progress,
-        _open_device(port, emulate, progress) as (device, _),
+        _open_device(port, emulate, head, progress) as (device, _),
     ):
         from edgel3_tflm.device_check import read_pcm_windows, time_windows
 
@@ -304,6 +322,7 @@ def monitor_command(
     ] = None,
     port: PortOption = None,
     emulate: EmulateOption = None,
+    head: HeadOption = None,
     windows: Annotated[
         int, typer.Option(min=0, help="Stop after so many windows; 0: at Ctrl-C.")
     ] = 0,
@@ -321,7 +340,7 @@ def monitor_command(
     with (
         open_screen(quiet=quiet, interrupted=_NOTHING) as screen,
         screen.progress() as progress,
-        _open_device(port, emulate, progress) as (device, emulator),
+        _open_device(port, emulate, head, progress) as (device, emulator),
     ):
         from edgel3_tflm.device_check import read_pcm_windows
 
@@ -364,7 +383,8 @@ def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen
                 if console.is_terminal:
                     live.update(_draw(device.info, event, previous), refresh=True)
                 else:
-                    console.print(_describe_event(device.info, event, previous))
+                    line = _describe_event(device.info, event, previous)
+                    console.print(line, soft_wrap=True)
                 previous = event
                 if count == windows:
                     break
@@ -378,7 +398,8 @@ def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen
         Text(
             f"{count:,} windows, {missed:,} samples missed since the start"
             + (f"; written: {record}" if record is not None else "")
-        )
+        ),
+        soft_wrap=True,
     )
 
 

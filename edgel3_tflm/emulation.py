@@ -51,7 +51,12 @@ def find_sources() -> Path:
 
 
 def build_node(
-    deployment: Path, directory: Path, board: Board = "mps2_an500", *, options: tuple[str, ...] = ()
+    deployment: Path,
+    directory: Path,
+    board: Board = "mps2_an500",
+    *,
+    head: Path | None = None,
+    options: tuple[str, ...] = (),
 ) -> Path:
     """Build a deployment's node with CMake.
 
@@ -62,6 +67,8 @@ def build_node(
     directory : pathlib.Path
         Where to build; what is there already is used again.
     board : {'mps2_an500', 'host'}
+    head : pathlib.Path, optional
+        What train-head wrote, if it is not in the deployment.
     options : tuple of str
         More of CMake's.
 
@@ -77,6 +84,8 @@ def build_node(
     """
     sources = find_sources()
     configuration = [f"-DEDGEL3_DEPLOYMENT={deployment.resolve()}", *options]
+    # Said in either case: what is built already may have had another.
+    configuration.append(f"-DEDGEL3_HEAD={head.resolve() if head is not None else ''}")
     if board == "mps2_an500":
         _find("arm-none-eabi-gcc")
         toolchain = sources / "boards" / board / "toolchain.cmake"
