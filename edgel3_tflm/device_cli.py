@@ -70,7 +70,7 @@ def _open_device(
         raise EdgeL3Error(
             "a board has the classifier that it was built with: --head needs --emulate"
         )
-    from edgel3_tflm.device import Device, open_transport
+    from edgel3_tflm.device import Device, DeviceError, open_transport
 
     if port is not None:
         with Device(open_transport(port)) as device:
@@ -88,9 +88,15 @@ def _open_device(
     with tempfile.TemporaryDirectory(prefix="edgel3-build-") as build:
         progress("build the emulated board's firmware", 0, 0)
         firmware = build_node(emulate, Path(build), head=head)
-        with Emulator(firmware) as emulator, Device(emulator.connect()) as device:
-            progress.finish()
-            yield device, emulator
+        with Emulator(firmware) as emulator:
+            try:
+                with Device(emulator.connect()) as device:
+                    progress.finish()
+                    yield device, emulator
+            except DeviceError as error:
+                if failure := emulator.failure():
+                    raise DeviceError(f"the emulated board ended with {failure}") from error
+                raise
 
 
 @device_app.command("info")

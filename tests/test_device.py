@@ -38,7 +38,7 @@ from edgel3_tflm.engine import Engine
 from edgel3_tflm.frontend import log_mel
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.packed import plan_memory
-from edgel3_tflm.wire import Command, Failure, Packet, Refusal, WireError, encode
+from edgel3_tflm.wire import Command, Decoder, Failure, Packet, Refusal, WireError, encode
 
 Int8Array = npt.NDArray[np.int8]
 Int16Array = npt.NDArray[np.int16]
@@ -496,8 +496,6 @@ def test_a_host_that_dies_while_its_window_is_computed_is_followed_by_another(
 def test_requests_sent_at_once_are_answered_in_turn(
     connect: Callable[[], SocketTransport], sea: Expected, pcm: list[Int16Array]
 ) -> None:
-    from edgel3_tflm.wire import Decoder
-
     window = sea.log_mel(pcm[0])
     data = window.tobytes()
     requests = [Packet(Command.BEGIN, 1, body=b"\1")]
@@ -519,6 +517,34 @@ def test_requests_sent_at_once_are_answered_in_turn(
     assert statuses == [0] * (len(requests) - 2) + [Refusal.COMMAND, 0]
     embeddings = [each.body for each in answers if each.command == Command.EMBED]
     assert embeddings == [sea.embedding(window).tobytes()] * 2
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_host_that_takes_nothing_loses_answers_and_nothing_else(
+    emulator: Emulator, sea: Expected, pcm: list[Int16Array], is_read: bool
+) -> None:
+    device = Device(transport := emulator.connect())
+    window = sea.log_mel(pcm[0])
+    device.embed_log_mel(window)
+    question = encode(Packet(Command.LOG_MEL, 0, body=u32(0, 2048)))
+    # How long the board waits depends on how fast it is emulated.
+    for pause_s in (0,) if is_read else (2, 8, 30, 90):
+        before, count = device.statistics(), 20
+        transport.write(question * count)
+        time.sleep(pause_s)
+        decoder, answers = Decoder(), []
+        while data := transport.read(2):
+            answers += decoder.feed(data)
+        assert {answer.body for answer in answers} <= {window.tobytes()[:2048]}
+        assert decoder.dropped <= 1
+        after = device.statistics()
+        assert after.requests - before.requests == count + 1
+        assert after.dropped_frames == before.dropped_frames
+        if is_read or len(answers) < count:
+            break
+    assert (len(answers) == count) == is_read
+    np.testing.assert_array_equal(device.embed_log_mel(window), sea.embedding(window))
+    device.close()
 
 
 # ---- what the client survives ----
@@ -583,8 +609,6 @@ class Scripted:
         self.requests: list[Packet] = []
 
     def write(self, data: bytes) -> None:
-        from edgel3_tflm.wire import Decoder
-
         (request,) = Decoder().feed(data)
         self.requests.append(request)
         answers = self._script.pop(0)(request) if self._script else []

@@ -30,30 +30,31 @@ typedef struct uart {
 #define MICROPHONE_READS (1u << 2)
 
 #define TICKS_PER_SECOND 25000000u
-/* A host that takes nothing for so long has gone. */
-#define PATIENCE_TICKS (2u * TICKS_PER_SECOND)
+/* A host that takes nothing for so long has gone. QEMU needs seconds for it: asking a UART is slow. */
+#define PATIENCE_TICKS (TICKS_PER_SECOND / 10u)
 
 static uint8_t arena[EDGEL3_NODE_ARENA_BYTES] __attribute__((aligned(16)));
 static uint8_t window[EDGEL3_NODE_WINDOW_BYTES] __attribute__((aligned(16)));
 static edgel3_node node;
 static int is_listening;
 
-static int write_byte(uint8_t byte) {
+static int write_byte(uint8_t byte, uint32_t patience_ticks) {
   const uint32_t start = board_ticks();
   while (HOST->state & UART_WRITE_FULL) {
-    if (board_ticks() - start > PATIENCE_TICKS) return 0;
+    if (board_ticks() - start >= patience_ticks) return 0;
   }
   HOST->data = byte;
   return 1;
 }
 
-/* A frame that is cut is ended when the host takes bytes again, or the next would be lost with it. */
+/* A host that takes nothing loses the rest of a frame, and all others until it takes bytes again.
+ * What it has of the frame is ended then, or the next would be lost with it. */
 static void write_frame(void *context, const uint8_t *bytes, uint32_t count) {
   static int was_cut;
   (void)context;
-  if (was_cut && !write_byte(0)) return;
+  if (was_cut && !write_byte(0, 0)) return;
   was_cut = 0;
-  for (uint32_t i = 0; i < count && !was_cut; ++i) was_cut = !write_byte(bytes[i]);
+  for (uint32_t i = 0; i < count && !was_cut; ++i) was_cut = !write_byte(bytes[i], PATIENCE_TICKS);
 }
 
 static uint32_t read_ticks(void *context) {
