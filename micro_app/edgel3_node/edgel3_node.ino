@@ -7,7 +7,6 @@
  * (PlatformIO only: the Arduino IDE shows a library nothing of the sketch's folder).
  */
 #include <Arduino.h>
-#include <stdio.h>
 
 #include "board.h"
 #include "microphone.h"
@@ -96,6 +95,21 @@ static void write_frame(void *, const uint8_t *bytes, uint32_t count) {
 }
 
 #if EDGEL3_BOARD_HAS_MICROPHONE
+static uint32_t put_text(uint32_t length, const char *text) {
+  while (*text != 0 && length + 1 < sizeof board_name) board_name[length++] = *text++;
+  return length;
+}
+
+static uint32_t put_number(uint32_t length, uint32_t number) {
+  char digits[11] = {};
+  char *first = digits + sizeof digits - 1;
+  do {
+    *--first = static_cast<char>('0' + number % 10);
+    number /= 10;
+  } while (number > 0);
+  return put_text(length, first);
+}
+
 /* The rate that was measured is part of the board's name, which the host asks for. */
 static int listen_to_microphone(void *, int on) {
   if (!on) {
@@ -104,8 +118,10 @@ static int listen_to_microphone(void *, int on) {
   }
   const MicrophoneRate rate =
       microphone_start(EDGEL3_MODEL_SAMPLE_RATE_HZ, EDGEL3_BOARD_GAIN(EDGEL3_MODEL_SAMPLE_RATE_HZ));
-  snprintf(board_name, sizeof board_name, "%s, microphone %s at %lu Hz", EDGEL3_BOARD,
-           rate.is_usable ? "on" : "refused", static_cast<unsigned long>(rate.measured_hz));
+  uint32_t length = put_text(0, EDGEL3_BOARD);
+  length = put_text(length, rate.is_usable ? ", microphone on at " : ", microphone refused at ");
+  length = put_number(length, rate.measured_hz);
+  board_name[put_text(length, " Hz")] = 0;
   return rate.is_usable;
 }
 

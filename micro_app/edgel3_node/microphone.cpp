@@ -9,7 +9,8 @@
 
 namespace {
 
-constexpr uint32_t kBadBuffers = 16;
+constexpr uint32_t kBadBuffers = 4;
+constexpr uint32_t kBadMicroseconds = 100000;
 constexpr uint32_t kMeasureMicroseconds = 400000;
 constexpr uint32_t kPatienceMilliseconds = 1500;
 
@@ -28,8 +29,9 @@ bool has_begun = false;
 uint32_t rate_hz = 0;
 
 void measure(uint32_t count) {
-  static uint32_t start_us;
-  if (buffers < kBadBuffers) {
+  static uint32_t first_us, start_us;
+  if (buffers == 0) first_us = micros();
+  if (buffers < kBadBuffers || start_us - first_us < kBadMicroseconds) {
     buffers = buffers + 1;
     start_us = micros();
   } else if (measured_us < kMeasureMicroseconds) {

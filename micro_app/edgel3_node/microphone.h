@@ -19,7 +19,7 @@ struct MicrophoneRate {
   uint32_t measured_hz;
 };
 
-/* Begin, throw the first buffers away, which are bad, and measure the rate. Takes about 0.6 s the
+/* Begin, throw the first buffers away, which are bad, and measure the rate. Takes about 0.5 s the
  * first time. */
 MicrophoneRate microphone_start(uint32_t sample_rate_hz, int gain);
 
