@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from edgel3_tflm.converters.app import (
     write_board_header,
     write_platformio,
 )
+from edgel3_tflm.converters.head import Head
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.device import Device, RefusedError
 from edgel3_tflm.emulation import Emulator
@@ -266,6 +268,53 @@ def test_an_exported_project_is_whole_and_says_what_it_holds(
     assert not any(path.is_symlink() for path in (tmp_path / "app").rglob("*"))
     library = {path.name for path in (MICRO_APP / "lib" / "edgel3" / "src").iterdir()}
     assert library <= {path.name for path in (tmp_path / "app" / SKETCH_NAME).rglob("*")}
+
+
+def make_head(model_sha256: str, size: int) -> Head:
+    weights = np.ones((2, size), np.int8)
+    values = np.array([0.5, -0.25], np.float32)
+    return Head("softmax", ("dog", "rain"), weights, values, values, 5, model_sha256, {})
+
+
+@needs_arm
+def test_a_head_is_part_of_the_project(standin: Deployment, tmp_path: Path) -> None:
+    digest = standin.manifest["artefacts"]["int8.tflite"]["sha256"]
+    make_head(digest, 512).write(tmp_path / "head")
+
+    exported = export_app(standin, BOARDS[0], tmp_path / "app", tmp_path / "head")
+
+    sketch = tmp_path / "app" / SKETCH_NAME
+    assert exported.classes == 2
+    for name in (f"{LIBRARY_FOLDER}/edgel3_model_head.c", f"{SKETCH_NAME}.ino"):
+        assert compile_source(sketch / name, BOARDS[0], tmp_path / "o") == ""
+    listed = subprocess.run(
+        ["arm-none-eabi-nm", str(tmp_path / "o")], capture_output=True, text=True, check=True
+    )
+    assert "U edgel3_model_head" in listed.stdout
+
+
+def test_the_head_of_another_model_is_refused(standin: Deployment, tmp_path: Path) -> None:
+    make_head("0" * 64, 512).write(tmp_path / "head")
+
+    with pytest.raises(EdgeL3Error, match="run train-head again"):
+        export_app(standin, BOARDS[0], tmp_path / "app", tmp_path / "head")
+
+    assert not (tmp_path / "app").exists()
+
+
+def test_the_command_takes_the_head_beside_the_model(standin: Deployment, tmp_path: Path) -> None:
+    digest = standin.manifest["artefacts"]["int8.tflite"]["sha256"]
+    shutil.copytree(standin.directory, tmp_path / "model")
+    make_head(digest, 512).write(tmp_path / "model")
+    command = [str(Path(sys.executable).with_name("edgel3-tflm")), "export-app", "--json"]
+    command += [str(tmp_path / "model"), "--board", "teensy41", "-o", str(tmp_path / "app")]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert json.loads(done.stdout)["classes"] == 2
+    assert (tmp_path / "app" / "platformio.ini").read_text() == write_platformio(
+        [find_board("teensy41")], is_exported=True
+    )
 
 
 def test_exporting_again_gives_the_same_bytes(standin: Deployment, tmp_path: Path) -> None:
