@@ -38,7 +38,7 @@ lint:
 	$(install)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	git ls-files '*.c' '*.cc' '*.h' '*.ino' | xargs $(BIN)/clang-format --dry-run -Werror
+	git ls-files '*.c' '*.cc' '*.cpp' '*.h' '*.ino' | xargs $(BIN)/clang-format --dry-run -Werror
 	rm -rf build/types
 	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgel3_tflm
