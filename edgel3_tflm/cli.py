@@ -18,7 +18,7 @@ from edgel3_tflm.boards import BOARDS, fits
 from edgel3_tflm.corpus import read_manifest
 from edgel3_tflm.deployment import QUANTIZATIONS, Deployment, quantized_model_name
 from edgel3_tflm.device_cli import device_app
-from edgel3_tflm.drift import DriftFigures, DriftReport, compare
+from edgel3_tflm.drift_cli import compare_command, provenance_lines, report_app
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.flatbuffer import FlatbufferSummary, find_packed_model, summarize
 from edgel3_tflm.frontend import log_mel_statistics
@@ -27,7 +27,6 @@ from edgel3_tflm.packed import PackedModel, describe_packed, plan_memory, read_p
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.variants import PLANS, find_variant
 from edgel3_tflm.weights import (
-    SUBSTITUTE_KINDS,
     NetworkWeights,
     WeightsWord,
     inspect_weights,
@@ -41,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(device_app, name="device", no_args_is_help=True)
+app.add_typer(report_app, name="report", no_args_is_help=True)
 
 _SPARSITIES = ", ".join(plan.label for plan in PLANS)
 _WEIGHTS_WORDS = get_args(WeightsWord)
@@ -137,43 +137,7 @@ def convert_command(
         )
 
 
-@app.command("compare")
-def compare_command(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What convert wrote.")],
-    clips: Annotated[
-        list[Path], typer.Argument(metavar="CLIPS...", help="Audio files, or directories of them.")
-    ],
-    runtime: Annotated[
-        str, typer.Option(help=f"Runtime of the quantized model: {', '.join(RUNTIMES)}.")
-    ] = DEFAULT_RUNTIME,
-    hop: Annotated[float, typer.Option(help="Seconds from one window of 1 s to the next.")] = 0.5,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Directory of the report; DIR-drift if not given."
-        ),
-    ] = None,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure how far the quantized embeddings lie from the float ones, on real clips."""
-    with open_screen(quiet=quiet, as_json=as_json) as screen:
-        from edgel3_tflm.report import HTML_NAME, JSON_NAME, write_report
-
-        deployment = Deployment.load(directory)
-        target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")
-        with screen.progress() as progress:
-            report = compare(deployment, clips, runtime=runtime, hop_s=hop, progress=progress)
-            progress("write report", 0, 0)
-            write_report(report, target)
-        screen.show(
-            report.to_json(),
-            *_provenance_lines(deployment),
-            _drift_table(report),
-            Text(f"float in {report.float_runtime}, {deployment.quantization} in {report.runtime}"),
-            Text(f"{report.overall.silent_windows:,} of the windows are silent"),
-            Text(f"report: {target / HTML_NAME}, {target / JSON_NAME}"),
-        )
+app.command("compare")(compare_command)
 
 
 @app.command("info")
@@ -421,22 +385,12 @@ def _try_arena(model: bytes) -> int | None:
         return None
 
 
-_MAX_CLIP_ROWS = 10
-
-
 def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.2f}"
 
 
 def _shape(sizes: tuple[int, ...]) -> str:
     return "x".join(map(str, sizes))
-
-
-def _provenance_lines(deployment: Deployment) -> list[Text]:
-    weights = deployment.manifest["weights"]
-    if weights["kind"] in SUBSTITUTE_KINDS:
-        return [Text(f"NOTICE: {weights['description']}", style="bold yellow")]
-    return [Text(weights["description"])]
 
 
 def _describe_deployment(deployment: Deployment) -> list[Any]:
@@ -484,7 +438,7 @@ def _describe_deployment(deployment: Deployment) -> list[Any]:
     needs: _Needs = {"dense": (size, manifest["arena_bytes"])}
     packed = deployment.read_packed_model()
     return [
-        *_provenance_lines(deployment),
+        *provenance_lines(deployment),
         table,
         Text(
             f"{totals['weights'] - totals['zeros']:,} weights are not zero;"
@@ -656,34 +610,4 @@ def _files_table(deployment: Deployment) -> Table:
         table.add_row(
             str(deployment.directory / name), f"{artefact['bytes']:,}", artefact["sha256"][:16]
         )
-    return table
-
-
-def _drift_table(report: DriftReport) -> Table:
-    table = new_table(
-        f"worst {min(len(report.clips), _MAX_CLIP_ROWS)} clips",
-        "windows",
-        "cosine\nmean",
-        "cosine\n5th pct",
-        "cosine\nworst",
-        "SQNR\ndB",
-        "MSE",
-    )
-
-    def add(name: str, figures: DriftFigures) -> None:
-        table.add_row(
-            name,
-            f"{figures.windows:,}",
-            f"{figures.cosine_mean:.4f}",
-            f"{figures.cosine_p5:.4f}",
-            f"{figures.cosine_worst:.4f}",
-            f"{figures.sqnr_db:.2f}",
-            f"{figures.mean_squared_error:.3g}",
-        )
-
-    worst_first = sorted(report.clips, key=lambda drift: drift.figures.cosine_worst)
-    for drift in worst_first[:_MAX_CLIP_ROWS]:
-        add(Path(drift.clip).name, drift.figures)
-    table.add_section()
-    add(f"all {len(report.clips)} clips", report.overall)
     return table

@@ -104,6 +104,16 @@ class Embedder:
                 f" found {self._interpreter.input.shape}"
             )
 
+    @property
+    def input(self) -> TensorSpec:
+        """Of the model's input."""
+        return self._interpreter.input
+
+    @property
+    def output(self) -> TensorSpec:
+        """Of the model's output."""
+        return self._interpreter.output
+
     def embed_log_mel(self, decibels: FloatArray) -> FloatArray:
         """Embed log-mel spectrograms of shape (n, mels, frames); returns (n, d) float32."""
         windows = self._input_map.apply(decibels, self._interpreter.input)

@@ -1,32 +1,65 @@
 """Accuracy drift: how far a quantized model's embeddings lie from the float model's."""
 
+import logging
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio import find_clips, read_windows
-from edgel3_tflm.deployment import Deployment
-from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.corpus import LabelledClip
+from edgel3_tflm.deployment import PACKED_MODEL_NAME, Deployment, quantized_model_name
+from edgel3_tflm.downstream import Downstream, measure_downstream
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.frontend import is_silent, log_mel
-from edgel3_tflm.interpreters import DEFAULT_RUNTIME
-from edgel3_tflm.metrics import cosine_similarity, mean_squared_error, sqnr_db
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, TensorSpec, runs_packed_models
+from edgel3_tflm.layers import LayerReport, analyse_layers
+from edgel3_tflm.metrics import METRICS, cosine_similarity
+
+if TYPE_CHECKING:
+    from edgel3_tflm.frontend_drift import FrontendDrift
+
+_log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
+_Found = TypeVar("_Found")
+Progress = Callable[[str, int, int], None]
+
+FORMAT = "edgel3-tflm drift"
+FORMAT_VERSION = 1
+
+NEAR_SILENCE_DBFS = -70.0
+"""Windows with a lower RMS are nearly silent: their 16-bit samples span a dozen steps or so."""
+SAMPLED_WINDOWS = 8
+"""Windows that layers and frontend are measured on: the loudest of evenly spread clips."""
+_WORST_WINDOWS = 4
+
+NODE = "node"
+_FLOAT_PREFIX = "float:"
+_DEVICE_PREFIX = "device:"
+SUBJECTS = (
+    *RUNTIMES,
+    NODE,
+    f"{_DEVICE_PREFIX}PORT",
+    *(f"{_FLOAT_PREFIX}{name}" for name in RUNTIMES if not runs_packed_models(name)),
+)
+"""What :func:`open_subject` takes."""
+
+GROUPS = ("all", "sounding", "near_silent", "silent")
+"""Sets of windows that figures are given for; all is the sum of the others."""
 
 
 @dataclass(frozen=True)
 class DriftFigures:
-    """Drift over a set of windows.
+    """Drift over a set of windows: one field for every metric of :mod:`edgel3_tflm.metrics`.
 
-    Cosine similarity is per window, SQNR (dB) and mean squared error are over all values;
-    see :mod:`edgel3_tflm.metrics` for the formulas. A silent window's log-mel is all zeros, so
-    that all silent windows have one and the same embedding.
+    A silent window's log-mel is all zeros, so that all silent windows have one and the same
+    embedding.
     """
 
     windows: int
@@ -34,55 +67,234 @@ class DriftFigures:
     cosine_mean: float
     cosine_p5: float
     cosine_worst: float
+    centred_cosine_mean: float
+    centred_cosine_p5: float
+    centred_cosine_worst: float
     sqnr_db: float
     mean_squared_error: float
+    mean_absolute_error: float
+    relative_l2: float
 
 
 @dataclass(frozen=True)
 class ClipDrift:
-    """Drift over the windows of one clip."""
+    """Drift over the windows of one clip; ``label`` is its class, where one is known."""
 
     clip: str
+    label: str | None
     figures: DriftFigures
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a comparison, in the order of the clips.
+
+    ``clip``, ``start_s``, ``silent`` and ``near_silent`` have shape (n,): the index of the window's
+    clip, where in it the window begins, and whether its log-mel is all zeros, or its level is under
+    ``NEAR_SILENCE_DBFS``.
+    """
+
+    clip: npt.NDArray[np.int64]
+    start_s: npt.NDArray[np.float64]
+    silent: npt.NDArray[np.bool_]
+    near_silent: npt.NDArray[np.bool_]
+
+    @property
+    def sounding(self) -> npt.NDArray[np.bool_]:
+        """Those that are neither silent nor nearly so; shape (n,)."""
+        return ~(self.silent | self.near_silent)
+
+    def groups(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Which windows each of ``GROUPS`` has."""
+        everything = np.ones(len(self.clip), bool)
+        masks = everything, self.sounding, self.near_silent, self.silent
+        return dict(zip(GROUPS, masks, strict=True))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compared with the float model.
+
+    Parameters
+    ----------
+    name : str
+        As the report calls it.
+    model : str
+        The file of the deployment that it runs; empty for what is no file of it.
+    embed : callable
+        Takes samples (n, window_samples) and the host's log-mel (n, mels, frames) of the same
+        windows, and returns embeddings (n, d), float32. What runs elsewhere, on a board for
+        example, takes the samples.
+    output_scale : float
+        Step of the embeddings; 0 for floats.
+    """
+
+    name: str
+    model: str
+    embed: Callable[[FloatArray, FloatArray], FloatArray]
+    output_scale: float
+
+
+def open_subject(deployment: Deployment, name: str) -> Subject:
+    """Open a runtime to compare.
+
+    Parameters
+    ----------
+    deployment : Deployment
+    name : str
+        A runtime, for the quantized model; ``float:`` and a runtime, for the float one; ``node``,
+        the C library whole, here: its frontend, from 16-bit samples, and its engine; or
+        ``device:`` and a port as :func:`edgel3_tflm.device.open_transport` takes it, for a node.
+
+    Raises
+    ------
+    RuntimeUnavailableError, ModelFileError
+        As :meth:`Deployment.embedder`.
+    DeviceError
+        If there is no node at the port.
+    """
+    if name.startswith(_DEVICE_PREFIX):
+        return _open_device(deployment, name)
+    if name not in SUBJECTS:
+        raise RuntimeUnavailableError(
+            f"unknown runtime {name!r}: expected one of {', '.join(SUBJECTS)}"
+        )
+    if name == NODE:
+        from edgel3_tflm.frontend_drift import open_frontend, to_16_bits
+
+        engine = deployment.embedder(deployment.quantization, "engine")
+        frontend = open_frontend(deployment)
+
+        def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
+            decibels = [frontend.log_mel(each) for each in to_16_bits(windows)]
+            return engine.embed_log_mel(np.stack(decibels))
+
+        return Subject(name, PACKED_MODEL_NAME, embed, engine.output.scale)
+    precision = "float" if name.startswith(_FLOAT_PREFIX) else deployment.quantization
+    runtime = name.removeprefix(_FLOAT_PREFIX)
+    embedder = deployment.embedder(precision, runtime)
+    return Subject(
+        name,
+        deployment.model_name(precision, runtime),
+        lambda _, decibels: embedder.embed_log_mel(decibels),
+        embedder.output.scale,
+    )
+
+
+def _open_device(deployment: Deployment, name: str) -> Subject:
+    from edgel3_tflm.device import Device, open_transport
+    from edgel3_tflm.frontend_drift import to_16_bits
+
+    device = Device(open_transport(name.removeprefix(_DEVICE_PREFIX)))
+    dense = deployment.manifest["artefacts"][quantized_model_name(deployment.quantization)]
+    if not dense["sha256"].startswith(device.info.source_sha256.hex()):
+        device.close()
+        raise EdgeL3Error(
+            f"{name}: expected a node with the model of {deployment.directory}, it has another;"
+            " flash it again"
+        )
+    scale, zero_point = device.info.embedding_scale, device.info.embedding_zero_point
+    spec = TensorSpec((1, device.info.embedding_size), np.dtype(np.int8), scale, zero_point)
+
+    def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
+        return spec.dequantize(np.stack([device.embed_pcm(each) for each in to_16_bits(windows)]))
+
+    return Subject(name, PACKED_MODEL_NAME, embed, scale)
+
+
+@dataclass(frozen=True)
+class SubjectDrift:
+    """Drift of one subject.
+
+    Parameters
+    ----------
+    subject : Subject
+    groups : dict of str to DriftFigures
+        By ``GROUPS``; those without windows are missing.
+    classes : dict of str to DriftFigures
+        By label, over the windows of its clips.
+    clips : tuple of ClipDrift
+    embeddings : numpy.ndarray, shape (n, d), float32
+    values_apart : float
+        Share of the embedding values that are others than the first subject's; NaN where the
+        two have not the same steps.
+    steps_apart : float
+        By how many steps at most; NaN likewise.
+    """
+
+    subject: Subject
+    groups: Mapping[str, DriftFigures]
+    classes: Mapping[str, DriftFigures]
+    clips: tuple[ClipDrift, ...]
+    embeddings: FloatArray
+    values_apart: float
+    steps_apart: float
+
+    @property
+    def overall(self) -> DriftFigures:
+        """Over all windows."""
+        return self.groups["all"]
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """The log-mel of a window, shape (mels, frames), of the first subject's worst."""
+
+    clip: str
+    start_s: float
+    cosine: float
+    decibels: FloatArray
 
 
 @dataclass(frozen=True)
 class DriftReport:
     """A comparison, with what a reader needs to judge it.
 
-    ``runtime`` is the quantized model's.
-    ``float_embeddings`` and ``quantized_embeddings`` have shape (windows, d), float32, in the order
-    of the clips.
+    Of ``subjects``, the first is the one that the page is about. ``float_embeddings`` has shape
+    (n, d), float32. ``layers`` and ``frontend`` are None where they could not be measured;
+    ``notes`` says why. ``downstream`` is of the first subject.
     """
 
     deployment: Deployment
     float_runtime: str
-    runtime: str
     hop_s: float
-    overall: DriftFigures
-    clips: tuple[ClipDrift, ...]
+    windows: Windows
     float_embeddings: FloatArray
-    quantized_embeddings: FloatArray
+    subjects: tuple[SubjectDrift, ...]
+    worst: tuple[Spectrogram, ...]
+    layers: LayerReport | None
+    frontend: "FrontendDrift | None"
+    downstream: Downstream
+    notes: tuple[str, ...]
 
     @property
-    def model_names(self) -> tuple[str, str]:
-        """Files of the deployment that were run: the float and the quantized model."""
-        return (
-            self.deployment.model_name("float", self.float_runtime),
-            self.deployment.model_name(self.deployment.quantization, self.runtime),
-        )
+    def first(self) -> SubjectDrift:
+        """The first subject."""
+        return self.subjects[0]
+
+    @property
+    def overall(self) -> DriftFigures:
+        """The first subject's figures over all windows."""
+        return self.first.overall
+
+    @property
+    def clips(self) -> tuple[ClipDrift, ...]:
+        """The first subject's clips."""
+        return self.first.clips
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Files of the deployment that were run, the float model first."""
+        names = [self.deployment.model_name("float", self.float_runtime)]
+        names += [each.subject.model for each in self.subjects if each.subject.model]
+        return tuple(dict.fromkeys(names))
 
     def to_json(self) -> dict[str, Any]:
-        """Turn the figures into plain data; an infinite SQNR (no drift) is None."""
+        """Turn the figures into plain data; what is infinite or not a number is None."""
         manifest = self.deployment.manifest
-
-        def plain(figures: DriftFigures) -> dict[str, Any]:
-            return {
-                key: value if math.isfinite(value) else None
-                for key, value in asdict(figures).items()
-            }
-
-        return {
+        found = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
             "generator": f"edgel3-tflm {__version__}",
             "variant": self.deployment.variant.name,
             "quantization": self.deployment.quantization,
@@ -91,46 +303,109 @@ class DriftReport:
                 name: manifest["artefacts"][name]["sha256"] for name in self.model_names
             },
             "float_runtime": self.float_runtime,
-            "runtime": self.runtime,
             "hop_s": self.hop_s,
-            "overall": plain(self.overall),
-            "clips": [{"clip": drift.clip, **plain(drift.figures)} for drift in self.clips],
+            "near_silence_dbfs": NEAR_SILENCE_DBFS,
+            "runtimes": [
+                {
+                    "runtime": each.subject.name,
+                    "model": each.subject.model,
+                    "groups": {name: asdict(figures) for name, figures in each.groups.items()},
+                    "classes": {name: asdict(figures) for name, figures in each.classes.items()},
+                    "clips": [
+                        {"clip": drift.clip, "label": drift.label, **asdict(drift.figures)}
+                        for drift in each.clips
+                    ],
+                    "values_apart": each.values_apart,
+                    "steps_apart": each.steps_apart,
+                }
+                for each in self.subjects
+            ],
+            "layers": None if self.layers is None else asdict(self.layers),
+            "costliest_layer": None if self.layers is None else self.layers.costliest.name,
+            "frontend": None if self.frontend is None else asdict(self.frontend),
+            "downstream": asdict(self.downstream),
+            "notes": list(self.notes),
         }
+        plain: dict[str, Any] = _plain(found)
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def measure(
-    reference: FloatArray, other: FloatArray, silent: npt.NDArray[np.bool_]
+    reference: FloatArray,
+    other: FloatArray,
+    silent: npt.NDArray[np.bool_],
+    mean: npt.NDArray[np.floating[Any]] | None = None,
 ) -> DriftFigures:
-    """Drift of ``other`` against ``reference``, both of shape (n, d); ``silent`` of shape (n,)."""
-    cosine = cosine_similarity(reference, other)
-    return DriftFigures(
-        windows=len(reference),
-        silent_windows=int(silent.sum()),
-        cosine_mean=float(cosine.mean()),
-        cosine_p5=float(np.percentile(cosine, 5)),
-        cosine_worst=float(cosine.min()),
-        sqnr_db=sqnr_db(reference, other),
-        mean_squared_error=mean_squared_error(reference, other),
-    )
+    """Drift of ``other`` against ``reference``.
+
+    Parameters
+    ----------
+    reference, other : numpy.ndarray, shape (n, d)
+    silent : numpy.ndarray, shape (n,), bool
+    mean : numpy.ndarray, shape (d,), optional
+        What centred metrics remove; the mean of ``reference`` if not given.
+    """
+    mean = reference.mean(axis=0, dtype=np.float64) if mean is None else mean
+    values = {metric.name: metric.compute(reference, other, mean) for metric in METRICS}
+    return DriftFigures(windows=len(reference), silent_windows=int(silent.sum()), **values)
+
+
+class _Sample:
+    """The loudest windows of evenly spread clips, at most ``SAMPLED_WINDOWS`` of them."""
+
+    def __init__(self, clips: int) -> None:
+        spread = np.linspace(0, clips - 1, min(SAMPLED_WINDOWS, clips)).round().astype(int)
+        self._per_clip = dict.fromkeys(spread.tolist(), SAMPLED_WINDOWS // len(spread))
+        self._kept: list[tuple[FloatArray, ...]] = []
+
+    def add(self, clip: int, level: FloatArray, *arrays: FloatArray) -> None:
+        """Keep what belongs to a clip's loudest windows, of arrays with a row for each."""
+        loudest = np.sort(np.argsort(-level, kind="stable")[: self._per_clip.get(clip, 0)])
+        self._kept.append(tuple(each[loudest] for each in arrays))
+
+    def take(self) -> tuple[FloatArray, ...]:
+        return tuple(np.concatenate(each) for each in zip(*self._kept, strict=True))
+
+
+def _level_dbfs(windows: FloatArray) -> FloatArray:
+    mean_square = np.square(windows, dtype=np.float64).mean(axis=1)
+    with np.errstate(divide="ignore"):
+        level: FloatArray = (10 * np.log10(mean_square)).astype(np.float32)
+    return level
 
 
 def compare(
     deployment: Deployment,
-    paths: list[Path],
+    paths: Sequence[Path],
     *,
-    runtime: str,
+    runtimes: Sequence[str | Subject] = (DEFAULT_RUNTIME,),
+    labelled: Sequence[LabelledClip] = (),
     hop_s: float,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> DriftReport:
-    """Run the float and the quantized model on the same windows.
+    """Run the float model and whatever is compared with it on the same windows.
 
     Parameters
     ----------
     deployment : Deployment
-    paths : list of pathlib.Path
+    paths : sequence of pathlib.Path
         Clips, or directories of clips.
-    runtime : str
-        Runtime of the quantized model; the float one runs in the default runtime.
+    runtimes : sequence of str or Subject
+        What to compare: names that :func:`open_subject` takes, or subjects of the caller's own.
+        The float model, which they are compared with, runs in the default runtime.
+    labelled : sequence of LabelledClip
+        Clips to compare on as well; those in ``paths`` have their label. Where there are any, and
+        they have folds, classifiers are judged too.
     hop_s : float
         Seconds from one window of 1 s to the next.
     progress : callable
@@ -139,36 +414,133 @@ def compare(
     Raises
     ------
     EdgeL3Error
-        If a clip cannot be read, the runtime is missing or the hop is not positive.
+        If a clip cannot be read, a runtime is missing or the hop is not positive.
     """
     spec = deployment.variant.frontend
     if not 1 <= hop_s * spec.sample_rate_hz < math.inf:
         raise EdgeL3Error(f"expected a hop of at least one sample, in seconds, got {hop_s}")
-    clips = find_clips(paths)
+    if not runtimes or len({str(getattr(each, "name", each)) for each in runtimes}) < len(runtimes):
+        raise EdgeL3Error("expected runtimes that differ, at least one")
+    named = [*find_clips(list(paths)), *(clip.path for clip in labelled)]
+    clips = list({path.resolve(): path for path in named}.values())
+    by_path = {clip.path.resolve(): clip for clip in labelled}
     in_float = deployment.embedder("float", DEFAULT_RUNTIME)
-    in_integers = deployment.embedder(deployment.quantization, runtime)
-    pairs, silences, drifts = [], [], []
-    for path, windows in read_windows(
-        clips,
-        sample_rate_hz=spec.sample_rate_hz,
-        window_samples=spec.window_samples,
-        hop_s=hop_s,
+    subjects = [
+        each if isinstance(each, Subject) else open_subject(deployment, each) for each in runtimes
+    ]
+    sample, worst = _Sample(len(clips)), list[Spectrogram]()
+    rows, references = [], []
+    others: list[list[FloatArray]] = [[] for _ in subjects]
+    for number, (path, windows) in enumerate(
+        read_windows(
+            clips,
+            sample_rate_hz=spec.sample_rate_hz,
+            window_samples=spec.window_samples,
+            hop_s=hop_s,
+        )
     ):
-        decibels = log_mel(windows, spec)
-        pair = in_float.embed_log_mel(decibels), in_integers.embed_log_mel(decibels)
+        decibels, level = log_mel(windows, spec), _level_dbfs(windows)
         silent = is_silent(decibels)
-        pairs.append(pair)
-        silences.append(silent)
-        drifts.append(ClipDrift(str(path), measure(*pair, silent)))
-        progress("embed clips, float and quantized", len(drifts), len(clips))
-    reference, quantized = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        row = Windows(
+            np.full(len(windows), number),
+            np.arange(len(windows)) * hop_s,
+            silent,
+            (level < NEAR_SILENCE_DBFS) & ~silent,
+        )
+        references.append(in_float.embed_log_mel(decibels))
+        for embeddings, subject in zip(others, subjects, strict=True):
+            embeddings.append(subject.embed(windows, decibels))
+        rows.append(row)
+        sample.add(number, level, windows, decibels, references[-1])
+        cosine = cosine_similarity(references[-1], others[0][-1])
+        worst += [
+            Spectrogram(str(path), float(row.start_s[at]), float(cosine[at]), decibels[at].copy())
+            for at in np.flatnonzero(row.sounding)
+        ]
+        worst = sorted(worst, key=lambda each: each.cosine)[:_WORST_WINDOWS]
+        progress("embed clips, float and quantized", number + 1, len(clips))
+    table = Windows(
+        *(np.concatenate([getattr(row, f.name) for row in rows]) for f in fields(Windows))
+    )
+    reference = np.concatenate(references)
+    embeddings_of = [np.concatenate(each) for each in others]
+    known = [by_path.get(path.resolve()) for path in clips]
+    names = [
+        (str(path), None if each is None else each.label)
+        for path, each in zip(clips, known, strict=True)
+    ]
+    notes: list[str] = []
+    sampled = sample.take()
+    progress("compare layers and frontends", 0, 0)
+    layers = _try("layer by layer", notes, lambda: analyse_layers(deployment, sampled[1]))
+    frontend = _try("frontend", notes, lambda: _measure_frontend(deployment, *sampled))
+    downstream = measure_downstream(
+        reference, embeddings_of[0], table.clip, table.sounding, known, progress
+    )
     return DriftReport(
         deployment,
         DEFAULT_RUNTIME,
-        runtime,
         hop_s,
-        measure(reference, quantized, np.concatenate(silences)),
-        tuple(drifts),
+        table,
         reference,
-        quantized,
+        tuple(
+            _drift_of(subject, embeddings, subjects[0], embeddings_of[0], reference, table, names)
+            for subject, embeddings in zip(subjects, embeddings_of, strict=True)
+        ),
+        tuple(worst),
+        layers,
+        frontend,
+        downstream,
+        tuple(notes),
+    )
+
+
+def _measure_frontend(deployment: Deployment, *sampled: FloatArray) -> "FrontendDrift":
+    from edgel3_tflm.frontend_drift import measure_frontend
+
+    return measure_frontend(deployment, *sampled)
+
+
+def _try(what: str, notes: list[str], measure_it: Callable[[], _Found]) -> _Found | None:
+    """Measure what a report can do without; say in it why it does."""
+    try:
+        return measure_it()
+    except EdgeL3Error as error:
+        notes.append(f"{what}: not measured: {error}")
+        _log.warning("%s", notes[-1])
+        return None
+
+
+def _drift_of(
+    subject: Subject,
+    embeddings: FloatArray,
+    first: Subject,
+    first_embeddings: FloatArray,
+    reference: FloatArray,
+    windows: Windows,
+    names: Sequence[tuple[str, str | None]],
+) -> SubjectDrift:
+    mean = reference.mean(axis=0, dtype=np.float64)
+
+    def figures(mask: npt.NDArray[np.bool_]) -> DriftFigures:
+        return measure(reference[mask], embeddings[mask], windows.silent[mask], mean)
+
+    steps = np.array([math.nan])
+    if subject.output_scale == first.output_scale > 0:
+        steps = np.rint(np.abs(embeddings - first_embeddings) / subject.output_scale)
+    labels = np.array([label or "" for _, label in names])[windows.clip]
+    return SubjectDrift(
+        subject,
+        {name: figures(mask) for name, mask in windows.groups().items() if mask.any()},
+        {
+            label: figures(labels == label)
+            for label in sorted({label for _, label in names if label is not None})
+        },
+        tuple(
+            ClipDrift(name, label, figures(windows.clip == number))
+            for number, (name, label) in enumerate(names)
+        ),
+        embeddings,
+        float(np.mean(steps > 0)) if np.isfinite(steps).all() else math.nan,
+        float(steps.max()),
     )

@@ -148,7 +148,7 @@ def test_compare_prints_json_alone_with_json_and_nothing_with_quiet(
     sea_int8: Deployment, clip: Path, tmp_path: Path
 ) -> None:
     done = run("compare", sea_int8.directory, clip, "-o", tmp_path / "r", "--json", "--hop", 1)
-    assert json.loads(done.stdout)["overall"]["windows"] == 3
+    assert json.loads(done.stdout)["runtimes"][0]["groups"]["all"]["windows"] == 3
     quiet = run("compare", sea_int8.directory, clip, "-o", tmp_path / "r", "--quiet")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
@@ -162,8 +162,9 @@ def test_compare_in_another_runtime(
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["runtime"] == runtime
-    assert report["overall"]["cosine_mean"] > 0.99
+    (found,) = report["runtimes"]
+    assert found["runtime"] == runtime
+    assert found["groups"]["all"]["cosine_mean"] > 0.99
 
 
 @pytest.mark.parametrize(("samples", "windows"), [(10, 1), (96_000, 1), (97_000, 2)])
@@ -174,7 +175,7 @@ def test_short_clips_and_96_khz_stereo_are_embedded(
     soundfile.write(tmp_path / "a.wav", noise, 96_000)
     done = run("compare", sea_int8.directory, tmp_path / "a.wav", "-o", tmp_path / "r", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["overall"]["windows"] == windows
+    assert json.loads(done.stdout)["runtimes"][0]["groups"]["all"]["windows"] == windows
 
 
 def test_an_empty_clip_leaves_no_report(sea_int8: Deployment, tmp_path: Path) -> None:

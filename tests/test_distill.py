@@ -390,7 +390,7 @@ def test_a_student_with_filters_of_its_own_converts_and_compares(
         kept = round(layer["weights"] * (1 - layer["plan_percent"] / 100))
         assert layer["weights"] - layer["zeros"] == max(1, kept), layer["name"]
     report = compare(
-        deployment, [clips], runtime=DEFAULT_RUNTIME, hop_s=0.5, progress=ignore_progress
+        deployment, [clips], runtimes=[DEFAULT_RUNTIME], hop_s=0.5, progress=ignore_progress
     )
     assert len(report.clips) == 8
     assert deployment.embedder("int8").embed(np.ones((1, 48_000), np.float32)).shape == (1, 5)

@@ -1,0 +1,260 @@
+"""The commands about drift: ``compare``, and what ``report`` groups."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from edgel3_tflm.corpus import read_manifest
+from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.downstream import Interval
+from edgel3_tflm.drift import SUBJECTS, DriftFigures, DriftReport, compare
+from edgel3_tflm.drift_diff import Change, diff_drift, read_drift
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import write_whole
+from edgel3_tflm.gates import GATE_NAMES, GateResult, check_gates, read_gates, to_junit
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.weights import SUBSTITUTE_KINDS
+
+report_app = typer.Typer(help="What drift reports say.")
+
+_MAX_CLIP_ROWS = 10
+
+
+def compare_command(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What convert wrote.")],
+    clips: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CLIPS]...", help="Audio files, or directories of them."),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Labelled clips to compare on: tab-separated columns file, label and fold.",
+        ),
+    ] = None,
+    runtime: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help=f"What to compare with the float model; repeatable: {', '.join(SUBJECTS)}.",
+        ),
+    ] = [DEFAULT_RUNTIME],  # noqa: B006 - typer copies it
+    hop: Annotated[float, typer.Option(help="Seconds from one window of 1 s to the next.")] = 0.5,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=LIMIT",
+            help="Exit with 2 if a metric is less, in any runtime; repeatable. Metrics:"
+            f" {', '.join(name for name in GATE_NAMES if '.' not in name)}.",
+        ),
+    ] = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LIMIT", help="Exit with 2 if a metric is more; repeatable."),
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write these checks as JUnit XML too."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Directory of the report; DIR-drift if not given."
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how far the quantized embeddings lie from the float ones, on real clips."""
+    with open_screen(quiet=quiet, as_json=as_json) as screen:
+        from edgel3_tflm.report import HTML_NAME, JSON_NAME, report_json, write_report
+
+        gates = read_gates(fail_under or [], fail_over or [])
+        if junit is not None and not gates:
+            raise EdgeL3Error("expected --fail-under or --fail-over with --junit, got neither")
+        if not clips and manifest is None:
+            raise EdgeL3Error("expected clips to compare on: CLIPS or --manifest, got neither")
+        deployment = Deployment.load(directory)
+        target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")
+        with screen.progress() as progress:
+            report = compare(
+                deployment,
+                clips or [],
+                runtimes=runtime,
+                labelled=read_manifest(manifest) if manifest else [],
+                hop_s=hop,
+                progress=progress,
+            )
+            results = check_gates(report, gates)
+            progress("write report", 0, 0)
+            write_report(report, target, results)
+            if junit is not None:
+                write_whole(junit, to_junit(results, deployment.variant.name).encode())
+        screen.show(
+            report_json(report, results),
+            *provenance_lines(deployment),
+            _drift_table(report),
+            *_drift_lines(report),
+            *_gate_lines(results),
+            Text(f"report: {target / HTML_NAME}, {target / JSON_NAME}"),
+        )
+    if not all(result.passed for result in results):
+        raise typer.Exit(2)
+
+
+@report_app.callback()
+def _report() -> None:
+    pass  # typer would make a group of one command the command itself
+
+
+@report_app.command("diff")
+def diff_command(
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="A drift.json, or its directory.")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what moved between two drift reports: every metric, each layer, the clips most moved."""
+    with open_screen(as_json=as_json) as screen:
+        found = diff_drift(read_drift(before), read_drift(after))
+        movers = [change for change in found.clips if change.moved][:_MAX_CLIP_ROWS]
+        screen.show(
+            asdict(found),
+            _changes_table("metric", found.metrics),
+            _changes_table("layer", [change for change in found.layers if change.moved]),
+            _changes_table("clip", movers),
+            *(Text(note) for note in found.notes),
+        )
+
+
+def _changes_table(title: str, changes: Sequence[Change]) -> Table:
+    table = new_table(title, "of", "before", "after", "moved")
+    table.columns[1].justify = "left"
+    for change in changes:
+        table.add_row(
+            change.name if title == "metric" else change.where,
+            change.where if title == "metric" else change.name,
+            *("-" if value is None else f"{value:.6g}" for value in (change.before, change.after)),
+            Text(
+                f"{change.moved:+.3g}" if change.moved else "",
+                "red" if change.is_worse else "green",
+            ),
+        )
+    return table
+
+
+def provenance_lines(deployment: Deployment) -> list[Text]:
+    """Say where the weights come from; a notice where they are substitutes."""
+    weights = deployment.manifest["weights"]
+    if weights["kind"] in SUBSTITUTE_KINDS:
+        return [Text(f"NOTICE: {weights['description']}", style="bold yellow")]
+    return [Text(weights["description"])]
+
+
+def _drift_table(report: DriftReport) -> Table:
+    table = new_table(
+        f"worst {min(len(report.clips), _MAX_CLIP_ROWS)} clips",
+        "windows",
+        "cosine\nmean",
+        "cosine\n5th pct",
+        "cosine\nworst",
+        "centred\nmean",
+        "SQNR\ndB",
+    )
+
+    def add(name: str, figures: DriftFigures) -> None:
+        table.add_row(
+            name,
+            f"{figures.windows:,}",
+            f"{figures.cosine_mean:.4f}",
+            f"{figures.cosine_p5:.4f}",
+            f"{figures.cosine_worst:.4f}",
+            f"{figures.centred_cosine_mean:.4f}",
+            f"{figures.sqnr_db:.2f}",
+        )
+
+    worst_first = sorted(report.clips, key=lambda drift: drift.figures.cosine_worst)
+    for drift in worst_first[:_MAX_CLIP_ROWS]:
+        add(Path(drift.clip).name, drift.figures)
+    if report.first.classes:
+        table.add_section()
+        for label, figures in report.first.classes.items():
+            add(label, figures)
+    for subject in report.subjects:
+        table.add_section()
+        add(subject.subject.name, subject.overall)
+        if len(subject.groups) > 2:  # not all of them sound
+            for group, figures in list(subject.groups.items())[1:]:
+                add(f"  {group.replace('_', ' ')}", figures)
+    return table
+
+
+def _drift_lines(report: DriftReport) -> list[Text]:
+    names = ", ".join(subject.subject.name for subject in report.subjects)
+    lines = [
+        Text(
+            f"{len(report.clips)} clips; float in {report.float_runtime},"
+            f" {report.deployment.quantization} in {names}"
+        ),
+        Text(f"{report.overall.silent_windows:,} of the windows are silent"),
+    ]
+    first = report.first.subject.name
+    for drift in report.subjects[1:]:
+        name = drift.subject.name
+        if drift.values_apart == 0:
+            lines.append(Text(f"{name}: the values of {first}"))
+        elif drift.values_apart > 0:
+            share = f"{100 * drift.values_apart:.3g} % of the values are not {first}'s"
+            lines.append(Text(f"{name}: {share}, by {drift.steps_apart:.0f} steps at most"))
+    if report.layers is not None:
+        most = report.layers.costliest
+        lines.append(
+            Text(
+                f"{most.name} costs most: SQNR {most.sqnr_db:.1f} dB behind it"
+                f" ({report.layers.windows} windows)"
+            )
+        )
+    if report.frontend is not None:
+        lines.append(
+            Text(
+                f"SQNR of the C frontend alone {report.frontend.frontend_alone.sqnr_db:.1f} dB, of"
+                f" quantization alone {report.frontend.quantization_alone.sqnr_db:.1f} dB, of both"
+                f" {report.frontend.both.sqnr_db:.1f} dB ({report.frontend.windows} windows)"
+            )
+        )
+    down = report.downstream
+    agreement = f"{100 * down.neighbour_agreement:.1f} % of the windows keep their neighbour; "
+    if math.isnan(down.neighbour_agreement):
+        agreement = ""  # a single clip
+    lines.append(Text(f"{agreement}linear CKA {down.linear_cka:.5f}"))
+    lines += [
+        Text(
+            f"{each.name}: {_interval(each.float_percent)} % right in float,"
+            f" {_interval(each.quantized_percent)} % in {first};"
+            f" change {_interval(each.change_points)} points"
+        )
+        for each in down.classifiers
+    ]
+    return lines + [Text(note, style="yellow") for note in report.notes]
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.estimate:.1f} ({interval.low:.1f} to {interval.high:.1f})"
+
+
+def _gate_lines(results: Sequence[GateResult]) -> list[Text]:
+    return [
+        Text.assemble(
+            ("pass" if each.passed else "FAIL", "green" if each.passed else "bold red"), f": {each}"
+        )
+        for each in results
+    ]

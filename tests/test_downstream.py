@@ -1,0 +1,94 @@
+"""What drift does downstream: neighbours, classifiers, intervals, on data with known answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ignore_progress
+
+from edgel3_tflm.corpus import LabelledClip
+from edgel3_tflm.downstream import Downstream, bootstrap_mean, measure_downstream
+
+CLIPS, WINDOWS = 24, 3
+
+
+@pytest.fixture(scope="module")
+def labelled() -> list[LabelledClip]:
+    """Two classes in three folds."""
+    return [LabelledClip(Path(f"{n}.wav"), "ab"[n % 2], n // 8) for n in range(CLIPS)]
+
+
+@pytest.fixture(scope="module")
+def embeddings() -> np.ndarray:
+    """Class and clip show in the embedding; windows of a clip lie together."""
+    rng = np.random.default_rng(0)
+    of_clip = rng.normal(0, 1, (CLIPS, 6)) + 4 * (np.arange(CLIPS) % 2)[:, None]
+    values = np.repeat(of_clip, WINDOWS, axis=0) + rng.normal(0, 0.01, (CLIPS * WINDOWS, 6))
+    return values.astype(np.float32)
+
+
+def measure(
+    reference: np.ndarray, other: np.ndarray, labelled: list[LabelledClip | None]
+) -> Downstream:
+    clip = np.repeat(np.arange(len(labelled)), WINDOWS)
+    sounding = np.ones(len(clip), bool)
+    return measure_downstream(reference, other, clip, sounding, labelled, ignore_progress)
+
+
+def test_what_does_not_drift_changes_nothing(
+    embeddings: np.ndarray, labelled: list[LabelledClip]
+) -> None:
+    same = measure(embeddings, embeddings, [*labelled])
+    assert same.neighbour_agreement == 1
+    assert same.linear_cka == pytest.approx(1, abs=1e-12)
+    assert [each.name for each in same.classifiers] == ["linear probe", "MLP 512-128"]
+    for each in same.classifiers:
+        assert each.clips == CLIPS
+        assert each.float_percent == each.quantized_percent
+        assert (each.change_points.low, each.change_points.high) == (0, 0)
+    assert same.classifiers[0].float_percent.estimate == 100
+    assert measure(embeddings, embeddings, [*labelled]) == same  # seeded
+
+
+def test_lost_embeddings_are_noticed_by_every_figure(
+    embeddings: np.ndarray, labelled: list[LabelledClip]
+) -> None:
+    noise = np.random.default_rng(1).normal(0, 1, embeddings.shape).astype(np.float32)
+    lost = measure(embeddings, noise, [*labelled])
+    assert lost.neighbour_agreement < 0.2
+    assert lost.linear_cka < 0.5
+    for each in lost.classifiers:
+        assert each.quantized_percent.estimate < 80
+        assert each.change_points.high < 0
+
+
+def test_classifiers_need_labels_in_two_folds(
+    embeddings: np.ndarray, labelled: list[LabelledClip]
+) -> None:
+    assert measure(embeddings, embeddings, [None] * CLIPS).classifiers == ()
+    one_fold = [LabelledClip(each.path, each.label, 1) for each in labelled]
+    assert measure(embeddings, embeddings, [*one_fold]).classifiers == ()
+    class_a_fold = [LabelledClip(each.path, each.label, ord(each.label)) for each in labelled]
+    assert measure(embeddings, embeddings, [*class_a_fold]).classifiers == ()
+    half = [each if number < 16 else None for number, each in enumerate(labelled)]
+    assert measure(embeddings, embeddings, half).classifiers[0].clips == 16
+
+
+def test_neighbours_are_of_other_clips_and_one_clip_has_none(embeddings: np.ndarray) -> None:
+    moved = embeddings.copy()
+    moved[0] += 0.02 * (moved[1] - moved[0])  # nearer to its own clip's windows: no matter
+    assert measure(embeddings, moved, [None] * CLIPS).neighbour_agreement == 1
+    assert np.isnan(measure(embeddings[:3], embeddings[:3], [None]).neighbour_agreement)
+
+
+def test_the_bootstrap_s_interval_has_the_width_that_theory_gives() -> None:
+    values = np.zeros(400)
+    values[:100] = 100.0
+    interval = bootstrap_mean(values)
+    # Standard error of a share of 1/4 over 400: 100 sqrt(3 / 16 / 400) = 2.165 points. Of 2000
+    # resamples a 2.5 % quantile is known within some 3 % of its distance.
+    assert interval.estimate == 25
+    assert interval.low == pytest.approx(25 - 1.96 * 2.165, abs=0.35)
+    assert interval.high == pytest.approx(25 + 1.96 * 2.165, abs=0.35)
+    constant = bootstrap_mean(np.full(5, 7.0))
+    assert (constant.low, constant.high) == (7, 7)
