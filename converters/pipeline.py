@@ -22,6 +22,7 @@ from edgel3_tflm.converters.pack import pack
 from edgel3_tflm.converters.packed_flatbuffer import wrap_packed
 from edgel3_tflm.converters.prune import prune
 from edgel3_tflm.converters.quantize import to_float, to_quantized
+from edgel3_tflm.converters.quantizer import AUTO, PLAIN, QuantizerOptions, quantize
 from edgel3_tflm.deployment import (
     FLOAT_MODEL_NAME,
     FORMAT,
@@ -76,12 +77,15 @@ class ConvertOptions:
     calibration : pathlib.Path, optional
         Directory of clips; the ones that ship with the package if None.
     quantization : {'int8', 'int16x8'}
+    quantizer : QuantizerOptions
+        For int8; int16x8 is TensorFlow Lite's own.
     """
 
     variant: Variant
     weights: Path | WeightsWord = "auto"
     calibration: Path | None = None
     quantization: str = "int8"
+    quantizer: QuantizerOptions = AUTO
 
 
 def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deployment:
@@ -108,6 +112,11 @@ def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deploy
         raise EdgeL3Error(
             f"unknown quantization {options.quantization!r}: expected one of"
             f" {', '.join(QUANTIZATIONS)}"
+        )
+    if options.quantization != "int8" and options.quantizer not in (AUTO, PLAIN):
+        raise EdgeL3Error(
+            f"{options.quantization} is quantized by TensorFlow Lite's own converter: expected no"
+            " choice of a calibration method or of further steps"
         )
     with new_directory(output, marker=MANIFEST_NAME) as directory:
         _write(options, directory, progress)
@@ -147,24 +156,22 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
     progress("float flatbuffer", 0, 0)
     float_model = with_description(to_float(network), description)
 
-    windows = 0
-
-    def inputs() -> Iterator[FloatArray]:
-        nonlocal windows
-        windows = 0
-        for batch in _spectrograms(calibration, progress, f"{quantization} flatbuffer: calibrate"):
-            for window in input_map.normalise(batch):
-                yield window[np.newaxis]
-                windows += 1
-        progress(f"{quantization} flatbuffer: quantize", 0, 0)
-
-    model = with_description(to_quantized(network, quantization, inputs), description)
+    if quantization == "int8" and not options.quantizer.is_plain:
+        decibels = np.concatenate(list(_spectrograms(calibration, progress, "log-mel")))
+        windows = len(decibels)
+        chosen = quantize(weights, decibels, options.quantizer, progress)
+        model, quantizer, steps = chosen.model, chosen.to_json(), str(chosen.steps)
+    else:
+        model, windows = _quantize_plainly(network, input_map, quantization, calibration, progress)
+        quantizer, steps = {"name": "TensorFlow Lite"}, "minmax"
+    model_description = f"{description}; {quantization}: {steps}"
+    model = with_description(model, model_description)
 
     progress("measure arena", 0, 0)
     arena_bytes = measure_arena_bytes(model)
     interpreter = open_interpreter(model)
     progress("write files", 0, 0)
-    banner = c_array.write_banner(model, variant, description)
+    banner = c_array.write_banner(model, variant, model_description)
     constants = c_array.write_constants(variant, input_map, interpreter.input, interpreter.output)
     header = c_array.write_header(
         banner, constants, model_bytes=len(model), arena_bytes=arena_bytes
@@ -194,7 +201,7 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
             packed = describe_packed(blob)
             progress("self-test of the device", 0, 0)
             crc = self_test_crc32(model)
-            artefacts |= _write_packed(blob, variant, description, constants, crc)
+            artefacts |= _write_packed(blob, variant, model_description, constants, crc)
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -206,6 +213,7 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
             "plan_total_percent": variant.plan.total if variant.plan else None,
         },
         "quantization": quantization,
+        "quantizer": quantizer,
         "weights": {
             **asdict(weights.provenance),
             "description": description,
@@ -230,6 +238,28 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
     artefacts[MANIFEST_NAME] = (json.dumps(manifest, indent=2) + "\n").encode()
     for name, data in artefacts.items():
         (directory / name).write_bytes(data)
+
+
+def _quantize_plainly(
+    network: Any,
+    input_map: InputMap,
+    quantization: str,
+    calibration: Calibration,
+    progress: Progress,
+) -> tuple[bytes, int]:
+    """Quantize by TensorFlow Lite; the flatbuffer, and how many windows calibrated it."""
+    windows = 0
+
+    def inputs() -> Iterator[FloatArray]:
+        nonlocal windows
+        windows = 0
+        for batch in _spectrograms(calibration, progress, f"{quantization} flatbuffer: calibrate"):
+            for window in input_map.normalise(batch):
+                yield window[np.newaxis]
+                windows += 1
+        progress(f"{quantization} flatbuffer: quantize", 0, 0)
+
+    return to_quantized(network, quantization, inputs), windows
 
 
 def _write_packed(

@@ -106,6 +106,28 @@ def convert_command(
         typer.Option(metavar="DIR", help="Clips to calibrate with; those of the package if none."),
     ] = None,
     quantization: Annotated[str, typer.Option(help=" or ".join(QUANTIZATIONS) + ".")] = "int8",
+    calibration_method: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|minmax|percentile|mse",
+            help="Ranges of int8 activations. auto, like the three steps below where they are left"
+            " out, is what measures best on the calibration clips.",
+        ),
+    ] = "auto",
+    equalize: Annotated[
+        bool | None,
+        typer.Option("--equalize/--no-equalize", help="Bring the channels of a map to one range."),
+    ] = None,
+    bias_correction: Annotated[
+        bool | None,
+        typer.Option(
+            "--bias-correction/--no-bias-correction", help="Take mean errors from the biases."
+        ),
+    ] = None,
+    adaround: Annotated[
+        bool | None,
+        typer.Option("--adaround/--no-adaround", help="Learn which way to round each weight."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Directory to write."),
@@ -119,6 +141,7 @@ def convert_command(
             model_type, sparsity=sparsity, retrain_type=retrain_type, embedding_size=emb_dim
         )
         from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+        from edgel3_tflm.converters.quantizer import CalibrationMethod, QuantizerOptions
 
         directory = output or Path(f"{variant.name}-{quantization}")
         options = ConvertOptions(
@@ -126,6 +149,9 @@ def convert_command(
             weights=cast(WeightsWord, weights) if weights in _WEIGHTS_WORDS else Path(weights),
             calibration=calibration,
             quantization=quantization,
+            quantizer=QuantizerOptions(
+                cast(CalibrationMethod, calibration_method), equalize, bias_correction, adaround
+            ),
         )
         with screen.progress() as progress:
             deployment = convert(options, directory, progress)

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+from edgel3_tflm.converters.quantizer import PLAIN
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.variants import find_variant
 
@@ -39,7 +41,10 @@ def esc10(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def convert_to(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ConvertOptions], Deployment]:
+    """Convert without a search for the best quantization, which takes long."""
+
     def run(options: ConvertOptions) -> Deployment:
+        options = replace(options, quantizer=PLAIN)
         output = tmp_path_factory.mktemp("deployment") / options.variant.name
         return convert(options, output, ignore_progress)
 
@@ -50,6 +55,14 @@ def convert_to(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ConvertOpt
 def sea_int8(convert_to: Callable[[ConvertOptions], Deployment], sea_weights: Path) -> Deployment:
     """The published SEA-64, int8, calibrated on the project's own clips."""
     return convert_to(ConvertOptions(find_variant("sea", embedding_size=64), sea_weights))
+
+
+@pytest.fixture(scope="session")
+def sea_quantized(tmp_path_factory: pytest.TempPathFactory, sea_weights: Path) -> Deployment:
+    """The same as a user gets it: the quantization that measures best."""
+    variant = find_variant("sea", embedding_size=64)
+    output = tmp_path_factory.mktemp("quantized") / variant.name
+    return convert(ConvertOptions(variant, sea_weights), output, ignore_progress)
 
 
 @pytest.fixture(scope="session")

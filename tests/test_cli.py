@@ -65,7 +65,7 @@ def test_convert_then_info_then_compare(
     assert done.returncode == 0, done.stderr
     assert "int8.tflite" in done.stdout
     assert "git blob id verified" in done.stdout
-    assert "int8 flatbuffer: calibrate ..." in done.stderr  # progress where there is no terminal
+    assert "int8: activations" in done.stderr  # progress where there is no terminal
     assert sorted(path.name for path in output.iterdir()) == [
         "edgel3_model.cc",
         "edgel3_model.h",
@@ -266,7 +266,7 @@ def test_a_write_the_system_refuses_leaves_what_was_there(
         assert (output / "manifest.json").read_text() == "earlier"
 
 
-@pytest.mark.parametrize("step", ["load TensorFlow", "float flatbuffer", "int8 flatbuffer: calib"])
+@pytest.mark.parametrize("step", ["load TensorFlow", "float flatbuffer", "int8: activations"])
 def test_control_c_leaves_nothing(sea_weights: Path, tmp_path: Path, step: str) -> None:
     output = tmp_path / "out"
     process = subprocess.Popen(

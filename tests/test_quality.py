@@ -10,6 +10,7 @@ from conftest import ignore_progress
 from edgel3_tflm.corpus import LabelledClip, read_manifest
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.drift import measure
+from edgel3_tflm.metrics import cosine_similarity, sqnr_db
 from edgel3_tflm.probe import Features, extract_features, probe
 
 
@@ -36,6 +37,11 @@ def in_int8(sea_int8: Deployment, log_mels: Features) -> Features:
     return replace(log_mels, values=sea_int8.embedder("int8").embed_log_mel(log_mels.values))
 
 
+@pytest.fixture(scope="module")
+def in_best_int8(sea_quantized: Deployment, log_mels: Features) -> Features:
+    return replace(log_mels, values=sea_quantized.embedder("int8").embed_log_mel(log_mels.values))
+
+
 def accuracy_percent(clips: list[LabelledClip], features: Features) -> float:
     results = probe(clips, features)
     return 100 * sum(each.right for each in results) / sum(each.clips for each in results)
@@ -51,6 +57,12 @@ def test_int8_keeps_the_accuracy(clips: list[LabelledClip], in_int8: Features) -
     assert accuracy_percent(clips, in_int8) >= 77
 
 
+def test_the_quantizer_keeps_more_of_the_accuracy(
+    clips: list[LabelledClip], in_float: Features, in_best_int8: Features
+) -> None:
+    assert accuracy_percent(clips, in_best_int8) >= accuracy_percent(clips, in_float) - 0.5
+
+
 def test_shuffled_labels_are_near_chance(clips: list[LabelledClip], in_float: Features) -> None:
     """The probe does not see the labels of the fold it judges."""
     labels = np.random.default_rng(0).permutation([clip.label for clip in clips])
@@ -64,6 +76,33 @@ def test_drift_of_int8_on_real_clips(in_float: Features, in_int8: Features) -> N
     assert figures.cosine_mean >= 0.996
     assert figures.sqnr_db >= 24
     assert figures.silent_windows > 0
+
+
+def test_drift_of_the_quantizer_s_int8_on_real_clips(
+    in_float: Features, in_best_int8: Features
+) -> None:
+    """Nothing of these clips was seen when the steps were chosen."""
+    cosine = cosine_similarity(in_float.values, in_best_int8.values)
+    assert cosine.mean() >= 0.9985
+    assert np.percentile(cosine[~in_float.silent], 5) >= 0.997
+    assert sqnr_db(in_float.values, in_best_int8.values) >= 31
+
+
+def test_the_manifest_has_the_ladder(sea_quantized: Deployment) -> None:
+    quantizer = sea_quantized.manifest["quantizer"]
+    ladder = quantizer["ladder"]
+    assert ladder[0]["steps"] == {
+        "calibration_method": "minmax",
+        "equalization_power": 0,
+        "bias_correction": False,
+        "adaround": False,
+    }
+    best = max(ladder, key=lambda rung: rung["sqnr_db"])
+    assert quantizer["steps"] == best["steps"]
+    for rung in ladder:
+        assert {"cosine_mean", "cosine_p5", "sqnr_db"} < set(rung)
+    for name in ("edgel3_model.h", "edgel3_packed_model.h"):
+        assert "AdaRound" in (sea_quantized.directory / name).read_text()
 
 
 def test_int16x8_drifts_less_than_int8(

@@ -62,7 +62,16 @@ def test_convert_and_compare_fall_back_on_it_and_say_so(tmp_path: Path) -> None:
     soundfile.write(clips / "click.wav", [0.0] * 24_000 + [0.5] + [0.0] * 24_000, 48_000)
     output = tmp_path / "out"
     converted = run_unreachable(
-        "convert", "--sparsity", "95.45", "--calibration", clips, "-o", output, cache=tmp_path / "c"
+        "convert",
+        "--sparsity",
+        "95.45",
+        "--calibration",
+        clips,
+        *("--calibration-method", "minmax", "--no-equalize", "--no-bias-correction"),
+        "--no-adaround",
+        "-o",
+        output,
+        cache=tmp_path / "c",
     )
     assert converted.returncode == 0, converted.stderr
     assert "NOTICE" in converted.stdout
