@@ -3,9 +3,9 @@
 The ladder, each rung on top of what the rungs before it chose:
 
 ============== ====================================================================================
+bias           each channel's mean error over the calibration windows, taken from its bias
 equalization   channels of a map brought closer to one range (:mod:`.equalization`)
 ranges         what of the activations int8 spans (:mod:`.ranges`)
-bias           each channel's mean error over the calibration windows, taken from its bias
 rounding       weights rounded up or down, whichever the layer's output wants (:mod:`.rounding`)
 ============== ====================================================================================
 
@@ -62,7 +62,7 @@ CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = ("auto", *RANGE_METHODS)
 _POWERS = (0.25, 0.4, 0.5)
 # Correction and rounding compute every layer twice for all of their windows: the dense L3 has 10
 # GMAC a window, and 13 MB in its largest map.
-_REFINE_MACS = 2.5e11
+_REFINE_MACS = 1.5e11
 _REFINE_MAX_WINDOWS = 512
 # Values of each layer that the search for a range looks at.
 _SAMPLE_VALUES = 2**21
@@ -224,9 +224,10 @@ class _Quantizer:
 
         method = options.calibration_method
         rungs: dict[str, Sequence[Any]] = {
+            # First, for what it mends hides how well the others do.
+            "bias_correction": allowed(options.bias_correction, False, True),
             "equalization_power": allowed(options.equalize, 0.0, *_POWERS),
             "calibration_method": RANGE_METHODS if method == "auto" else [method],
-            "bias_correction": allowed(options.bias_correction, False, True),
             "adaround": allowed(options.adaround, False, True),
         }
         best = Steps()
