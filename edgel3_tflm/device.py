@@ -68,6 +68,25 @@ class RefusedError(DeviceError):
         super().__init__(f"the node refuses {name}: {reason}")
 
 
+class Closing:
+    """What a `with` statement closes."""
+
+    def close(self) -> object:
+        """Give up what it holds."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
 class Transport(Protocol):
     """A pipe of bytes to a node."""
 
@@ -211,7 +230,7 @@ def open_transport(port: str) -> Transport:
     return SocketTransport(connected, port)
 
 
-class Device:
+class Device(Closing):
     """A node at the other end of a transport, which is closed with it.
 
     A request that is not answered in time is sent again; answers that come too late are dropped.
@@ -261,17 +280,6 @@ class Device:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the transport."""

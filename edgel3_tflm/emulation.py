@@ -7,10 +7,9 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
-from edgel3_tflm.device import DeviceError, SocketTransport
+from edgel3_tflm.device import Closing, DeviceError, SocketTransport
 
 Board = Literal["mps2_an500", "host"]
 """The emulated Cortex-M7, or this machine."""
@@ -96,7 +95,7 @@ def build_node(
     return directory / ("node.elf" if board == "mps2_an500" else "node")
 
 
-class Emulator:
+class Emulator(Closing):
     """A node's firmware running on QEMU's Cortex-M7.
 
     Parameters
@@ -133,17 +132,6 @@ class Emulator:
                 stderr=errors,
                 start_new_session=True,  # Ctrl-C is for the host, which ends it
             )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def connect(self) -> SocketTransport:
         """Connect as the node's host; the last one, if any, must have gone."""
@@ -194,7 +182,7 @@ class Emulator:
                 return connected
 
 
-class Program:
+class Program(Closing):
     """A node built for this machine, running.
 
     Parameters
@@ -212,17 +200,6 @@ class Program:
                 stdout=theirs.fileno(),
                 stderr=subprocess.PIPE,
             )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def connect(self) -> SocketTransport:
         """Connect as the node's host; there may be several, one after the other."""

@@ -4,11 +4,11 @@ import csv
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 import numpy as np
 
+from edgel3_tflm.device import Closing
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import write_whole
 from edgel3_tflm.wire import Info, LiveEvent
@@ -17,7 +17,7 @@ SUFFIXES = (".csv", ".npz")
 
 
 @dataclass
-class Recording:
+class Recording(Closing):
     """A file that takes the windows of a device as they come.
 
     CSV is written line by line: the columns time_s (host's clock, seconds since 1970), milliseconds
@@ -49,17 +49,6 @@ class Recording:
                 raise FileNotFoundError(None, "No such directory")
         except OSError as error:
             raise EdgeL3Error(f"cannot write {self.path}: {error.strerror or error}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def add(self, time_s: float, event: LiveEvent) -> None:
         """Take a window that came at this time, in seconds since 1970."""

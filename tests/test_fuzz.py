@@ -1,42 +1,13 @@
 """The parser of packed models under libFuzzer, AddressSanitizer and UBSan."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzzing import change_library, fuzz
 from int8_network import build, random_network
 
 from edgel3_tflm.converters.pack import pack
-
-LIBRARY = Path(__file__).parents[1] / "micro_app" / "lib" / "edgel3"
-SECONDS = 20
-
-
-def build_fuzzer(sources: Path, directory: Path) -> Path:
-    fuzzer = directory / "fuzz_packed"
-    subprocess.run(
-        [
-            *("clang", "-std=gnu99", "-g", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror"),
-            "-fsanitize=fuzzer,address,undefined",
-            *(f"-I{sources}", LIBRARY / "test" / "fuzz_packed.c", *sorted(sources.glob("*.c"))),
-            *("-o", fuzzer),
-        ],
-        check=True,
-    )
-    return fuzzer
-
-
-def run_fuzzer(fuzzer: Path, corpus: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(fuzzer, corpus, f"-max_total_time={SECONDS}", "-max_len=4096", "-seed=1"),
-            f"-artifact_prefix={corpus.parent}/",
-        ],
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.fixture
@@ -62,21 +33,15 @@ def corpus(tmp_path: Path) -> Path:
     return directory
 
 
-def test_no_packed_model_makes_the_engine_read_or_write_out_of_place(
-    corpus: Path, tmp_path: Path
-) -> None:
-    result = run_fuzzer(build_fuzzer(LIBRARY / "src", tmp_path), corpus)
+def test_no_packed_model_makes_the_engine_read_or_write_out_of_place(corpus: Path) -> None:
+    result = fuzz("fuzz_packed", corpus, max_bytes=4096)
     assert result.returncode == 0, result.stderr[-4000:]
 
 
 def test_the_fuzzer_finds_a_check_that_is_missing(corpus: Path, tmp_path: Path) -> None:
-    sources = tmp_path / "src"
-    shutil.copytree(LIBRARY / "src", sources)
-    parser = sources / "edgel3_packed.c"
-    text = parser.read_text()
     check = "if (tap >= taps) return -1;"
-    assert text.count(check) == 1
-    parser.write_text(text.replace(check, check.replace("taps", "taps + 4096u")))
-    result = run_fuzzer(build_fuzzer(sources, tmp_path), corpus)
+    without = check.replace("taps", "taps + 4096u")
+    sources = change_library(tmp_path, "edgel3_packed.c", check, without)
+    result = fuzz("fuzz_packed", corpus, max_bytes=4096, sources=sources)
     assert result.returncode != 0
     assert "AddressSanitizer" in result.stderr

@@ -1,45 +1,12 @@
-"""What a node receives and hears, under libFuzzer, AddressSanitizer and UBSan.
+"""What a node receives and hears, under libFuzzer, AddressSanitizer and UBSan."""
 
-For longer than in these tests: EDGEL3_FUZZ_SECONDS=300.
-"""
-
-import os
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
+from fuzzing import change_library, fuzz
 
 from edgel3_tflm.wire import Command
-
-LIBRARY = Path(__file__).parents[1] / "micro_app" / "lib" / "edgel3"
-SECONDS = int(os.environ.get("EDGEL3_FUZZ_SECONDS", "20"))
-
-
-def build_fuzzer(sources: Path, directory: Path) -> Path:
-    fuzzer = directory / "fuzz_node"
-    subprocess.run(
-        [
-            *("clang", "-std=gnu99", "-g", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror"),
-            "-fsanitize=fuzzer,address,undefined",
-            *(f"-I{sources}", LIBRARY / "test" / "fuzz_node.c", *sorted(sources.glob("*.c"))),
-            *("-lm", "-o", fuzzer),
-        ],
-        check=True,
-    )
-    return fuzzer
-
-
-def run_fuzzer(fuzzer: Path, corpus: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(fuzzer, corpus, f"-max_total_time={SECONDS}", "-max_len=8192", "-seed=1"),
-            f"-artifact_prefix={corpus.parent}/",
-        ],
-        capture_output=True,
-        text=True,
-    )
 
 
 def entry(content: bytes, kind: int = 0) -> bytes:
@@ -78,10 +45,8 @@ def corpus(tmp_path: Path) -> Path:
     return directory
 
 
-def test_whatever_comes_a_node_keeps_to_the_rules_and_to_its_memory(
-    corpus: Path, tmp_path: Path
-) -> None:
-    result = run_fuzzer(build_fuzzer(LIBRARY / "src", tmp_path), corpus)
+def test_whatever_comes_a_node_keeps_to_the_rules_and_to_its_memory(corpus: Path) -> None:
+    result = fuzz("fuzz_node", corpus, max_bytes=8192)
     assert result.returncode == 0, result.stderr[-4000:]
 
 
@@ -96,12 +61,7 @@ def test_whatever_comes_a_node_keeps_to_the_rules_and_to_its_memory(
 def test_the_fuzzer_finds_what_is_missing(
     corpus: Path, tmp_path: Path, check: str, without: str, finding: str
 ) -> None:
-    sources = tmp_path / "src"
-    shutil.copytree(LIBRARY / "src", sources)
-    node = sources / "edgel3_node.c"
-    text = node.read_text()
-    assert text.count(check) == 1
-    node.write_text(text.replace(check, without))
-    result = run_fuzzer(build_fuzzer(sources, tmp_path), corpus)
+    sources = change_library(tmp_path, "edgel3_node.c", check, without)
+    result = fuzz("fuzz_node", corpus, max_bytes=8192, sources=sources)
     assert result.returncode != 0
     assert finding in result.stderr

@@ -2,31 +2,12 @@
 
 #include <string.h>
 
+#include "edgel3_bytes.h"
 #include "edgel3_packed.h" /* its CRC-32 */
 #include "edgel3_version.h"
 
 enum { KIND_PCM = 0, KIND_LOG_MEL = 1 };
 enum { PHASE_NOTHING = 0, PHASE_COMING = 1, PHASE_COMPUTED = 2 };
-
-static void put_u16(uint8_t *bytes, uint32_t value) {
-  bytes[0] = (uint8_t)value;
-  bytes[1] = (uint8_t)(value >> 8);
-}
-
-static void put_u32(uint8_t *bytes, uint32_t value) {
-  put_u16(bytes, value);
-  put_u16(bytes + 2, value >> 16);
-}
-
-static void put_f32(uint8_t *bytes, float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  put_u32(bytes, bits);
-}
-
-static uint32_t get_u32(const uint8_t *bytes) {
-  return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
-}
 
 static uint32_t window_values(const edgel3_node *node) {
   return node->model.frontend->mels * node->model.frontend->frames;
@@ -126,7 +107,7 @@ static edgel3_status compute(edgel3_node *node) {
 
 /* Append the embedding and the scores, if there is a head, to a body. */
 static uint32_t put_scores(const edgel3_node *node, uint8_t *bytes) {
-  for (uint32_t c = 0; c < classes(node); ++c) put_f32(bytes + 4u * c, node->scores[c]);
+  for (uint32_t c = 0; c < classes(node); ++c) edgel3_put_f32(bytes + 4u * c, node->scores[c]);
   return 4u * classes(node);
 }
 
@@ -148,21 +129,21 @@ static uint32_t put_string(uint8_t *body, uint32_t length, const char *text) {
 static uint32_t answer_info(edgel3_node *node) {
   const edgel3_frontend_config *frontend = node->model.frontend;
   uint8_t *body = node->body;
-  put_u16(body, EDGEL3_WIRE_VERSION);
-  put_u16(body + 2, classes(node));
-  put_u32(body + 4, frontend->sample_rate_hz);
-  put_u32(body + 8, frontend->window_samples);
-  put_u16(body + 12, frontend->mels);
-  put_u16(body + 14, frontend->frames);
-  put_u16(body + 16, node->info.embedding);
-  put_u16(body + 18, 0);
-  put_f32(body + 20, node->info.output_scale);
-  put_u32(body + 24, (uint32_t)node->info.output_zero_point);
+  edgel3_put_u16(body, EDGEL3_WIRE_VERSION);
+  edgel3_put_u16(body + 2, classes(node));
+  edgel3_put_u32(body + 4, frontend->sample_rate_hz);
+  edgel3_put_u32(body + 8, frontend->window_samples);
+  edgel3_put_u16(body + 12, frontend->mels);
+  edgel3_put_u16(body + 14, frontend->frames);
+  edgel3_put_u16(body + 16, node->info.embedding);
+  edgel3_put_u16(body + 18, 0);
+  edgel3_put_f32(body + 20, node->info.output_scale);
+  edgel3_put_u32(body + 24, (uint32_t)node->info.output_zero_point);
   memcpy(body + 28, node->info.source_sha256, 16);
-  put_u32(body + 44, (uint32_t)node->model.packed_bytes);
-  put_u32(body + 48, (uint32_t)node->model.arena_bytes);
-  put_u32(body + 52, (uint32_t)node->model.window_bytes);
-  put_u32(body + 56, node->port.ticks_per_second);
+  edgel3_put_u32(body + 44, (uint32_t)node->model.packed_bytes);
+  edgel3_put_u32(body + 48, (uint32_t)node->model.arena_bytes);
+  edgel3_put_u32(body + 52, (uint32_t)node->model.window_bytes);
+  edgel3_put_u32(body + 56, node->port.ticks_per_second);
   uint32_t length = put_string(body, 60, node->port.board);
   length = put_string(body, length, EDGEL3_VERSION);
   for (uint32_t c = 0; c < classes(node); ++c) {
@@ -172,12 +153,12 @@ static uint32_t answer_info(edgel3_node *node) {
 }
 
 static uint32_t answer_statistics(edgel3_node *node) {
-  put_u32(node->body, node->requests);
-  put_u32(node->body + 4, node->decoder.dropped);
-  put_u32(node->body + 8, node->windows);
-  put_u32(node->body + 12, node->missed);
-  put_u32(node->body + 16, node->frontend_ticks);
-  put_u32(node->body + 20, node->engine_ticks);
+  edgel3_put_u32(node->body, node->requests);
+  edgel3_put_u32(node->body + 4, node->decoder.dropped);
+  edgel3_put_u32(node->body + 8, node->windows);
+  edgel3_put_u32(node->body + 12, node->missed);
+  edgel3_put_u32(node->body + 16, node->frontend_ticks);
+  edgel3_put_u32(node->body + 20, node->engine_ticks);
   return 24;
 }
 
@@ -273,7 +254,7 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
   /* All others use the memory that streaming needs. */
   if (node->streaming) return EDGEL3_WIRE_ERROR_BUSY;
   if (command == EDGEL3_WIRE_SELF_TEST) {
-    put_u32(node->body, self_test(node));
+    edgel3_put_u32(node->body, self_test(node));
     *length = 4;
     return 0;
   }
@@ -283,12 +264,12 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
     case EDGEL3_WIRE_BEGIN:
       if (body[0] > KIND_LOG_MEL) return EDGEL3_WIRE_ERROR_VALUE;
       begin(node, body[0]);
-      put_u32(node->body, expected_bytes(node));
+      edgel3_put_u32(node->body, expected_bytes(node));
       *length = 4;
       break;
     case EDGEL3_WIRE_DATA:
-      status = take_data(node, body + 4, request->length - 4u, get_u32(body));
-      put_u32(node->body, node->received);
+      status = take_data(node, body + 4, request->length - 4u, edgel3_get_u32(body));
+      edgel3_put_u32(node->body, node->received);
       *length = 4;
       break;
     case EDGEL3_WIRE_EMBED:
@@ -297,8 +278,8 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
       *length = node->info.embedding;
       break;
     case EDGEL3_WIRE_LOG_MEL: {
-      const uint32_t offset = get_u32(body);
-      const uint32_t count = get_u32(body + 4);
+      const uint32_t offset = edgel3_get_u32(body);
+      const uint32_t count = edgel3_get_u32(body + 4);
       if (node->phase != PHASE_COMPUTED) return EDGEL3_WIRE_ERROR_STATE;
       if (count > EDGEL3_WIRE_MAX_BODY || offset > window_values(node) ||
           count > window_values(node) - offset) {
@@ -336,8 +317,8 @@ void edgel3_node_hear(edgel3_node *node, const int16_t *samples, uint32_t count)
     count -= taken;
     if (!edgel3_frontend_is_full(&node->frontend)) continue;
     if (compute(node) == EDGEL3_OK) {
-      put_u32(node->body, node->windows);
-      put_u32(node->body + 4, node->port.milliseconds(node->port.context));
+      edgel3_put_u32(node->body, node->windows);
+      edgel3_put_u32(node->body + 4, node->port.milliseconds(node->port.context));
       memcpy(node->body + 8, node->embedding, node->info.embedding);
       const uint32_t length = 8u + node->info.embedding;
       send(node, EDGEL3_WIRE_LIVE, 0, 0, length + put_scores(node, node->body + length));

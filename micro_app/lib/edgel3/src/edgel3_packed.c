@@ -2,24 +2,10 @@
 
 #include <string.h>
 
+#include "edgel3_bytes.h"
+
 #define CHANNEL_TABLE_BYTES 13u
 #define MAX_INPUT 255
-
-static uint16_t read_u16(const uint8_t *bytes) {
-  return (uint16_t)(bytes[0] | (uint16_t)(bytes[1] << 8));
-}
-
-static uint32_t read_u32(const uint8_t *bytes) {
-  return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
-         (uint32_t)bytes[3] << 24;
-}
-
-static float read_f32(const uint8_t *bytes) {
-  const uint32_t bits = read_u32(bytes);
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
 
 static int all_zero(const uint8_t *bytes, size_t count) {
   for (size_t i = 0; i < count; ++i) {
@@ -30,7 +16,7 @@ static int all_zero(const uint8_t *bytes, size_t count) {
 
 /* A scale that is positive and finite, judged by its bits: no floating point needed. */
 static int is_scale(const uint8_t *bytes) {
-  const uint32_t bits = read_u32(bytes);
+  const uint32_t bits = edgel3_get_u32(bytes);
   return bits != 0 && bits < 0x7f800000u;
 }
 
@@ -58,12 +44,12 @@ static int64_t read_part(const edgel3_conv *conv, const uint8_t **cursor, uint32
   for (uint32_t i = 0; i < count; ++i) {
     uint32_t entry;
     if (conv->encoding == EDGEL3_ENCODING_GAP16) {
-      entry = read_u16(bytes);
+      entry = edgel3_get_u16(bytes);
       bytes += 2;
     } else if (i % 2u == 0) {
-      entry = read_u16(bytes) & 0xfffu;
+      entry = edgel3_get_u16(bytes) & 0xfffu;
     } else {
-      entry = (uint32_t)read_u16(bytes + 1) >> 4;
+      entry = (uint32_t)edgel3_get_u16(bytes + 1) >> 4;
       bytes += 3;
     }
     tap += entry >> 7;
@@ -135,8 +121,8 @@ static edgel3_status read_weights(edgel3_conv *conv, size_t weight_bytes) {
 static edgel3_status read_record(edgel3_conv *conv, const uint8_t *bytes, size_t size,
                                  const uint8_t *record) {
   memset(conv, 0, sizeof *conv);
-  conv->input_channels = read_u16(record);
-  conv->output_channels = read_u16(record + 2);
+  conv->input_channels = edgel3_get_u16(record);
+  conv->output_channels = edgel3_get_u16(record + 2);
   conv->input_zero = (uint8_t)(record[4] ^ 0x80u);
   conv->output_zero = (uint8_t)(record[5] ^ 0x80u);
   conv->output_min = (uint8_t)(record[6] ^ 0x80u);
@@ -150,9 +136,9 @@ static edgel3_status read_record(edgel3_conv *conv, const uint8_t *bytes, size_t
   conv->encoding = (edgel3_encoding)record[9];
 
   const size_t channels = conv->output_channels;
-  const size_t table = read_u32(record + 12);
-  const size_t weights = read_u32(record + 16);
-  const size_t weight_bytes = read_u32(record + 20);
+  const size_t table = edgel3_get_u32(record + 12);
+  const size_t weights = edgel3_get_u32(record + 16);
+  const size_t weight_bytes = edgel3_get_u32(record + 20);
   if (table % 4u != 0 || table > size || size - table < channels * CHANNEL_TABLE_BYTES ||
       weights % 4u != 0 || weights > size || size - weights < weight_bytes ||
       weight_bytes < EDGEL3_WEIGHT_SLACK) {
@@ -173,23 +159,24 @@ edgel3_status edgel3_read_model(edgel3_model *model, const void *start, size_t s
   if (bytes == NULL || (uintptr_t)bytes % EDGEL3_MODEL_ALIGNMENT != 0) return EDGEL3_ERROR_ARGUMENT;
   if (size < EDGEL3_HEADER_BYTES) return EDGEL3_ERROR_TRUNCATED;
   if (memcmp(bytes, "EL3P", 4) != 0) return EDGEL3_ERROR_MAGIC;
-  if (read_u16(bytes + 4) != 1u) return EDGEL3_ERROR_VERSION;
-  if (read_u32(bytes + 8) > size) return EDGEL3_ERROR_TRUNCATED;
-  size = read_u32(bytes + 8);
-  const uint32_t convolutions = read_u16(bytes + 6);
+  if (edgel3_get_u16(bytes + 4) != 1u) return EDGEL3_ERROR_VERSION;
+  if (edgel3_get_u32(bytes + 8) > size) return EDGEL3_ERROR_TRUNCATED;
+  size = edgel3_get_u32(bytes + 8);
+  const uint32_t convolutions = edgel3_get_u16(bytes + 6);
   if (convolutions == 0 || convolutions > EDGEL3_MAX_CONVOLUTIONS ||
       size < EDGEL3_HEADER_BYTES + convolutions * EDGEL3_RECORD_BYTES) {
     return EDGEL3_ERROR_INCONSISTENT;
   }
-  if (read_u32(bytes + 12) != edgel3_crc32(0, bytes + 16, size - 16u)) return EDGEL3_ERROR_CHECKSUM;
+  if (edgel3_get_u32(bytes + 12) != edgel3_crc32(0, bytes + 16, size - 16u))
+    return EDGEL3_ERROR_CHECKSUM;
 
   edgel3_info *info = &model->info;
-  info->rows = read_u16(bytes + 16);
-  info->columns = read_u16(bytes + 18);
-  info->embedding = read_u16(bytes + 20);
-  info->input_scale = read_f32(bytes + 24);
+  info->rows = edgel3_get_u16(bytes + 16);
+  info->columns = edgel3_get_u16(bytes + 18);
+  info->embedding = edgel3_get_u16(bytes + 20);
+  info->input_scale = edgel3_get_f32(bytes + 24);
   info->input_zero_point = (int8_t)bytes[28];
-  info->output_scale = read_f32(bytes + 32);
+  info->output_scale = edgel3_get_f32(bytes + 32);
   info->output_zero_point = (int8_t)bytes[36];
   info->convolutions = convolutions;
   memcpy(info->source_sha256, bytes + 40, sizeof info->source_sha256);
@@ -217,7 +204,7 @@ edgel3_status edgel3_read_model(edgel3_model *model, const void *start, size_t s
     /* Both factors are below 2^16: no overflow in 64 bits. */
     const uint64_t slot = (uint64_t)channels * (columns + 1u) + 1u;
     if (3u * slot + EDGEL3_OVERREAD_BYTES > EDGEL3_RING_MAX_BYTES) return EDGEL3_ERROR_INCONSISTENT;
-    status = read_weights(conv, read_u32(record + 20));
+    status = read_weights(conv, edgel3_get_u32(record + 20));
     if (status != EDGEL3_OK) return status;
     channels = conv->output_channels;
     zero = conv->output_zero;

@@ -2,15 +2,8 @@
 
 #include <string.h>
 
+#include "edgel3_bytes.h"
 #include "edgel3_packed.h" /* its CRC-32 */
-
-static void put_u32(uint8_t *bytes, uint32_t value) {
-  for (uint32_t i = 0; i < 4u; ++i) bytes[i] = (uint8_t)(value >> 8u * i);
-}
-
-static uint32_t get_u32(const uint8_t *bytes) {
-  return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
-}
 
 /* Undo COBS in place; the length of the packet, or 0 if the frame is none. */
 static uint32_t unstuff(uint8_t *bytes, uint32_t length) {
@@ -38,7 +31,7 @@ int edgel3_wire_decode(edgel3_wire_decoder *decoder, uint8_t byte, edgel3_wire_p
   if (length == 0) return 0; /* zeros between frames are no frames */
   const uint32_t size = length < sizeof decoder->frame ? unstuff(decoder->frame, length) : 0;
   if (size < EDGEL3_WIRE_HEAD_BYTES + 4u || size > EDGEL3_WIRE_PACKET_BYTES ||
-      edgel3_crc32(0, decoder->frame, size - 4u) != get_u32(decoder->frame + size - 4u)) {
+      edgel3_crc32(0, decoder->frame, size - 4u) != edgel3_get_u32(decoder->frame + size - 4u)) {
     decoder->dropped += 1u;
     return 0;
   }
@@ -76,7 +69,8 @@ static void stuff(stuffing *to, const uint8_t *bytes, uint32_t count) {
 uint32_t edgel3_wire_encode(const edgel3_wire_packet *packet, uint8_t *frame) {
   const uint8_t head[EDGEL3_WIRE_HEAD_BYTES] = {packet->command, packet->sequence, packet->status};
   uint8_t checksum[4];
-  put_u32(checksum, edgel3_crc32(edgel3_crc32(0, head, sizeof head), packet->body, packet->length));
+  edgel3_put_u32(checksum,
+                 edgel3_crc32(edgel3_crc32(0, head, sizeof head), packet->body, packet->length));
   stuffing to = {frame, frame + 1};
   stuff(&to, head, sizeof head);
   stuff(&to, packet->body, packet->length);

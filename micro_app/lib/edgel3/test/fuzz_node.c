@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "edgel3_bytes.h"
 #include "edgel3_node.h"
 #include "edgel3_packed.h" /* its CRC-32 */
 
@@ -36,19 +37,15 @@ static const edgel3_head head = {
     EDGEL3_HEAD_SOFTMAX, CLASSES, EMBEDDING, -128, head_weights, head_scale, head_bias, labels,
 };
 
-static void put_u32(uint8_t *bytes, uint32_t value) {
-  for (int i = 0; i < 4; ++i) bytes[i] = (uint8_t)(value >> 8 * i);
-}
-
 /* One convolution, of a few taps. */
 static void make_model(void) {
   memcpy(packed, "EL3P\1\0\1", 7);
-  put_u32(packed + 8, MODEL);
+  edgel3_put_u32(packed + 8, MODEL);
   packed[16] = MELS;
   packed[18] = FRAMES;
   packed[20] = EMBEDDING;
-  put_u32(packed + 24, 0x3f800000u);
-  put_u32(packed + 32, 0x3f800000u);
+  edgel3_put_u32(packed + 24, 0x3f800000u);
+  edgel3_put_u32(packed + 32, 0x3f800000u);
   packed[28] = 0x80;
   packed[36] = 0x80;
   uint8_t *record = packed + 64;
@@ -60,17 +57,17 @@ static void make_model(void) {
   record[7] = 0x7f;
   record[8] = EDGEL3_POOL_GLOBAL;
   record[9] = EDGEL3_ENCODING_DENSE;
-  put_u32(record + 12, TABLE);
-  put_u32(record + 16, WEIGHTS);
-  put_u32(record + 20, MODEL - WEIGHTS);
+  edgel3_put_u32(record + 12, TABLE);
+  edgel3_put_u32(record + 16, WEIGHTS);
+  edgel3_put_u32(record + 20, MODEL - WEIGHTS);
   uint8_t *table = packed + TABLE;
   for (int channel = 0; channel < EMBEDDING; ++channel) {
-    put_u32(table + 4 * EMBEDDING + 4 * channel, 1u << 30);
+    edgel3_put_u32(table + 4 * EMBEDDING + 4 * channel, 1u << 30);
     table[10 * EMBEDDING + 2 * channel] = 9; /* every weight is 1 */
     table[12 * EMBEDDING + channel] = (uint8_t)-4;
   }
   memset(packed + WEIGHTS, 1, 9 * EMBEDDING);
-  put_u32(packed + 12, edgel3_crc32(0, packed + 16, MODEL - 16));
+  edgel3_put_u32(packed + 12, edgel3_crc32(0, packed + 16, MODEL - 16));
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
@@ -143,12 +140,13 @@ static int listen(void *context, int on) {
 static void send_request(edgel3_node *node, host *from, const uint8_t *data, uint32_t length) {
   static uint8_t frame[EDGEL3_WIRE_FRAME_BYTES];
   const edgel3_wire_packet request = {data[0] & 0x7fu, data[1], 0, data + 2, length - 2};
+  const uint32_t size = edgel3_wire_encode(&request, frame);
+  /* A zero ends what was sent before; the fuzzer has learned to make that a whole frame. */
+  edgel3_node_receive(node, (const uint8_t *)"", 1);
   const uint32_t answers = from->answers;
   from->expected_command = request.command;
   from->expected_sequence = request.sequence;
   from->expects = 1;
-  const uint32_t size = edgel3_wire_encode(&request, frame);
-  edgel3_node_receive(node, (const uint8_t *)"", 1); /* a zero ends what was sent before */
   edgel3_node_receive(node, frame, size);
   from->expects = 0;
   if (from->answers != answers + 1) abort();

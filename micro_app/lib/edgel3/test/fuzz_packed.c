@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "edgel3.h"
+#include "edgel3_bytes.h"
+#include "edgel3_packed.h"
 
 /* Larger ones only cost time. */
 #define MAX_ARENA_BYTES (1u << 20)
@@ -19,27 +21,14 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void put_u32(uint8_t *bytes, uint32_t value) {
-  for (int i = 0; i < 4; ++i) bytes[i] = (uint8_t)(value >> 8 * i);
-}
-
-static uint32_t crc32(const uint8_t *bytes, size_t count) {
-  uint32_t crc = 0xffffffffu;
-  for (size_t i = 0; i < count; ++i) {
-    crc ^= bytes[i];
-    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (0xedb88320u & (0u - (crc & 1u)));
-  }
-  return ~crc;
-}
-
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed) {
   size = LLVMFuzzerMutate(data, size, max_size);
   /* One in eight is left as it came out: the checks of size and checksum are to be tried as well.
    */
   if (size >= 16u && seed % 8u != 0) {
     memcpy(data, "EL3P\1", 6);
-    put_u32(data + 8, (uint32_t)size);
-    put_u32(data + 12, crc32(data + 16, size - 16u));
+    edgel3_put_u32(data + 8, (uint32_t)size);
+    edgel3_put_u32(data + 12, edgel3_crc32(0, data + 16, size - 16u));
   }
   return size;
 }

@@ -1,0 +1,39 @@
+/* Little-endian numbers in bytes, at any address. Internal to the library. */
+#ifndef EDGEL3_BYTES_H_
+#define EDGEL3_BYTES_H_
+
+#include <stdint.h>
+#include <string.h>
+
+static inline uint16_t edgel3_get_u16(const uint8_t *bytes) {
+  return (uint16_t)(bytes[0] | (uint16_t)(bytes[1] << 8));
+}
+
+static inline uint32_t edgel3_get_u32(const uint8_t *bytes) {
+  return edgel3_get_u16(bytes) | (uint32_t)edgel3_get_u16(bytes + 2) << 16;
+}
+
+static inline float edgel3_get_f32(const uint8_t *bytes) {
+  const uint32_t bits = edgel3_get_u32(bytes);
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+static inline void edgel3_put_u16(uint8_t *bytes, uint32_t value) {
+  bytes[0] = (uint8_t)value;
+  bytes[1] = (uint8_t)(value >> 8);
+}
+
+static inline void edgel3_put_u32(uint8_t *bytes, uint32_t value) {
+  edgel3_put_u16(bytes, value);
+  edgel3_put_u16(bytes + 2, value >> 16);
+}
+
+static inline void edgel3_put_f32(uint8_t *bytes, float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  edgel3_put_u32(bytes, bits);
+}
+
+#endif /* EDGEL3_BYTES_H_ */
