@@ -6,14 +6,16 @@ Edge Intelligence" (ICASSP 2021) for the SEA family; the ``models`` branch of th
 for file names and git blob ids.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self, TypeVar
 
 from edgel3_tflm.errors import EdgeL3Error
 
 ModelType = Literal["sparse", "sea", "dense"]
 RetrainType = Literal["ft", "kd"]
+_Number = TypeVar("_Number", int, float)
 
 KERNEL_SIZE = 3
 POOL_AFTER = (2, 4, 6)
@@ -22,7 +24,11 @@ BATCH_NORM_EPSILON = 1e-3
 CONVOLUTIONS = 8
 MAX_FILTERS = 1024
 """Most filters a convolution may have: twice as many as L3's largest."""
-_FILTERS_MARK = "-filters-"
+_PERCENT_DECIMALS = 4
+_NAME = re.compile(
+    r"(?P<family>.+?)(?:-plan-(?P<plan>[0-9.]+(?:-[0-9.]+)*))?(?:-conv(?P<depth>[0-9]+))?"
+    r"(?:-filters-(?P<filters>[0-9]+(?:-[0-9]+)*))?"
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ class Variant:
                 rows, columns = rows // 2, columns // 2
         return tuple(layers)
 
-    def with_filters(self, filters: Sequence[int]) -> "Variant":
+    def with_filters(self, filters: Sequence[int]) -> Self:
         """Give the network filters of its own; nothing that was published is of it then.
 
         The plan's percents stay, layer by layer; its total follows from the kernels' new sizes. The
@@ -144,28 +150,130 @@ class Variant:
         Parameters
         ----------
         filters : sequence of int
-            Of conv1..conv8, each from 1 to MAX_FILTERS; the last is the embedding size.
+            Of conv1..conv8, or of the convolutions the network has, each from 1 to MAX_FILTERS; the
+            last of those it has is the embedding size.
 
         Raises
         ------
         EdgeL3Error
-            If there are not eight, or one is out of its range.
+            If there are fewer or more, or one is out of its range.
         """
-        if len(filters) != CONVOLUTIONS or not all(1 <= each <= MAX_FILTERS for each in filters):
+        own = self._own_layers(filters, "numbers of filters", MAX_FILTERS, least=1)
+        name = replace(_Name.parse(self.name), filters="-".join(map(str, own)))
+        if self.model_type == "sea":
+            name = replace(name, family="sea-ust")
+        return self._derive(name, own, self.plan.layers if self.plan else None)
+
+    def with_depth(self, convolutions: int) -> Self:
+        """Take the embedding from an earlier convolution; those behind it fall away.
+
+        The embedding is, as the whole network's, the maximum of each channel over the last map: of
+        the last convolution's bare output in the sparse family, behind BatchNorm and ReLU in the
+        SEA family. A pool that followed that convolution falls away.
+
+        Parameters
+        ----------
+        convolutions : int
+            How many are kept, counted from conv1; as many as there are change nothing.
+
+        Raises
+        ------
+        EdgeL3Error
+            If the network has not so many.
+        """
+        have = len(self.filters)
+        if not 1 <= convolutions <= have:
             raise EdgeL3Error(
-                f"expected {CONVOLUTIONS} numbers of filters from 1 to {MAX_FILTERS}, got"
-                f" {', '.join(map(str, filters))}"
+                f"expected an embedding from one of conv1 to conv{have} of {self.name}, got"
+                f" conv{convolutions}"
             )
-        family = "sea-ust" if self.model_type == "sea" else self.name.partition(_FILTERS_MARK)[0]
-        name = f"{family}{_FILTERS_MARK}{'-'.join(map(str, filters))}"
-        variant = replace(self, name=name, filters=tuple(filters), plan=None, published=None)
-        if self.plan is None:
+        if convolutions == have:
+            return self
+        name = _Name.parse(self.name)
+
+        def cut(part: str | None) -> str | None:
+            return part and "-".join(part.split("-")[:convolutions])
+
+        return self._derive(
+            _Name(name.family, cut(name.plan), str(convolutions), cut(name.filters)),
+            self.filters[:convolutions],
+            self.plan.layers[:convolutions] if self.plan else None,
+        )
+
+    def with_plan(self, plan: Plan) -> Self:
+        """Give the network a sparsity plan of its own; nothing that was published is of it then.
+
+        Its total is counted anew, as the share of zeros in this network's kernels. The name has the
+        plan's percents; VARIANTS knows it.
+
+        Parameters
+        ----------
+        plan : Plan
+            Of conv1..conv8, or of the convolutions the network has; percents from 0 to below 100,
+            with no more than four decimals, which the name can hold.
+
+        Raises
+        ------
+        EdgeL3Error
+            If there are fewer or more, or one is out of its range.
+        """
+        own = self._own_layers(plan.layers, "percents of zeros", 100)
+        own = tuple(each + 0 for each in own)  # no -0.0, which a name cannot hold
+        written = [f"{each:.{_PERCENT_DECIMALS}f}".rstrip("0").rstrip(".") for each in own]
+        for text, percent in zip(written, own, strict=True):
+            if percent == 100 or float(text) != percent:
+                raise EdgeL3Error(
+                    f"expected percents of zeros below 100 with at most {_PERCENT_DECIMALS}"
+                    f" decimals, got {percent!r}"
+                )
+        name = replace(_Name.parse(self.name), plan="-".join(written))
+        if self.model_type == "sparse":
+            name = replace(name, family=f"edgel3-{self.retrain_type}")
+        return self._derive(name, self.filters, own)
+
+    def _own_layers(
+        self, values: Sequence[_Number], what: str, most: int, least: int = 0
+    ) -> tuple[_Number, ...]:
+        """Values of the convolutions this network has, of as many or of a whole network's."""
+        have = len(self.filters)
+        if len(values) not in (have, CONVOLUTIONS) or not all(
+            least <= each <= most for each in values
+        ):
+            raise EdgeL3Error(
+                f"expected {have} {what} from {least} to {most}, got"
+                f" {', '.join(map(str, values)) or 'none'}"
+            )
+        return tuple(values[:have])
+
+    def _derive(
+        self, name: "_Name", filters: tuple[int, ...], percents: tuple[float, ...] | None
+    ) -> Self:
+        variant = replace(self, name=str(name), filters=filters, plan=None, published=None)
+        if percents is None:
             return variant
         sizes = [layer.kernel_size for layer in variant.layers]
-        zeros = sum(
-            size * percent / 100 for size, percent in zip(sizes, self.plan.layers, strict=True)
-        )
-        return replace(variant, plan=Plan(round(100 * zeros / sum(sizes), 2), self.plan.layers))
+        zeros = sum(size * percent / 100 for size, percent in zip(sizes, percents, strict=True))
+        return replace(variant, plan=Plan(round(100 * zeros / sum(sizes), 2), percents))
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A network's name: the family, and what with_plan, with_depth and with_filters gave it."""
+
+    family: str
+    plan: str | None = None
+    depth: str | None = None
+    filters: str | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> "_Name":
+        match = _NAME.fullmatch(name)
+        return cls(*match.groups()) if match else cls(name)
+
+    def __str__(self) -> str:
+        plan = f"-plan-{self.plan}" if self.plan else ""
+        depth = f"-conv{self.depth}" if self.depth else ""
+        return f"{self.family}{plan}{depth}{f'-filters-{self.filters}' if self.filters else ''}"
 
 
 _L3_FRONTEND = FrontendSpec(
@@ -189,6 +297,13 @@ PLANS = (
     Plan(98.00, (0, 95, 96, 97, 97, 98, 98.65, 98)),
     Plan(99.00, (0, 94, 96, 99, 99, 99, 99, 99.2)),
 )
+
+WIDTHS = {
+    "width-43.14": (64, 48, 64, 64, 128, 128, 256, 256),
+    "width-64.54": (64, 48, 64, 64, 128, 128, 128, 128),
+    "width-69.89": (64, 48, 64, 64, 64, 64, 128, 128),
+}
+"""Filters of the three published width reductions of L3, named by the published percents."""
 
 _SEA_FILTERS = {
     512: _L3_FILTERS,
@@ -259,17 +374,31 @@ def _sea_variant(embedding_size: int) -> Variant:
 _RETRAIN_TYPES: tuple[RetrainType, ...] = ("ft", "kd")
 
 
+# A family whose name says neither size nor plan is one of the table with its own put in.
+_FAMILY_MEMBERS = {
+    "sea-ust": "sea-ust-512",
+    **{f"edgel3-{each}": f"edgel3-95.45-{each}" for each in _RETRAIN_TYPES},
+}
+
+
 class _Variants(dict[str, Variant]):
-    """Networks by name; one with filters of its own is made when it is looked up."""
+    """Networks by name; one with a plan, a depth or filters of its own is made when looked up."""
 
     def __missing__(self, name: str) -> Variant:
-        family, _, filters = name.partition(_FILTERS_MARK)
-        known = self.get("sea-ust-512" if family == "sea-ust" else family)
+        parts = _Name.parse(name)
+        variant = self.get(_FAMILY_MEMBERS.get(parts.family, parts.family))
+        if variant is None:
+            raise KeyError(name)
         try:
-            variant = known and known.with_filters([int(each) for each in filters.split("-")])
+            if parts.depth:
+                variant = variant.with_depth(int(parts.depth))
+            if parts.plan:
+                variant = variant.with_plan(Plan(0, tuple(map(float, parts.plan.split("-")))))
+            if parts.filters:
+                variant = variant.with_filters([int(each) for each in parts.filters.split("-")])
         except (EdgeL3Error, ValueError) as error:
             raise KeyError(name) from error
-        if variant is None or variant.name != name:
+        if variant.name != name:
             raise KeyError(name)
         return variant
 
@@ -283,7 +412,8 @@ VARIANTS: dict[str, Variant] = _Variants(
         Variant("dense", "l3-dense", _L3_FRONTEND, _L3_FILTERS, final_relu=False),
     )
 )
-"""Every network by name; ``VARIANTS[name]`` also knows the names Variant.with_filters gives."""
+"""Every network by name; ``VARIANTS[name]`` also knows the names that Variant.with_plan, with_depth
+and with_filters give."""
 
 
 def find_plan(sparsity: str) -> Plan:
