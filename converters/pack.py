@@ -31,6 +31,7 @@ from edgel3_tflm.packed import (
     Encoding,
     Pooling,
     ring_bytes,
+    round_up,
 )
 
 # gap12 takes 25 % fewer bytes a tap than gap16 but needs more taps to cover distances, and each of
@@ -203,6 +204,11 @@ def _check_accumulators(
             f"{name}: expected accumulators of 32 bits, those of channel {channel} reach"
             f" {bounds[channel]:,} with a shift of {shifts[channel]}"
         )
+
+
+def measure_weights(kernel: npt.NDArray[np.int8]) -> int:
+    """Bytes of a kernel's weights, shape (filters, taps), in a packed model."""
+    return round_up(len(_encode("the kernel", kernel).data) + WEIGHT_SLACK_BYTES, 4)
 
 
 def _encode(name: str, kernel: npt.NDArray[np.int8]) -> _PackedWeights:
