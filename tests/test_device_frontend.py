@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -527,6 +528,42 @@ def test_int16_deployments_have_no_frontend_of_a_device(sea_int16x8: Deployment)
 # The emulated Cortex-M7 ------------------------------------------------------------------------
 
 
+def count_fused(source: Path, output: Path, *compiler: str) -> int:
+    """Fused multiplications and additions in what a compiler makes of a source for a Cortex-M7."""
+    processor = [flag for flag in FLAGS if flag.startswith("-m")]
+    command = [*compiler, *processor, *STRICT, f"-I{SOURCES}", "-S", source, "-o", output]
+    subprocess.run(command, check=True)
+    # vmla and its like are one instruction, and round twice.
+    return len(re.findall(r"\bvfn?m[as]\b", output.read_text()))
+
+
+C_DIALECTS = ["-std=gnu11"], ["-xc++", "-std=gnu++14"]
+
+
+@pytest.mark.parametrize("dialect", C_DIALECTS, ids=["c", "c++"])
+@pytest.mark.parametrize("level", ["-O3", "-Os"])
+def test_no_product_and_sum_are_fused_whatever_the_dialect(
+    dialect: list[str], level: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "frontend.s"
+    gcc = [COMPILER, *dialect, level, "-ffp-contract=fast"]
+    # Asked for fast, clang disregards the pragma; of its own accord it contracts within statements.
+    searched = subprocess.run(
+        [COMPILER, "-xc", "-E", "-v", "/dev/null"], check=True, capture_output=True, text=True
+    ).stderr
+    folders = [Path(line.strip()).resolve() for line in searched.splitlines() if line[:2] == " /"]
+    newlib = [f"-isystem{folder}" for folder in folders if "gcc" not in folder.parts]
+    clang = ["clang", "--target=arm-none-eabi", *dialect, level, *newlib]
+    for name in ("edgel3_fft.c", "edgel3_frontend.c"):
+        for compiler in (gcc, clang):
+            assert count_fused(SOURCES / name, output, *compiler) == 0
+            # Without what forbids it both do.
+            allowed = tmp_path / name
+            source = (SOURCES / name).read_text()
+            allowed.write_text(source.replace('#include "edgel3_contraction.h"\n', ""))
+            assert count_fused(allowed, output, *compiler) > 0
+
+
 @pytest.mark.parametrize(("fixture", "most"), [("standin", 40e6), ("sea_int8", 4.6e6)])
 def test_a_cortex_m7_computes_the_same_bytes(
     fixture: str,
@@ -550,13 +587,13 @@ def test_a_cortex_m7_computes_the_same_bytes(
     includes = [f"-I{path}" for path in (SOURCES, BOARD, deployment.directory)]
     linking = ["-nostartfiles", "--specs=nosys.specs", "-Wl,--gc-sections"]
     linking += ["-T", str(BOARD / "mps2_an500.ld")]
-    # Standard C does not contract into fused operations; board.c needs GNU's assembler.
+    # As Arduino compiles: a dialect that contracts into fused operations.
+    dialect = ["-std=gnu11", "-ffp-contract=fast"]
     objects = []
     for source in sources:
         objects.append(tmp_path / f"{source.name}.o")
-        standard = "-std=gnu99" if source.parent == BOARD else "-std=c99"
         subprocess.run(
-            [COMPILER, *FLAGS, standard, *STRICT, *includes, "-c", source, "-o", objects[-1]],
+            [COMPILER, *FLAGS, *dialect, *STRICT, *includes, "-c", source, "-o", objects[-1]],
             check=True,
         )
     subprocess.run([COMPILER, *FLAGS, *linking, *objects, "-o", elf], check=True)

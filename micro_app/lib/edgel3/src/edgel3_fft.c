@@ -1,13 +1,9 @@
-/* The portable transform: radix 4, all factors from a table.
- *
- * Without contraction into fused operations it gives the same bytes on every processor. GCC contracts
- * only where it is allowed to leave the standard: -std=c99 or -ffp-contract=off forbid it.
+/* The portable transform: radix 4, all factors from a table. It gives the same bytes on every
+ * processor.
  */
 #include "edgel3_fft.h"
-
-#ifdef __clang__
-#pragma STDC FP_CONTRACT OFF
-#endif
+/* behind all others */
+#include "edgel3_contraction.h"
 
 typedef struct complex_value {
   float re;

@@ -1,18 +1,16 @@
 /* Frames are computed when their last sample is there; what lies outside of the window is zeros, in
  * front of it those of the empty ring.
  *
- * Nothing is taken from the C library's mathematics: with the portable transform, and without
- * contraction into fused operations, every processor gives the same bytes (see edgel3_fft.c).
+ * Nothing is taken from the C library's mathematics, and nothing is contracted into fused operations:
+ * with the portable transform, every processor gives the same bytes.
  */
 #include "edgel3_frontend.h"
 
 #include <string.h>
 
 #include "edgel3_fft.h"
-
-#ifdef __clang__
-#pragma STDC FP_CONTRACT OFF
-#endif
+/* behind all others */
+#include "edgel3_contraction.h"
 
 #define MAX_DFT_SAMPLES 16384u
 #define MAX_MELS 4096u
