@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgel3_tflm import __version__
 from edgel3_tflm.converters.c_array import write_float
-from edgel3_tflm.corpus import LabelledClip, read_manifest
+from edgel3_tflm.corpus import LabelledClip, read_manifest, split_labels
 from edgel3_tflm.deployment import Deployment, quantized_model_name
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import sha256_hex, write_whole
@@ -31,7 +31,6 @@ KINDS = ("softmax", "sigmoid")
 """One class applies to a clip, or any number of them."""
 MAX_CLASSES = 64
 """As EDGEL3_NODE_MAX_CLASSES in edgel3_node.h."""
-LABEL_SEPARATOR = ";"
 _WEIGHTS_PER_LINE = 24
 
 FloatArray = npt.NDArray[np.float64]
@@ -259,11 +258,6 @@ def read_head(path: Path) -> Head:
     if not consistent:
         raise ModelFileError(f"{path}: expected what train-head wrote, its fields contradict")
     return head
-
-
-def split_labels(label: str) -> tuple[str, ...]:
-    """Labels of a clip: its manifest's column, split at semicolons; none if it is empty."""
-    return tuple(part.strip() for part in label.split(LABEL_SEPARATOR) if part.strip())
 
 
 def train_head(

@@ -1,10 +1,14 @@
 """A labelled corpus: clips with their classes and folds, from a manifest."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgel3_tflm.errors import AudioError
+
+LABEL_SEPARATOR = ";"
+"""Between the labels of a clip that has several."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,11 @@ class LabelledClip:
     path: Path
     label: str
     fold: int
+
+
+def split_labels(label: str) -> tuple[str, ...]:
+    """Labels of a clip: its manifest's column, split at semicolons; none if it is empty."""
+    return tuple(part.strip() for part in label.split(LABEL_SEPARATOR) if part.strip())
 
 
 def read_manifest(path: Path) -> list[LabelledClip]:
@@ -26,21 +35,53 @@ def read_manifest(path: Path) -> list[LabelledClip]:
     AudioError
         If the manifest cannot be read, lacks a column or a row is damaged.
     """
+    rows = read_rows(path, ("file", "label", "fold"), delimiter="\t")
+    try:
+        return [
+            LabelledClip(path.parent / row["file"], row["label"], int(row["fold"])) for row in rows
+        ]
+    except ValueError as error:
+        raise AudioError(f"{path}: cannot read the manifest: {error}") from error
+
+
+def read_rows(path: Path, columns: Sequence[str], *, delimiter: str) -> list[dict[str, str]]:
+    """Read a table whose first line names its columns.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    columns : sequence of str
+        Those that must be there; others may be.
+    delimiter : str
+        A comma or a tab.
+
+    Returns
+    -------
+    list of dict of str to str
+        At least one; ``columns`` are whole in each.
+
+    Raises
+    ------
+    AudioError
+        If the table cannot be read, lacks a column or rows, or a row is cut.
+    """
+    kind = "tab" if delimiter == "\t" else "comma"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            missing = {"file", "label", "fold"} - set(reader.fieldnames or ())
+            reader = csv.DictReader(file, delimiter=delimiter)
+            missing = set(columns) - set(reader.fieldnames or ())
             if missing:
                 raise AudioError(
-                    f"{path}: expected tab-separated columns file, label and fold; missing:"
-                    f" {', '.join(sorted(missing))}"
+                    f"{path}: expected {kind}-separated columns {', '.join(columns[:-1])} and"
+                    f" {columns[-1]}; missing: {', '.join(sorted(missing))}"
                 )
-            clips = [
-                LabelledClip(path.parent / row["file"], row["label"], int(row["fold"]))
-                for row in reader
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
+            rows = []
+            for row in reader:
+                if any(row[column] is None for column in columns):
+                    raise AudioError(f"{path}: line {reader.line_num} is cut")
+                rows.append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AudioError(f"{path}: cannot read the manifest: {error}") from error
-    if not clips:
+    if not rows:
         raise AudioError(f"{path}: expected clips, the manifest has no rows")
-    return clips
+    return rows
