@@ -90,10 +90,19 @@ class InputMap:
 
 
 class Embedder:
-    """Computes embeddings with one model in one runtime."""
+    """Computes embeddings with one model in one runtime, on all cores or on so many threads."""
 
-    def __init__(self, model: bytes, variant: Variant, input_map: InputMap, runtime: str) -> None:
-        self._interpreter = open_interpreter(model, runtime)
+    def __init__(
+        self,
+        model: bytes,
+        variant: Variant,
+        input_map: InputMap,
+        runtime: str,
+        *,
+        threads: int | None = None,
+    ) -> None:
+        self._interpreter = open_interpreter(model, runtime, threads=threads)
+        self._threads = threads
         self._variant = variant
         self._input_map = input_map
         spec = variant.frontend
@@ -121,7 +130,8 @@ class Embedder:
 
     def embed(self, windows: FloatArray) -> FloatArray:
         """Embed windows of samples, shape (n, window_samples); returns (n, d) float32."""
-        return self.embed_log_mel(log_mel(windows, self._variant.frontend))
+        decibels = log_mel(windows, self._variant.frontend, threads=self._threads)
+        return self.embed_log_mel(decibels)
 
 
 @dataclass(frozen=True)
@@ -239,7 +249,9 @@ class Deployment:
             return None
         return (self.directory / PACKED_MODEL_NAME).read_bytes()
 
-    def embedder(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> Embedder:
+    def embedder(
+        self, precision: str, runtime: str = DEFAULT_RUNTIME, *, threads: int | None = None
+    ) -> Embedder:
         """Open a model of this deployment in a runtime.
 
         Raises
@@ -248,4 +260,4 @@ class Deployment:
             As :func:`edgel3_tflm.interpreters.open_interpreter` and :meth:`model_name`.
         """
         model = self.read_model(precision, runtime)
-        return Embedder(model, self.variant, self.input_map, runtime)
+        return Embedder(model, self.variant, self.input_map, runtime, threads=threads)

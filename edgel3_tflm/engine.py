@@ -240,13 +240,15 @@ def _pointer(values: Int8Array) -> Any:
 
 
 class EngineInterpreter:
-    """The engine as an interpreter: windows are spread over the cores this process may use.
+    """The engine as an interpreter: windows are spread over threads.
 
     Parameters
     ----------
     model : bytes
         A packed model.
     kernels : {'best', 'portable'}
+    threads : int, optional
+        One for each core that this process may use if not given.
 
     Raises
     ------
@@ -254,10 +256,12 @@ class EngineInterpreter:
         If the engine refuses the model.
     """
 
-    def __init__(self, model: bytes, kernels: Kernels = "best") -> None:
+    def __init__(
+        self, model: bytes, kernels: Kernels = "best", *, threads: int | None = None
+    ) -> None:
         self._model = model
         self._kernels: Kernels = kernels
-        self._cores = available_cores()
+        self._threads = threads or available_cores()
         self._idle: SimpleQueue[Engine] = SimpleQueue()
         self._engines = 0
         self._opening = Lock()
@@ -297,7 +301,7 @@ class EngineInterpreter:
             finally:
                 self._idle.put(engine)
 
-        workers = min(len(windows), self._cores)
+        workers = min(len(windows), self._threads)
         self._open_engines(workers)
         if workers < 2:
             for position in range(len(windows)):

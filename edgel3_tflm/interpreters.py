@@ -124,10 +124,6 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _thread_count() -> int:
-    return min(4, available_cores())
-
-
 def import_tensorflow() -> Any:
     """Import TensorFlow without its chatter, and with tflite-runtime already loaded.
 
@@ -144,7 +140,7 @@ def import_tensorflow() -> Any:
     return tensorflow
 
 
-def _open_tflite_runtime(model: bytes) -> Interpreter:
+def _open_tflite_runtime(model: bytes, threads: int) -> Interpreter:
     if "tensorflow" in sys.modules and "tflite_runtime" not in sys.modules:
         raise RuntimeUnavailableError(
             "tflite-runtime must be loaded before TensorFlow, which this process has loaded;"
@@ -152,16 +148,16 @@ def _open_tflite_runtime(model: bytes) -> Interpreter:
         )
     import tflite_runtime.interpreter as tflite
 
-    return _TFLiteInterpreter(tflite.Interpreter(model_content=model, num_threads=_thread_count()))
+    return _TFLiteInterpreter(tflite.Interpreter(model_content=model, num_threads=threads))
 
 
-def _open_litert(model: bytes) -> Interpreter:
+def _open_litert(model: bytes, threads: int) -> Interpreter:
     from ai_edge_litert import interpreter as litert
 
-    return _TFLiteInterpreter(litert.Interpreter(model_content=model, num_threads=_thread_count()))
+    return _TFLiteInterpreter(litert.Interpreter(model_content=model, num_threads=threads))
 
 
-def _open_reference(model: bytes) -> Interpreter:
+def _open_reference(model: bytes, _threads: int) -> Interpreter:
     tf = import_tensorflow()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf.lite announces its own end at every use
@@ -176,7 +172,7 @@ def _open_reference(model: bytes) -> Interpreter:
 _TFLM_HOST_ARENA_BYTES = 64 * 1024 * 1024
 
 
-def _open_tflm(model: bytes) -> Interpreter:
+def _open_tflm(model: bytes, _threads: int) -> Interpreter:
     from tflite_micro import runtime
 
     with native_stderr() as messages:
@@ -188,17 +184,17 @@ def _open_tflm(model: bytes) -> Interpreter:
     return _TFLMInterpreter(interpreter)
 
 
-def _open_engine(model: bytes) -> Interpreter:
+def _open_engine(model: bytes, threads: int) -> Interpreter:
     from edgel3_tflm.engine import EngineInterpreter
 
-    return EngineInterpreter(model)
+    return EngineInterpreter(model, threads=threads)
 
 
 @dataclass(frozen=True)
 class _Runtime:
     package: str
     extra: str
-    open: Callable[[bytes], Interpreter]
+    open: Callable[[bytes, int], Interpreter]
     runs_packed_models: bool = False
 
 
@@ -219,7 +215,9 @@ def runs_packed_models(runtime: str) -> bool:
     return runtime in _RUNTIMES and _RUNTIMES[runtime].runs_packed_models
 
 
-def open_interpreter(model: bytes, runtime: str = DEFAULT_RUNTIME) -> Interpreter:
+def open_interpreter(
+    model: bytes, runtime: str = DEFAULT_RUNTIME, *, threads: int | None = None
+) -> Interpreter:
     """Load a model into a runtime.
 
     Parameters
@@ -228,6 +226,8 @@ def open_interpreter(model: bytes, runtime: str = DEFAULT_RUNTIME) -> Interprete
         A TFLite flatbuffer with one input and one output; for the engine a packed model.
     runtime : str
         One of ``RUNTIMES``.
+    threads : int, optional
+        How many threads compute, where the runtime takes more than one; one a core if not given.
 
     Raises
     ------
@@ -240,6 +240,7 @@ def open_interpreter(model: bytes, runtime: str = DEFAULT_RUNTIME) -> Interprete
         raise RuntimeUnavailableError(
             f"unknown runtime {runtime!r}: expected one of {', '.join(RUNTIMES)}"
         )
+    threads = threads or available_cores()
     known = _RUNTIMES[runtime]
     if find_spec(known.package) is None:
         raise RuntimeUnavailableError(
@@ -247,11 +248,11 @@ def open_interpreter(model: bytes, runtime: str = DEFAULT_RUNTIME) -> Interprete
             f" pip install 'edgel3-tflm{known.extra}'"
         )
     if known.runs_packed_models:
-        return known.open(model)  # checks every byte itself
+        return known.open(model, threads)  # checks every byte itself
     summarize(model)  # native code follows offsets blindly: a damaged file is refused before
     try:
         with native_stderr():
-            return known.open(model)
+            return known.open(model, threads)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelFileError(f"{runtime} refuses this flatbuffer: {reason}") from error

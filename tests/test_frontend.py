@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgel3_tflm.frontend import dft_window, log_mel, mel_filterbank
-from edgel3_tflm.variants import VARIANTS, find_variant
+from edgel3_tflm.variants import VARIANTS, FrontendSpec, find_variant
 
 SEA = find_variant("sea", embedding_size=64).frontend
 L3 = find_variant().frontend
@@ -77,6 +77,28 @@ def test_log_mel_equals_the_published_layer(published: h5py.Group, kind: str) ->
     # The maximum that is subtracted may be off too.
     assert (abs(ours - theirs) <= tolerance + tolerance.min()).all()
     assert tolerance[theirs > -40].max() < 0.1  # dB: the bound says something where sound is
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_log_mel_equals_its_definition_with_the_whole_filterbank(spec: FrontendSpec) -> None:
+    samples = np.random.default_rng(5).normal(0, 0.2, spec.window_samples)
+    samples *= np.linspace(0, 1, len(samples)) ** 8  # down to where the values are clipped
+    total = (spec.frames - 1) * spec.hop_samples + spec.dft_samples - len(samples)
+    padded = np.pad(samples, (total // 2, total - total // 2))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, spec.dft_samples)
+    spectrum = np.fft.rfft(frames[:: spec.hop_samples] * dft_window(spec))
+    level = 10 * np.log10(np.maximum(np.sqrt(abs(spectrum) ** 2 @ mel_filterbank(spec)), 1e-10))
+    expected = np.maximum(level - level.max(), -80).T
+    assert (expected == -80).any()
+    # Sums of float64 in another order are off by far less than float32 rounds 80 dB.
+    np.testing.assert_allclose(
+        log_mel(samples[None], spec)[0], expected, rtol=0, atol=80 * 2.0**-23
+    )
+
+
+def test_threads_change_no_value() -> None:
+    samples = np.random.default_rng(6).normal(0, 0.2, (5, L3.window_samples))
+    np.testing.assert_array_equal(log_mel(samples, L3, threads=3), log_mel(samples, L3, threads=1))
 
 
 @pytest.mark.parametrize("spec", SPECS)
