@@ -43,7 +43,7 @@ def build_network(weights: NetworkWeights, batch_size: int | None = 1) -> Any:
                 epsilon=BATCH_NORM_EPSILON, momentum=_MOMENTUM, name=f"batch_norm{number}"
             )(x)
             x = keras.layers.ReLU(name=f"relu{number}")(x)
-        if number in POOL_AFTER:
+        if number in POOL_AFTER and number < len(variant.layers):
             x = keras.layers.MaxPooling2D(2, name=f"pool{number}")(x)
     # In float32 also where the rest trains in bfloat16: in that type a student does not learn
     # (seen with the L3 network, TensorFlow 2.21 on a CPU).

@@ -23,6 +23,7 @@ from edgel3_tflm.converters.packed_flatbuffer import wrap_packed
 from edgel3_tflm.converters.prune import prune
 from edgel3_tflm.converters.quantize import to_float, to_quantized
 from edgel3_tflm.converters.quantizer import AUTO, PLAIN, QuantizerOptions, quantize
+from edgel3_tflm.converters.reduce import reduce_weights
 from edgel3_tflm.deployment import (
     FLOAT_MODEL_NAME,
     FORMAT,
@@ -71,6 +72,7 @@ class ConvertOptions:
     Parameters
     ----------
     variant : Variant
+        The network to convert, or to cut.
     weights : pathlib.Path or str
         A weight file, or a word: 'published'; 'bundled', the stand-in; 'auto', the stand-in where
         the published weights cannot be reached; 'generated', untrained ones made on the spot.
@@ -79,6 +81,10 @@ class ConvertOptions:
     quantization : {'int8', 'int16x8'}
     quantizer : QuantizerOptions
         For int8; int16x8 is TensorFlow Lite's own.
+    depth : int, optional
+        Convolutions that are kept; the embedding is the last one's.
+    filters : tuple of int, optional
+        Filters that are kept, of each convolution.
     """
 
     variant: Variant
@@ -86,6 +92,22 @@ class ConvertOptions:
     calibration: Path | None = None
     quantization: str = "int8"
     quantizer: QuantizerOptions = AUTO
+    depth: int | None = None
+    filters: tuple[int, ...] | None = None
+
+    @property
+    def target(self) -> Variant:
+        """The network that is asked for; a weight file may have filters of its own.
+
+        Raises
+        ------
+        EdgeL3Error
+            If there is no network of this depth or with these filters.
+        """
+        variant = self.variant
+        if self.depth is not None:
+            variant = variant.with_depth(self.depth)
+        return variant if self.filters is None else variant.with_filters(self.filters)
 
 
 def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deployment:
@@ -124,12 +146,15 @@ def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deploy
 
 
 def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None:
-    variant, quantization = options.variant, options.quantization
+    variant, quantization = options.target, options.quantization
     calibration = Calibration(options.calibration or bundled_clips_directory(), variant.frontend)
     clip_digests = calibration.digests()
     # Weights are the likelier mistake: they are looked at before the slow import of TensorFlow.
     given = _load(options)
+    network_of_weights = variant.name
     if given is not None:
+        network_of_weights = given.variant.name
+        given = reduce_weights(given, options.depth, options.filters)
         variant = given.variant  # with the file's own filters, where it has any
 
     progress("load TensorFlow", 0, 0)
@@ -210,12 +235,14 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
             "name": variant.name,
             "model_type": variant.model_type,
             "embedding_size": variant.embedding_size,
+            "filters": variant.filters,
             "plan_total_percent": variant.plan.total if variant.plan else None,
         },
         "quantization": quantization,
         "quantizer": quantizer,
         "weights": {
             **asdict(weights.provenance),
+            "network": network_of_weights,
             "description": description,
             "pruned_layers": pruned_layers,
         },

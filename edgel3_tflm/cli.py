@@ -25,7 +25,7 @@ from edgel3_tflm.frontend import log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
 from edgel3_tflm.packed import PackedModel, describe_packed, plan_memory, read_packed
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
-from edgel3_tflm.variants import PLANS, find_variant
+from edgel3_tflm.variants import PLANS, WIDTHS, find_depth, find_filters, find_variant
 from edgel3_tflm.weights import (
     NetworkWeights,
     WeightsWord,
@@ -43,6 +43,7 @@ app.add_typer(device_app, name="device", no_args_is_help=True)
 app.add_typer(report_app, name="report", no_args_is_help=True)
 
 _SPARSITIES = ", ".join(plan.label for plan in PLANS)
+_DEFAULT_SPARSITY = "95.45"
 _WEIGHTS_WORDS = get_args(WeightsWord)
 
 
@@ -83,8 +84,33 @@ def _common(
 @app.command("convert")
 def convert_command(
     sparsity: Annotated[
-        str, typer.Option(help=f"Percent of zeros: {_SPARSITIES}. For --model-type sparse.")
-    ] = "95.45",
+        str | None,
+        typer.Option(
+            help=f"Percent of zeros: {_SPARSITIES}. For --model-type sparse.",
+            show_default=_DEFAULT_SPARSITY,
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Instead of --sparsity: percent of zeros, layer by layer (TOML)."
+        ),
+    ] = None,
+    embedding_layer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="conv1..conv8",
+            help="Cut the network behind this convolution and take the embedding from it.",
+        ),
+    ] = None,
+    filters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...|NAME",
+            help="Filters to keep in each convolution, those with the largest absolute kernel"
+            f" weights; or a published list: {', '.join(WIDTHS)}.",
+        ),
+    ] = None,
     retrain_type: Annotated[
         str, typer.Option(help="Fine-tuned (ft) or distilled (kd). For --model-type sparse.")
     ] = "ft",
@@ -137,13 +163,20 @@ def convert_command(
 ) -> None:
     """Prune, quantize and export a network: flatbuffers, packed model, C arrays, manifest."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
+        if sparsity is not None and plan is not None:
+            raise EdgeL3Error("expected one of --sparsity and --plan FILE, got both")
         variant = find_variant(
-            model_type, sparsity=sparsity, retrain_type=retrain_type, embedding_size=emb_dim
+            model_type,
+            sparsity=sparsity or _DEFAULT_SPARSITY,
+            retrain_type=retrain_type,
+            embedding_size=emb_dim,
         )
         from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+        from edgel3_tflm.converters.plan_file import read_plan
         from edgel3_tflm.converters.quantizer import CalibrationMethod, QuantizerOptions
 
-        directory = output or Path(f"{variant.name}-{quantization}")
+        if plan is not None:
+            variant = variant.with_plan(read_plan(plan))
         options = ConvertOptions(
             variant,
             weights=cast(WeightsWord, weights) if weights in _WEIGHTS_WORDS else Path(weights),
@@ -152,7 +185,10 @@ def convert_command(
             quantizer=QuantizerOptions(
                 cast(CalibrationMethod, calibration_method), equalize, bias_correction, adaround
             ),
+            depth=None if embedding_layer is None else find_depth(embedding_layer),
+            filters=None if filters is None else find_filters(filters),
         )
+        directory = output or Path(f"{options.target.name}-{quantization}")
         with screen.progress() as progress:
             deployment = convert(options, directory, progress)
         manifest = deployment.manifest

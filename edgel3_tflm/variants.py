@@ -120,6 +120,12 @@ class Variant:
         return self.filters[-1]
 
     @property
+    def has_own_shape(self) -> bool:
+        """Whether with_depth or with_filters made it: no table has its shape."""
+        name = _Name.parse(self.name)
+        return name.depth is not None or name.filters is not None
+
+    @property
     def layers(self) -> tuple[ConvLayer, ...]:
         """The convolutions in order, with the size of the map each one reads."""
         rows, columns, channels = self.frontend.mels, self.frontend.frames, 1
@@ -480,3 +486,38 @@ def find_variant(
     if model_type == "dense":
         return VARIANTS["l3-dense"]
     raise EdgeL3Error(f"unknown model type {model_type!r}: expected sparse, sea or dense")
+
+
+def find_depth(embedding_layer: str) -> int:
+    """Find the number of convolutions down to the one that gives the embedding: ``conv7``, say.
+
+    Raises
+    ------
+    EdgeL3Error
+        If there is no such convolution.
+    """
+    names = [f"conv{number}" for number in range(1, CONVOLUTIONS + 1)]
+    if embedding_layer not in names:
+        raise EdgeL3Error(
+            f"unknown embedding layer {embedding_layer!r}: expected one of {', '.join(names)}"
+        )
+    return names.index(embedding_layer) + 1
+
+
+def find_filters(filters: str) -> tuple[int, ...]:
+    """Find the filters a person means: a name in WIDTHS, or numbers with commas between.
+
+    Raises
+    ------
+    EdgeL3Error
+        If it is neither.
+    """
+    if filters in WIDTHS:
+        return WIDTHS[filters]
+    try:
+        return tuple(int(each) for each in filters.split(","))
+    except ValueError as error:
+        raise EdgeL3Error(
+            f"unknown filters {filters!r}: expected numbers with commas between, one a convolution,"
+            f" or one of {', '.join(WIDTHS)}"
+        ) from error

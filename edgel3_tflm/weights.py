@@ -144,8 +144,8 @@ def load_weights(
     Published weights are looked for in the cache, in an installed edgel3 package and at the
     authors' address, in this order; what is downloaded must have the published git blob id.
 
-    A file that :func:`pack_weights` wrote of a network with filters of its own says so, and the
-    result's variant has them.
+    A file that :func:`pack_weights` wrote of a network with a depth or filters of its own says so,
+    and the result's variant has them.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def load_bundled_weights(variant: Variant) -> NetworkWeights:
 
 
 def _has_bundled_weights(variant: Variant) -> bool:
-    return variant.plan is not None and variant.plan.label == _BUNDLED_PLAN
+    return variant.plan is not None and variant.plan.package_name == _BUNDLED_PLAN
 
 
 def find_weights(variant: Variant) -> NetworkWeights:
@@ -254,8 +254,8 @@ def pack_weights(weights: NetworkWeights) -> bytes:
     """Pack weights into a small file that :func:`load_weights` reads.
 
     The layout is the published one, weights only, as .h5.gz; kernels are float16, so that a pruned
-    network takes little more than its non-zero values. A network that no table knows has its
-    filters written beside. The same weights give the same bytes.
+    network takes little more than its non-zero values. A network with a depth or filters of its
+    own has its filters written beside. The same weights give the same bytes.
     """
     layers: dict[str, dict[str, FloatArray]] = {
         "batch_normalization_1": _norm_arrays(weights.input_norm)
@@ -271,7 +271,7 @@ def pack_weights(weights: NetworkWeights) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in layers]
-        if weights.variant.name not in VARIANTS:
+        if weights.variant.has_own_shape:
             file.attrs[_FILTERS_ATTRIBUTE] = np.array(weights.variant.filters, np.int64)
         for layer, arrays in layers.items():
             for name, values in arrays.items():
@@ -459,10 +459,11 @@ def _own_filters(group: h5py.Group) -> tuple[int, ...] | None:
     if _FILTERS_ATTRIBUTE not in group.attrs:
         return None
     attribute = group.attrs.get_id(_FILTERS_ATTRIBUTE)
-    if attribute.dtype != np.int64 or attribute.shape != (CONVOLUTIONS,):
+    shape: tuple[int, ...] = attribute.shape or ()
+    if attribute.dtype != np.int64 or len(shape) != 1 or not 1 <= shape[0] <= CONVOLUTIONS:
         raise WeightsError(
-            f"{_FILTERS_ATTRIBUTE}: expected {CONVOLUTIONS} int64, found {attribute.dtype} of shape"
-            f" {attribute.shape}"
+            f"{_FILTERS_ATTRIBUTE}: expected 1 to {CONVOLUTIONS} int64, found {attribute.dtype} of"
+            f" shape {attribute.shape}"
         )
     return tuple(group.attrs[_FILTERS_ATTRIBUTE].tolist())
 
@@ -513,8 +514,8 @@ def _assemble(
     known = _known_variants(own_filters)
     if variant is None:
         variant = _identify(known, shapes, len(norms))
-    elif own_filters is not None and variant.name in VARIANTS:
-        variant = variant.with_filters(own_filters)
+    elif own_filters is not None and not variant.has_own_shape:
+        variant = _shape_as(variant, own_filters)
     needed_norms = 1 + sum(layer.batch_norm for layer in variant.layers)
     if len(convs) != len(variant.layers) or len(norms) != needed_norms:
         raise WeightsError(
@@ -558,7 +559,13 @@ def _known_variants(own_filters: tuple[int, ...] | None) -> list[Variant]:
     """Networks a file may be of: those of the table, or their like with the file's own filters."""
     if own_filters is None:
         return list(VARIANTS.values())
-    return [known.with_filters(own_filters) for known in VARIANTS.values()]
+    return [_shape_as(known, own_filters) for known in VARIANTS.values()]
+
+
+def _shape_as(variant: Variant, filters: tuple[int, ...]) -> Variant:
+    """Give a network of the table as many convolutions as there are filters, and those."""
+    variant = variant.with_depth(len(filters))
+    return variant if variant.filters == filters else variant.with_filters(filters)
 
 
 def _fits(known: Variant, kernel_shapes: list[tuple[int, ...]], norm_count: int) -> bool:
@@ -583,7 +590,7 @@ def _hint(known: list[Variant], kernel_shapes: list[tuple[int, ...]], norm_count
     for variant in known:
         if _fits(variant, kernel_shapes, norm_count):
             options = f"--model-type {variant.model_type}"
-            if variant.name not in VARIANTS:
+            if variant.has_own_shape:
                 options += f" with the filters {', '.join(map(str, variant.filters))}"
             elif variant.model_type == "sea":
                 options += f" --emb-dim {variant.embedding_size}"
