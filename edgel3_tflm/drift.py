@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +21,7 @@ from edgel3_tflm.frontend import is_silent, log_mel
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, TensorSpec, runs_packed_models
 from edgel3_tflm.layers import LayerReport, analyse_layers
 from edgel3_tflm.metrics import METRICS, cosine_similarity
+from edgel3_tflm.packed import plan_memory
 
 if TYPE_CHECKING:
     from edgel3_tflm.frontend_drift import FrontendDrift
@@ -40,15 +42,17 @@ SAMPLED_WINDOWS = 8
 _WORST_WINDOWS = 4
 
 NODE = "node"
-_FLOAT_PREFIX = "float:"
+FLOAT_PREFIX = "float:"
 _DEVICE_PREFIX = "device:"
-SUBJECTS = (
-    *RUNTIMES,
-    NODE,
-    f"{_DEVICE_PREFIX}PORT",
-    *(f"{_FLOAT_PREFIX}{name}" for name in RUNTIMES if not runs_packed_models(name)),
+KERAS = f"{FLOAT_PREFIX}keras"
+FLOAT_SUBJECTS = (
+    *(f"{FLOAT_PREFIX}{name}" for name in RUNTIMES if not runs_packed_models(name)),
+    KERAS,
 )
-"""What :func:`open_subject` takes."""
+"""Those that run the float model."""
+SUBJECTS = (*RUNTIMES, NODE, f"{_DEVICE_PREFIX}PORT", *FLOAT_SUBJECTS)
+"""Names of what is compared; :func:`open_subject` takes all but Keras."""
+DEFAULT_REFERENCE = f"{FLOAT_PREFIX}{DEFAULT_RUNTIME}"
 
 GROUPS = ("all", "sounding", "near_silent", "silent")
 """Sets of windows that figures are given for; all is the sum of the others."""
@@ -111,9 +115,13 @@ class Windows:
         return dict(zip(GROUPS, masks, strict=True))
 
 
+def _leave_open() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Subject:
-    """What is compared with the float model.
+    """What is compared, or what the others are compared with.
 
     Parameters
     ----------
@@ -127,12 +135,15 @@ class Subject:
         example, takes the samples.
     output_scale : float
         Step of the embeddings; 0 for floats.
+    close : callable
+        Gives back what it holds, a port for example.
     """
 
     name: str
     model: str
     embed: Callable[[FloatArray, FloatArray], FloatArray]
     output_scale: float
+    close: Callable[[], None] = _leave_open
 
 
 def open_subject(deployment: Deployment, name: str) -> Subject:
@@ -159,6 +170,10 @@ def open_subject(deployment: Deployment, name: str) -> Subject:
         raise RuntimeUnavailableError(
             f"unknown runtime {name!r}: expected one of {', '.join(SUBJECTS)}"
         )
+    if name == KERAS:
+        raise RuntimeUnavailableError(
+            f"{KERAS} needs the weights: open it with edgel3_tflm.converters.keras_model.open_keras"
+        )
     if name == NODE:
         from edgel3_tflm.frontend_drift import open_frontend, to_16_bits
 
@@ -170,8 +185,8 @@ def open_subject(deployment: Deployment, name: str) -> Subject:
             return engine.embed_log_mel(np.stack(decibels))
 
         return Subject(name, PACKED_MODEL_NAME, embed, engine.output.scale)
-    precision = "float" if name.startswith(_FLOAT_PREFIX) else deployment.quantization
-    runtime = name.removeprefix(_FLOAT_PREFIX)
+    precision = "float" if name.startswith(FLOAT_PREFIX) else deployment.quantization
+    runtime = name.removeprefix(FLOAT_PREFIX)
     embedder = deployment.embedder(precision, runtime)
     return Subject(
         name,
@@ -199,7 +214,7 @@ def _open_device(deployment: Deployment, name: str) -> Subject:
     def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
         return spec.dequantize(np.stack([device.embed_pcm(each) for each in to_16_bits(windows)]))
 
-    return Subject(name, PACKED_MODEL_NAME, embed, scale)
+    return Subject(name, PACKED_MODEL_NAME, embed, scale, device.close)
 
 
 @dataclass(frozen=True)
@@ -250,13 +265,13 @@ class Spectrogram:
 class DriftReport:
     """A comparison, with what a reader needs to judge it.
 
-    Of ``subjects``, the first is the one that the page is about. ``float_embeddings`` has shape
-    (n, d), float32. ``layers`` and ``frontend`` are None where they could not be measured;
-    ``notes`` says why. ``downstream`` is of the first subject.
+    Of ``subjects``, the first is the one that the page is about. ``float_embeddings`` are those of
+    ``reference``, shape (n, d), float32. ``layers`` and ``frontend`` are None where they could not
+    be measured; ``notes`` says why. ``downstream`` is of the first subject.
     """
 
     deployment: Deployment
-    float_runtime: str
+    reference: Subject
     hop_s: float
     windows: Windows
     float_embeddings: FloatArray
@@ -266,6 +281,11 @@ class DriftReport:
     frontend: "FrontendDrift | None"
     downstream: Downstream
     notes: tuple[str, ...]
+
+    @property
+    def float_runtime(self) -> str:
+        """What the float model ran in."""
+        return self.reference.name.removeprefix(FLOAT_PREFIX)
 
     @property
     def first(self) -> SubjectDrift:
@@ -285,9 +305,8 @@ class DriftReport:
     @property
     def model_names(self) -> tuple[str, ...]:
         """Files of the deployment that were run, the float model first."""
-        names = [self.deployment.model_name("float", self.float_runtime)]
-        names += [each.subject.model for each in self.subjects if each.subject.model]
-        return tuple(dict.fromkeys(names))
+        ran = [self.reference, *(each.subject for each in self.subjects)]
+        return tuple(dict.fromkeys(each.model for each in ran if each.model))
 
     def to_json(self) -> dict[str, Any]:
         """Turn the figures into plain data; what is infinite or not a number is None."""
@@ -302,6 +321,7 @@ class DriftReport:
             "models_sha256": {
                 name: manifest["artefacts"][name]["sha256"] for name in self.model_names
             },
+            "sizes": {form: asdict(size) for form, size in measure_sizes(self.deployment).items()},
             "float_runtime": self.float_runtime,
             "hop_s": self.hop_s,
             "near_silence_dbfs": NEAR_SILENCE_DBFS,
@@ -389,6 +409,7 @@ def compare(
     paths: Sequence[Path],
     *,
     runtimes: Sequence[str | Subject] = (DEFAULT_RUNTIME,),
+    reference: str | Subject = DEFAULT_REFERENCE,
     labelled: Sequence[LabelledClip] = (),
     hop_s: float,
     progress: Progress,
@@ -402,7 +423,9 @@ def compare(
         Clips, or directories of clips.
     runtimes : sequence of str or Subject
         What to compare: names that :func:`open_subject` takes, or subjects of the caller's own.
-        The float model, which they are compared with, runs in the default runtime.
+        Those opened here are closed in the end.
+    reference : str or Subject
+        The float model that they are compared with: one of ``FLOAT_SUBJECTS``, or the caller's own.
     labelled : sequence of LabelledClip
         Clips to compare on as well; those in ``paths`` have their label. Where there are any, and
         they have folds, classifiers are judged too.
@@ -421,13 +444,37 @@ def compare(
         raise EdgeL3Error(f"expected a hop of at least one sample, in seconds, got {hop_s}")
     if not runtimes or len({str(getattr(each, "name", each)) for each in runtimes}) < len(runtimes):
         raise EdgeL3Error("expected runtimes that differ, at least one")
+    if isinstance(reference, str) and reference not in FLOAT_SUBJECTS:
+        raise RuntimeUnavailableError(
+            f"expected a float model to compare with, one of {', '.join(FLOAT_SUBJECTS)}, got"
+            f" {reference!r}"
+        )
+    with ExitStack() as opened:
+
+        def open_each(each: str | Subject) -> Subject:
+            if isinstance(each, Subject):
+                return each
+            subject = open_subject(deployment, each)
+            opened.callback(subject.close)
+            return subject
+
+        in_float, *subjects = map(open_each, (reference, *runtimes))
+        return _compare(deployment, paths, in_float, subjects, labelled, hop_s, progress)
+
+
+def _compare(
+    deployment: Deployment,
+    paths: Sequence[Path],
+    in_float: Subject,
+    subjects: Sequence[Subject],
+    labelled: Sequence[LabelledClip],
+    hop_s: float,
+    progress: Progress,
+) -> DriftReport:
+    spec = deployment.variant.frontend
     named = [*find_clips(list(paths)), *(clip.path for clip in labelled)]
     clips = list({path.resolve(): path for path in named}.values())
     by_path = {clip.path.resolve(): clip for clip in labelled}
-    in_float = deployment.embedder("float", DEFAULT_RUNTIME)
-    subjects = [
-        each if isinstance(each, Subject) else open_subject(deployment, each) for each in runtimes
-    ]
     sample, worst = _Sample(len(clips)), list[Spectrogram]()
     rows, references = [], []
     others: list[list[FloatArray]] = [[] for _ in subjects]
@@ -447,7 +494,7 @@ def compare(
             silent,
             (level < NEAR_SILENCE_DBFS) & ~silent,
         )
-        references.append(in_float.embed_log_mel(decibels))
+        references.append(in_float.embed(windows, decibels))
         for embeddings, subject in zip(others, subjects, strict=True):
             embeddings.append(subject.embed(windows, decibels))
         rows.append(row)
@@ -473,13 +520,13 @@ def compare(
     sampled = sample.take()
     progress("compare layers and frontends", 0, 0)
     layers = _try("layer by layer", notes, lambda: analyse_layers(deployment, sampled[1]))
-    frontend = _try("frontend", notes, lambda: _measure_frontend(deployment, *sampled))
+    frontend = _try("frontend", notes, lambda: _measure_frontend(deployment, in_float, *sampled))
     downstream = measure_downstream(
         reference, embeddings_of[0], table.clip, table.sounding, known, progress
     )
     return DriftReport(
         deployment,
-        DEFAULT_RUNTIME,
+        in_float,
         hop_s,
         table,
         reference,
@@ -495,10 +542,32 @@ def compare(
     )
 
 
-def _measure_frontend(deployment: Deployment, *sampled: FloatArray) -> "FrontendDrift":
+def _measure_frontend(
+    deployment: Deployment, in_float: Subject, *sampled: FloatArray
+) -> "FrontendDrift":
     from edgel3_tflm.frontend_drift import measure_frontend
 
-    return measure_frontend(deployment, *sampled)
+    return measure_frontend(deployment, in_float.embed, *sampled)
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What a form of the quantized model takes on a board, in bytes; its firmware not counted."""
+
+    flash_bytes: int
+    arena_bytes: int
+
+
+def measure_sizes(deployment: Deployment) -> dict[str, ModelSize]:
+    """Sizes of the forms that a deployment has, ``dense`` and ``packed``."""
+    manifest = deployment.manifest
+    sizes = {}
+    if (arena_bytes := manifest["arena_bytes"]) is not None:
+        dense = manifest["artefacts"][quantized_model_name(deployment.quantization)]
+        sizes["dense"] = ModelSize(dense["bytes"], arena_bytes)
+    if (packed := deployment.read_packed_model()) is not None:
+        sizes["packed"] = ModelSize(len(packed), plan_memory(packed).arena_bytes)
+    return sizes
 
 
 def _try(what: str, notes: list[str], measure_it: Callable[[], _Found]) -> _Found | None:

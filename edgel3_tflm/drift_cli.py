@@ -13,7 +13,16 @@ from rich.text import Text
 from edgel3_tflm.corpus import read_manifest
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.downstream import Interval
-from edgel3_tflm.drift import SUBJECTS, DriftFigures, DriftReport, compare
+from edgel3_tflm.drift import (
+    DEFAULT_REFERENCE,
+    FLOAT_SUBJECTS,
+    KERAS,
+    SUBJECTS,
+    DriftFigures,
+    DriftReport,
+    Subject,
+    compare,
+)
 from edgel3_tflm.drift_diff import Change, diff_drift, read_drift
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import write_whole
@@ -47,6 +56,20 @@ def compare_command(
             help=f"What to compare with the float model; repeatable: {', '.join(SUBJECTS)}.",
         ),
     ] = [DEFAULT_RUNTIME],  # noqa: B006 - typer copies it
+    reference: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"The float model to compare with: {', '.join(FLOAT_SUBJECTS)}.",
+        ),
+    ] = DEFAULT_REFERENCE,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"What DIR was converted from, for {KERAS}; not needed for the stand-in.",
+        ),
+    ] = None,
     hop: Annotated[float, typer.Option(help="Seconds from one window of 1 s to the next.")] = 0.5,
     fail_under: Annotated[
         list[str] | None,
@@ -82,13 +105,22 @@ def compare_command(
             raise EdgeL3Error("expected --fail-under or --fail-over with --junit, got neither")
         if not clips and manifest is None:
             raise EdgeL3Error("expected clips to compare on: CLIPS or --manifest, got neither")
+        if weights is not None and KERAS not in (reference, *runtime):
+            raise EdgeL3Error(f"expected {KERAS} as --runtime or --reference with --weights")
         deployment = Deployment.load(directory)
         target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")
         with screen.progress() as progress:
+            known: dict[str, Subject] = {}
+            if KERAS in (reference, *runtime):
+                from edgel3_tflm.converters.keras_model import open_keras
+
+                progress("load TensorFlow", 0, 0)
+                known[KERAS] = open_keras(deployment, weights)
             report = compare(
                 deployment,
                 clips or [],
-                runtimes=runtime,
+                runtimes=[known.get(name, name) for name in runtime],
+                reference=known.get(reference, reference),
                 labelled=read_manifest(manifest) if manifest else [],
                 hop_s=hop,
                 progress=progress,
@@ -202,8 +234,8 @@ def _drift_lines(report: DriftReport) -> list[Text]:
     names = ", ".join(subject.subject.name for subject in report.subjects)
     lines = [
         Text(
-            f"{len(report.clips)} clips; float in {report.float_runtime},"
-            f" {report.deployment.quantization} in {names}"
+            f"{len(report.clips)} clips; the float model in {report.float_runtime}, compared with"
+            f" it: {names}"
         ),
         Text(f"{report.overall.silent_windows:,} of the windows are silent"),
     ]
@@ -220,15 +252,16 @@ def _drift_lines(report: DriftReport) -> list[Text]:
         lines.append(
             Text(
                 f"{most.name} costs most: SQNR {most.sqnr_db:.1f} dB behind it"
-                f" ({report.layers.windows} windows)"
+                f" ({report.layers.windows} windows in {report.layers.runtime})"
             )
         )
     if report.frontend is not None:
         lines.append(
             Text(
-                f"SQNR of the C frontend alone {report.frontend.frontend_alone.sqnr_db:.1f} dB, of"
-                f" quantization alone {report.frontend.quantization_alone.sqnr_db:.1f} dB, of both"
-                f" {report.frontend.both.sqnr_db:.1f} dB ({report.frontend.windows} windows)"
+                f"SQNR of 16-bit samples alone {report.frontend.sixteen_bits_alone.sqnr_db:.1f} dB,"
+                f" with the C frontend {report.frontend.frontend_alone.sqnr_db:.1f} dB; of"
+                f" quantization alone {report.frontend.quantization_alone.sqnr_db:.1f} dB, of all"
+                f" three {report.frontend.both.sqnr_db:.1f} dB ({report.frontend.windows} windows)"
             )
         )
     down = report.downstream

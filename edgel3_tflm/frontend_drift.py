@@ -4,6 +4,7 @@ The host computes log-mel in float64, a device in float32 from 16-bit samples. B
 both models, so that the share of each is told.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,13 +70,19 @@ def open_frontend(deployment: Deployment) -> DeviceFrontend:
 
 
 def measure_frontend(
-    deployment: Deployment, windows: FloatArray, decibels: FloatArray, reference: FloatArray
+    deployment: Deployment,
+    embed_in_float: Callable[[FloatArray, FloatArray], FloatArray],
+    windows: FloatArray,
+    decibels: FloatArray,
+    reference: FloatArray,
 ) -> FrontendDrift:
     """Compare the frontends on windows.
 
     Parameters
     ----------
     deployment : Deployment
+    embed_in_float : callable
+        The float model, as :class:`edgel3_tflm.drift.Subject` has it.
     windows : numpy.ndarray, shape (n, window_samples), float32
     decibels : numpy.ndarray, shape (n, mels, frames), float32
         The host's log-mel of these windows.
@@ -91,7 +98,6 @@ def measure_frontend(
     samples = to_16_bits(windows)
     from_device = np.stack([frontend.log_mel(each) for each in samples])
     difference = np.abs(from_device.astype(np.float64) - decibels)
-    in_float = deployment.embedder("float")
     quantized = deployment.embedder(deployment.quantization)
     steps = np.abs(
         deployment.input_map.apply(from_device, quantized.input).astype(np.int64)
@@ -99,7 +105,7 @@ def measure_frontend(
     )
     rounded = reference
     if not np.array_equal(real := samples / np.float32(32768), windows):
-        rounded = in_float.embed_log_mel(log_mel(real, deployment.variant.frontend))
+        rounded = embed_in_float(real, log_mel(real, deployment.variant.frontend))
     return FrontendDrift(
         windows=len(windows),
         log_mel_mean_db=float(difference.mean()),
@@ -107,7 +113,7 @@ def measure_frontend(
         input_changed=float(np.count_nonzero(steps) / steps.size),
         input_steps=int(steps.max()),
         sixteen_bits_alone=EmbeddingDrift.of(reference, rounded),
-        frontend_alone=EmbeddingDrift.of(reference, in_float.embed_log_mel(from_device)),
+        frontend_alone=EmbeddingDrift.of(reference, embed_in_float(windows, from_device)),
         quantization_alone=EmbeddingDrift.of(reference, quantized.embed_log_mel(decibels)),
         both=EmbeddingDrift.of(reference, quantized.embed_log_mel(from_device)),
     )

@@ -17,7 +17,7 @@ import tflite
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.flatbuffer import damage_reported
-from edgel3_tflm.interpreters import available_cores
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME, available_cores
 from edgel3_tflm.metrics import sqnr_db
 
 FloatArray = npt.NDArray[np.float32]
@@ -59,10 +59,14 @@ class LayerDrift:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """All layers, from the input to the embedding, over ``windows`` windows."""
+    """All layers, from the input to the embedding, over ``windows`` windows.
+
+    ``runtime`` is the one that keeps every tensor, whichever the embeddings come from.
+    """
 
     windows: int
     layers: tuple[LayerDrift, ...]
+    runtime: str = DEFAULT_RUNTIME
 
     @property
     def costliest(self) -> LayerDrift:

@@ -13,15 +13,14 @@ import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.boards import BOARDS, fits
-from edgel3_tflm.deployment import Deployment, quantized_model_name
+from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.downstream import RESAMPLES
-from edgel3_tflm.drift import NEAR_SILENCE_DBFS, DriftReport, Spectrogram
+from edgel3_tflm.drift import NEAR_SILENCE_DBFS, DriftReport, Spectrogram, measure_sizes
 from edgel3_tflm.errors import RuntimeUnavailableError
 from edgel3_tflm.files import new_directory
 from edgel3_tflm.gates import GateResult
 from edgel3_tflm.layers import LayerReport
 from edgel3_tflm.metrics import METRICS, cosine_similarity
-from edgel3_tflm.packed import plan_memory
 from edgel3_tflm.weights import SUBSTITUTE_KINDS
 
 try:
@@ -127,22 +126,19 @@ def _write_value(value: float | None, name: str) -> str:
 
 def _fit_boards(deployment: Deployment) -> list[dict[str, Any]]:
     """For each form of the model its flash, its arena and the boards, with whether it fits."""
-    quantized = deployment.manifest["artefacts"][quantized_model_name(deployment.quantization)]
-    needs = {"dense": (quantized["bytes"], deployment.manifest["arena_bytes"])}
-    if (packed := deployment.read_packed_model()) is not None:
-        needs["packed"] = len(packed), plan_memory(packed).arena_bytes
     return [
         {
             "form": form,
-            "flash_bytes": flash_bytes,
-            "arena_bytes": arena_bytes,
+            "size": size,
             "boards": [
-                (board.title, fits(board, flash_bytes=flash_bytes, ram_bytes=arena_bytes))
+                (
+                    board.title,
+                    fits(board, flash_bytes=size.flash_bytes, ram_bytes=size.arena_bytes),
+                )
                 for board in BOARDS
             ],
         }
-        for form, (flash_bytes, arena_bytes) in needs.items()
-        if arena_bytes is not None
+        for form, size in measure_sizes(deployment).items()
     ]
 
 

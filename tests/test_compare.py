@@ -191,7 +191,7 @@ def test_a_report_names_the_models_and_the_runtimes_that_ran(
     assert set(data["models_sha256"]) == {"float.tflite", "packed.edgel3"}
     assert (data["float_runtime"], data["runtimes"][0]["runtime"]) == ("tflite-runtime", "engine")
     page = render_html(in_engine)
-    assert "float: tflite-runtime; int8: engine" in page
+    assert "float: tflite-runtime; compared: engine" in page
     assert "<dt>packed.edgel3</dt>" in page
     assert "<dt>int8.tflite</dt>" not in page
 
