@@ -25,6 +25,7 @@ from edgel3_tflm.frontend import log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
 from edgel3_tflm.packed import PackedModel, describe_packed, plan_memory, read_packed
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.sensitivity_cli import sensitivity_command
 from edgel3_tflm.variants import PLANS, WIDTHS, find_depth, find_filters, find_variant
 from edgel3_tflm.weights import (
     NetworkWeights,
@@ -437,6 +438,7 @@ def distill_command(
 app.command("train-head")(train_head_command)
 app.command("export-app")(export_app_command)
 app.command("estimate")(estimate_command)
+app.command("sensitivity")(sensitivity_command)
 
 
 def _try_arena(model: bytes) -> int | None:
