@@ -12,12 +12,12 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import h5py
 import numpy as np
@@ -26,7 +26,13 @@ import pooch
 
 from edgel3_tflm.errors import EdgeL3Error, WeightsError, WeightsUnreachableError
 from edgel3_tflm.files import git_blob_id, sha256_hex
-from edgel3_tflm.variants import BATCH_NORM_EPSILON, CONVOLUTIONS, VARIANTS, Variant
+from edgel3_tflm.variants import (
+    BATCH_NORM_EPSILON,
+    CONVOLUTIONS,
+    VARIANTS,
+    ConvLayer,
+    Variant,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -241,6 +247,45 @@ def inspect_weights(path: Path) -> NetworkWeights:
     return _load_file(path, None)
 
 
+def load_convolutions(
+    path: Path, layers: Sequence[ConvLayer]
+) -> tuple[tuple[ConvWeights, ...], Provenance]:
+    """Load a stack of convolutions that is not a known network's, by array name and shape.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        An .h5 or .h5.gz file.
+    layers : sequence of ConvLayer
+        What is expected. The last one's BatchNorm may be missing: files of an embedding end at the
+        convolution.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or holds something else.
+    """
+    data = _read_bytes(path)
+
+    def assemble(arrays: _Arrays, order: list[str], _: tuple[int, ...] | None) -> _Convs:
+        convs, norms = _split(arrays, order)
+        needed = sum(layer.batch_norm for layer in layers)
+        if len(convs) != len(layers) or len(norms) not in (needed - 1, needed):
+            raise WeightsError(
+                f"expected {len(layers)} convolutions and {needed} BatchNorms, found {len(convs)}"
+                f" and {len(norms)}"
+            )
+        ends_early = len(norms) < needed
+        found = [*layers[:-1], replace(layers[-1], batch_norm=False)] if ends_early else layers
+        return _read_convs(arrays, found, convs, norms, "")
+
+    try:
+        convs = _read_hdf5(_unpack(data), assemble)
+    except EdgeL3Error as error:
+        raise WeightsError(f"{path}: {_on_one_line(str(error))}") from error.__cause__
+    return convs, _provenance_of_file(path, data)
+
+
 class _BoundedBuffer(io.BytesIO):
     """A download in memory; it may not be larger than a weight file can be."""
 
@@ -268,11 +313,27 @@ def pack_weights(weights: NetworkWeights) -> bytes:
         }
         if conv.batch_norm is not None:
             layers[f"batch_normalization_{number + 1}"] = _norm_arrays(conv.batch_norm)
+    return _pack_layers(layers, weights.variant.filters if weights.variant.has_own_shape else None)
+
+
+def pack_convolutions(convs: Sequence[ConvWeights]) -> bytes:
+    """Pack a stack of convolutions, as they are, into a file :func:`load_convolutions` reads."""
+    layers: dict[str, dict[str, FloatArray]] = {}
+    for number, conv in enumerate(convs, start=1):
+        layers[f"conv2d_{number}"] = {"kernel": conv.kernel, "bias": conv.bias}
+        if conv.batch_norm is not None:
+            layers[f"batch_normalization_{number}"] = _norm_arrays(conv.batch_norm)
+    return _pack_layers(layers)
+
+
+def _pack_layers(
+    layers: Mapping[str, Mapping[str, FloatArray]], own_filters: tuple[int, ...] | None = None
+) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in layers]
-        if weights.variant.has_own_shape:
-            file.attrs[_FILTERS_ATTRIBUTE] = np.array(weights.variant.filters, np.int64)
+        if own_filters is not None:
+            file.attrs[_FILTERS_ATTRIBUTE] = np.array(own_filters, np.int64)
         for layer, arrays in layers.items():
             for name, values in arrays.items():
                 file.create_dataset(f"{layer}/{layer}/{name}:0", data=values)
@@ -317,9 +378,7 @@ def _check_blob_id(data: bytes, where: object, expected: str) -> None:
         )
 
 
-def _load_file(
-    path: Path, variant: Variant | None, expected_blob_id: str | None = None
-) -> NetworkWeights:
+def _read_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
             data = stream.read(_MAX_HDF5_BYTES + 1)  # a device may never end
@@ -327,6 +386,22 @@ def _load_file(
         raise WeightsError(f"{path}: cannot read weights: {error.strerror}") from error
     if len(data) > _MAX_HDF5_BYTES:
         raise WeightsError(f"{path}: {_TOO_LARGE}")
+    return data
+
+
+def _provenance_of_file(path: Path, data: bytes) -> Provenance:
+    return Provenance(
+        kind="file",
+        name=path.name,
+        sha256=sha256_hex(data),
+        description=f"weights file {path.name} given by the user",
+    )
+
+
+def _load_file(
+    path: Path, variant: Variant | None, expected_blob_id: str | None = None
+) -> NetworkWeights:
+    data = _read_bytes(path)
     if expected_blob_id is not None:
         _check_blob_id(data, path, expected_blob_id)
     blob_id = git_blob_id(data)
@@ -335,18 +410,21 @@ def _load_file(
         if published:
             variant = known
             break
-    provenance = Provenance(
-        kind="published" if published else "file",
-        name=path.name,
-        sha256=sha256_hex(data),
-        description=(
-            f"published weights {path.name} (git blob id verified)"
-            if published
-            else f"weights file {path.name} given by the user"
-        ),
-    )
+    provenance = _provenance_of_file(path, data)
+    if published:
+        provenance = replace(
+            provenance,
+            kind="published",
+            description=f"published weights {path.name} (git blob id verified)",
+        )
+
+    def assemble(
+        arrays: _Arrays, order: list[str], own_filters: tuple[int, ...] | None
+    ) -> NetworkWeights:
+        return _assemble(variant, provenance, arrays, order, own_filters)
+
     try:
-        return _read_hdf5(_unpack(data), variant, provenance)
+        return _read_hdf5(_unpack(data), assemble)
     except EdgeL3Error as error:
         raise WeightsError(f"{path}: {_on_one_line(str(error))}") from error.__cause__
 
@@ -438,7 +516,7 @@ def _layer_order(group: h5py.Group, layers: list[str]) -> list[str]:
 
     def by_number(layer: str) -> tuple[bool, list[int]]:
         return (
-            "audio_embedding_layer" in layer,
+            "embedding_layer" in layer,
             [int(digits) for digits in re.findall(r"\d+", layer.removeprefix("conv2d"))],
         )
 
@@ -468,14 +546,22 @@ def _own_filters(group: h5py.Group) -> tuple[int, ...] | None:
     return tuple(group.attrs[_FILTERS_ATTRIBUTE].tolist())
 
 
-def _read_hdf5(data: bytes, variant: Variant | None, provenance: Provenance) -> NetworkWeights:
+_Arrays = dict[str, dict[str, h5py.Dataset]]
+_Convs = tuple[ConvWeights, ...]
+_Assembled = TypeVar("_Assembled")
+
+
+def _read_hdf5(
+    data: bytes,
+    assemble: Callable[[_Arrays, list[str], tuple[int, ...] | None], _Assembled],
+) -> _Assembled:
     _check_structure(data)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             root = _member(file, "model_weights") if "model_weights" in file else file
             if not isinstance(root, h5py.Group):
                 raise WeightsError("expected the group model_weights, found an array")
-            arrays: dict[str, dict[str, h5py.Dataset]] = {}
+            arrays: _Arrays = {}
             for layer, name, dataset in _datasets(root):
                 array = name.removesuffix(":0")
                 if array not in _ARRAY_NAMES:
@@ -484,7 +570,7 @@ def _read_hdf5(data: bytes, variant: Variant | None, provenance: Provenance) -> 
                     raise WeightsError(f"{layer}/{array}: expected one array, found two")
                 arrays[layer][array] = _plain(dataset, f"{layer}/{array}")
             order = _layer_order(root, list(arrays))
-            return _assemble(variant, provenance, arrays, order, _own_filters(root))
+            return assemble(arrays, order, _own_filters(root))
     # h5py raises these for damaged structures met while opening, walking or reading.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise WeightsError(
@@ -504,12 +590,11 @@ def _plain(dataset: h5py.Dataset, label: str) -> h5py.Dataset:
 def _assemble(
     variant: Variant | None,
     provenance: Provenance,
-    arrays: dict[str, dict[str, h5py.Dataset]],
+    arrays: _Arrays,
     order: list[str],
     own_filters: tuple[int, ...] | None,
 ) -> NetworkWeights:
-    convs = [name for name in order if "kernel" in arrays[name] or "bias" in arrays[name]]
-    norms = [name for name in order if name not in convs]
+    convs, norms = _split(arrays, order)
     shapes = [_kernel_shape(arrays[name]) for name in convs]
     known = _known_variants(own_filters)
     if variant is None:
@@ -526,29 +611,43 @@ def _assemble(
     own_shapes = [layer.kernel_shape for layer in variant.layers]
     hint = "" if shapes == own_shapes else _hint(known, shapes, len(norms))
 
-    def array(layer: str, name: str, shape: tuple[int, ...]) -> FloatArray:
-        return _read_array(arrays[layer].get(name), f"{layer}/{name}", shape, hint)
+    input_norm = _read_norm(arrays, norms[0], 1, hint)
+    loaded = _read_convs(arrays, variant.layers, convs, norms[1:], hint)
+    return NetworkWeights(variant, input_norm, loaded, provenance)
 
-    def batch_norm(layer: str, channels: int) -> BatchNorm:
-        norm = BatchNorm(
-            *(
-                array(layer, name, (channels,))
-                for name in ("gamma", "beta", "moving_mean", "moving_variance")
-            )
-        )
-        if (norm.variance < 0).any():
-            raise WeightsError(f"{layer}/moving_variance: expected no negative value, found some")
-        return norm
 
+def _split(arrays: _Arrays, order: list[str]) -> tuple[list[str], list[str]]:
+    """Names of convolutions and of BatchNorms."""
+    convs = [name for name in order if "kernel" in arrays[name] or "bias" in arrays[name]]
+    return convs, [name for name in order if name not in convs]
+
+
+def _read_convs(
+    arrays: _Arrays, layers: Sequence[ConvLayer], convs: list[str], norms: list[str], hint: str
+) -> _Convs:
+    """Read convolutions, each with the BatchNorm it is to have."""
     remaining = iter(norms)
-    input_norm = batch_norm(next(remaining), 1)
     loaded = []
-    for layer, name in zip(variant.layers, convs, strict=True):
-        kernel = array(name, "kernel", layer.kernel_shape)
-        bias = array(name, "bias", (layer.out_channels,))
-        norm = batch_norm(next(remaining), layer.out_channels) if layer.batch_norm else None
+    for layer, name in zip(layers, convs, strict=True):
+        kernel = _read_array(arrays, name, "kernel", layer.kernel_shape, hint)
+        bias = _read_array(arrays, name, "bias", (layer.out_channels,), hint)
+        norm = None
+        if layer.batch_norm:
+            norm = _read_norm(arrays, next(remaining), layer.out_channels, hint)
         loaded.append(ConvWeights(kernel, bias, norm))
-    return NetworkWeights(variant, input_norm, tuple(loaded), provenance)
+    return tuple(loaded)
+
+
+def _read_norm(arrays: _Arrays, layer: str, channels: int, hint: str) -> BatchNorm:
+    norm = BatchNorm(
+        *(
+            _read_array(arrays, layer, name, (channels,), hint)
+            for name in ("gamma", "beta", "moving_mean", "moving_variance")
+        )
+    )
+    if (norm.variance < 0).any():
+        raise WeightsError(f"{layer}/moving_variance: expected no negative value, found some")
+    return norm
 
 
 def _kernel_shape(layer: dict[str, h5py.Dataset]) -> tuple[int, ...]:
@@ -599,8 +698,9 @@ def _hint(known: list[Variant], kernel_shapes: list[tuple[int, ...]], norm_count
 
 
 def _read_array(
-    dataset: h5py.Dataset | None, label: str, shape: tuple[int, ...], hint: str
+    arrays: _Arrays, layer: str, name: str, shape: tuple[int, ...], hint: str
 ) -> FloatArray:
+    dataset, label = arrays[layer].get(name), f"{layer}/{name}"
     if dataset is None:
         raise WeightsError(f"{label}: expected an array of shape {shape}, it is missing")
     # The shape is checked before a byte is read, so that a hostile size allocates nothing.
