@@ -70,12 +70,13 @@ def draw_weights(
     return NetworkWeights(
         variant,
         _batch_norm(mean, variance),
-        tuple(_draw_layer(layer, generator) for layer in variant.layers),
+        tuple(draw_layer(layer, generator) for layer in variant.layers),
         Provenance("generated", f"drawn for {variant.name}", "", "drawn at random"),
     )
 
 
-def _draw_layer(layer: ConvLayer, generator: np.random.Generator) -> ConvWeights:
+def draw_layer(layer: ConvLayer, generator: np.random.Generator) -> ConvWeights:
+    """Draw a kernel from N(0, 2 / fan-in); bias and BatchNorm do nothing."""
     fan_in = layer.kernel_size // layer.out_channels
     kernel = generator.normal(0, np.sqrt(2 / fan_in), layer.kernel_shape).astype(np.float32)
     zeros = np.zeros(layer.out_channels, np.float32)

@@ -10,7 +10,7 @@ from edgel3_tflm.variants import BATCH_NORM_EPSILON, KERNEL_SIZE, POOL_AFTER, Va
 from edgel3_tflm.weights import BatchNorm, ConvWeights, NetworkWeights
 
 # Of the moving statistics in training: they settle within a hundred steps.
-_MOMENTUM = 0.97
+MOMENTUM = 0.97
 
 
 def build_network(weights: NetworkWeights, batch_size: int | None = 1) -> Any:
@@ -40,7 +40,7 @@ def build_network(weights: NetworkWeights, batch_size: int | None = 1) -> Any:
         x = keras.layers.Conv2D(layer.out_channels, KERNEL_SIZE, padding="same", name=layer.name)(x)
         if layer.batch_norm:
             x = keras.layers.BatchNormalization(
-                epsilon=BATCH_NORM_EPSILON, momentum=_MOMENTUM, name=f"batch_norm{number}"
+                epsilon=BATCH_NORM_EPSILON, momentum=MOMENTUM, name=f"batch_norm{number}"
             )(x)
             x = keras.layers.ReLU(name=f"relu{number}")(x)
         if number in POOL_AFTER and number < len(variant.layers):
