@@ -158,10 +158,10 @@ def count_nonzeros(weights: NetworkWeights) -> int:
 
 
 def measure_packed_bytes(weights: NetworkWeights) -> int:
-    """Most bytes that a packed model of this network takes, however it is quantized.
+    """Bytes that a packed model of this network will take at most.
 
-    Which small weights int8 rounds to zero is the quantizer's choice: the more of rounding to the
-    nearest and of a quantizer that rounds none to zero.
+    Which of the smallest weights int8 rounds to zero is the quantizer's choice, so for each layer
+    the more of two: rounding to the nearest, and a quantizer that rounds no weight to zero.
     """
     tables = sum(
         RECORD.size + round_up(CHANNEL_TABLE_BYTES * conv.kernel.shape[3], 4)

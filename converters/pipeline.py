@@ -145,12 +145,34 @@ def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deploy
     return Deployment.load(output)
 
 
+def load_given(variant: Variant, source: Path | WeightsWord) -> NetworkWeights | None:
+    """Load the weights that are asked for, by a file or a word of ``ConvertOptions``.
+
+    Returns
+    -------
+    NetworkWeights or None
+        None if they are to be generated.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be had.
+    """
+    if isinstance(source, Path):
+        return load_weights(variant, source)
+    if source == "auto":
+        return find_weights(variant)
+    if source == "bundled":
+        return load_bundled_weights(variant)
+    return load_weights(variant) if source == "published" else None
+
+
 def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None:
     variant, quantization = options.target, options.quantization
     calibration = Calibration(options.calibration or bundled_clips_directory(), variant.frontend)
     clip_digests = calibration.digests()
     # Weights are the likelier mistake: they are looked at before the slow import of TensorFlow.
-    given = _load(options)
+    given = load_given(options.variant, options.weights)
     network_of_weights = variant.name
     if given is not None:
         network_of_weights = given.variant.name
@@ -319,17 +341,6 @@ def self_test_crc32(model: bytes) -> int:
     numbers = np.arange(np.prod(shape), dtype=np.uint32)
     values = (numbers * np.uint32(2654435761) >> np.uint32(24)).astype(np.uint8).view(np.int8)
     return zlib.crc32(interpreter.run(values.reshape(shape)).tobytes())
-
-
-def _load(options: ConvertOptions) -> NetworkWeights | None:
-    """Load the weights that are asked for; None if they are to be generated."""
-    if isinstance(options.weights, Path):
-        return load_weights(options.variant, options.weights)
-    if options.weights == "auto":
-        return find_weights(options.variant)
-    if options.weights == "bundled":
-        return load_bundled_weights(options.variant)
-    return load_weights(options.variant) if options.weights == "published" else None
 
 
 def _spectrograms(calibration: Calibration, progress: Progress, step: str) -> Iterator[FloatArray]:

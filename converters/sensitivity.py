@@ -20,6 +20,7 @@ from edgel3_tflm.audio import read_windows
 from edgel3_tflm.converters.calibrate import Calibration, bundled_clips_directory
 from edgel3_tflm.converters.chain import Layer, fold
 from edgel3_tflm.converters.generate import generate_weights
+from edgel3_tflm.converters.pipeline import load_given
 from edgel3_tflm.converters.prune import prune
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import InputMap
@@ -28,13 +29,7 @@ from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.frontend import is_silent, log_mel
 from edgel3_tflm.metrics import METRICS
 from edgel3_tflm.variants import FrontendSpec, Plan, Variant
-from edgel3_tflm.weights import (
-    NetworkWeights,
-    WeightsWord,
-    find_weights,
-    load_bundled_weights,
-    load_weights,
-)
+from edgel3_tflm.weights import NetworkWeights, WeightsWord
 
 DEFAULT_WINDOWS = 64
 _HOP_S = 0.5
@@ -144,25 +139,16 @@ class Sensitivity:
 def load_network(
     variant: Variant, source: Path | WeightsWord, progress: Progress
 ) -> NetworkWeights:
-    """Load the weights that are asked for, by a file or a word as in ``ConvertOptions``.
-
-    Raises
-    ------
-    WeightsError
-        If they cannot be had.
-    """
-    if isinstance(source, Path):
-        return load_weights(variant, source)
-    if source == "generated":
-        calibration = Calibration(bundled_clips_directory(), variant.frontend)
-        return generate_weights(
-            variant,
-            np.concatenate(list(calibration.spectrograms())),
-            lambda done, total: progress("generate weights", done, total),
-        )
-    if source == "bundled":
-        return load_bundled_weights(variant)
-    return load_weights(variant) if source == "published" else find_weights(variant)
+    """Load or generate the weights that are asked for; errors as ``pipeline.load_given``."""
+    given = load_given(variant, source)
+    if given is not None:
+        return given
+    calibration = Calibration(bundled_clips_directory(), variant.frontend)
+    return generate_weights(
+        variant,
+        np.concatenate(list(calibration.spectrograms())),
+        lambda done, total: progress("generate weights", done, total),
+    )
 
 
 def sample_clips(
