@@ -50,13 +50,15 @@ def open_keras(deployment: Deployment, source: Path | None = None) -> Subject:
 
 def _find_weights(deployment: Deployment, source: Path | None) -> NetworkWeights:
     named = deployment.manifest["weights"]
-    if source is None and named["kind"] in ("file", "generated"):
+    if source is None and named["kind"] == "file":
         raise WeightsError(
-            f"{deployment.directory}: expected --weights with the file that it was converted from,"
-            f" {named['name']}, for Keras runs no flatbuffer"
-            if named["kind"] == "file"
-            else f"{deployment.directory}: its weights were generated and are in no file: expected a"
-            " deployment of weights from a file to run in Keras"
+            f"{deployment.directory}: expected --weights with {named['name']}, the file that it was"
+            " converted from: Keras runs no flatbuffer"
+        )
+    if named["kind"] == "generated":
+        raise WeightsError(
+            f"{deployment.directory}: expected a deployment of weights from a file to run in Keras,"
+            " those of this one were generated; convert with --weights FILE"
         )
     if source is None and named["kind"] == "bundled":
         weights = load_bundled_weights(deployment.variant)

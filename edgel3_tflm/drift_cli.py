@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from edgel3_tflm.downstream import Interval
 from edgel3_tflm.drift import (
     DEFAULT_REFERENCE,
     FLOAT_SUBJECTS,
+    GROUPS,
     KERAS,
     SUBJECTS,
     DriftFigures,
@@ -34,6 +34,8 @@ from edgel3_tflm.weights import SUBSTITUTE_KINDS
 report_app = typer.Typer(help="What drift reports say.")
 
 _MAX_CLIP_ROWS = 10
+_KEY_METRIC = "sqnr_db"
+"""What is shown of groups, classes and clips."""
 
 
 def compare_command(
@@ -155,31 +157,50 @@ def diff_command(
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what moved between two drift reports: every metric, each layer, the clips most moved."""
+    """Show what moved between two drift reports, the most first; --json has every figure."""
     with open_screen(as_json=as_json) as screen:
         found = diff_drift(read_drift(before), read_drift(after))
-        movers = [change for change in found.clips if change.moved][:_MAX_CLIP_ROWS]
+        metrics = [
+            change
+            for change in found.metrics
+            if change.name == _KEY_METRIC or change.where.endswith(f", {GROUPS[0]}")
+        ]
+        classes, clips = (
+            [change for change in changes if change.name == _KEY_METRIC][:_MAX_CLIP_ROWS]
+            for changes in (found.classes, found.clips)
+        )
+        tables = {
+            "runtime, windows": metrics,
+            "layer": found.layers,
+            "class": classes,
+            "clip": clips,
+            "frontend": found.frontend,
+            "downstream": found.downstream,
+            "size": found.sizes,
+        }
+        moved = {
+            title: [change for change in changes if change.has_moved]
+            for title, changes in tables.items()
+        }
         screen.show(
-            asdict(found),
-            _changes_table("metric", found.metrics),
-            _changes_table("layer", [change for change in found.layers if change.moved]),
-            _changes_table("clip", movers),
+            found.to_json(),
+            *(_changes_table(title, changes) for title, changes in moved.items() if changes),
+            *(Text(f"moved most: {changes[0].where}") for changes in [moved["layer"]] if changes),
             *(Text(note) for note in found.notes),
+            *([] if any(moved.values()) else [Text("nothing moved")]),
         )
 
 
 def _changes_table(title: str, changes: Sequence[Change]) -> Table:
-    table = new_table(title, "of", "before", "after", "moved")
+    table = new_table(title, "figure", "before", "after", "moved")
     table.columns[1].justify = "left"
+    colours = {True: "red", False: "green", None: "yellow"}
     for change in changes:
         table.add_row(
-            change.name if title == "metric" else change.where,
-            change.where if title == "metric" else change.name,
+            change.where,
+            change.name,
             *("-" if value is None else f"{value:.6g}" for value in (change.before, change.after)),
-            Text(
-                f"{change.moved:+.3g}" if change.moved else "",
-                "red" if change.is_worse else "green",
-            ),
+            Text("?" if change.moved is None else f"{change.moved:+.3g}", colours[change.is_worse]),
         )
     return table
 

@@ -1,8 +1,9 @@
 """What moved between two drift reports."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,26 @@ from edgel3_tflm.drift import FORMAT, FORMAT_VERSION
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.metrics import METRICS
 
+_METRIC_FIGURES = {metric.name: metric.higher_is_better for metric in METRICS}
+"""Figures, and whether higher is better; so in all of these."""
 _LAYER_FIGURES = {
-    "sqnr_db": True,
     "cost": False,
+    "sqnr_db": True,
     "saturation": False,
     "range_use": True,
     "weights_sqnr_db": True,
     "bias_sqnr_db": True,
 }
-"""Figures of a layer, and whether higher is better."""
-_CLIP_FIGURE = "sqnr_db"
+_FRONTEND_FIGURES = {
+    "log_mel_mean_db": False,
+    "log_mel_worst_db": False,
+    "input_changed": False,
+    "input_steps": False,
+}
+_EMBEDDING_FIGURES = {"sqnr_db": True, "cosine_mean": True, "cosine_worst": True}
+_DOWNSTREAM_FIGURES = {"neighbour_agreement": True, "linear_cka": True}
+_CLASSIFIER_FIGURES = {"change_points": True, "quantized_percent": True, "float_percent": True}
+_SIZE_FIGURES = {"flash_bytes": False, "arena_bytes": False}
 
 
 @dataclass(frozen=True)
@@ -37,31 +48,66 @@ class Change:
     higher_is_better: bool
 
     @property
-    def moved(self) -> float:
-        """After less before; 0 where one of them is None."""
-        if self.before is None or self.after is None:
+    def has_moved(self) -> bool:
+        """Whether the two are not the same."""
+        return self.before != self.after
+
+    @property
+    def moved(self) -> float | None:
+        """After less before; None where a single one of them is a number."""
+        if not self.has_moved:
             return 0.0
+        if self.before is None or self.after is None:
+            return None
         return self.after - self.before
 
     @property
-    def is_worse(self) -> bool:
-        """Whether it moved the wrong way."""
+    def is_worse(self) -> bool | None:
+        """Whether it moved the wrong way; None where that cannot be told."""
+        if self.moved is None:
+            return None
         return self.moved < 0 if self.higher_is_better else self.moved > 0
 
 
 @dataclass(frozen=True)
 class DriftDiff:
-    """What moved between two reports.
+    """What moved between two reports, of what both of them have.
 
-    ``metrics`` has every metric of every runtime that both reports have, ``layers`` every figure of
-    every layer, ``clips`` the SQNR of the clips, those that moved most first. ``notes`` says what
-    else is not the same, so that the two can be told from each other.
+    Parameters
+    ----------
+    metrics : tuple of Change
+        Every metric of every runtime and group of windows.
+    layers : tuple of Change
+        Every figure of every layer.
+    classes, clips : tuple of Change
+        Every metric of every class and clip, in every runtime.
+    frontend, downstream, sizes : tuple of Change
+        Every figure of the frontend, of neighbours and classifiers, and of flash and arena.
+    notes : tuple of str
+        What else is not the same, so that the two can be told from each other.
+
+    Each begins with the runtime, layer, class and so on that moved most: by its SQNR, a layer by
+    its cost, a classifier by the change of its accuracy.
     """
 
     metrics: tuple[Change, ...]
     layers: tuple[Change, ...]
+    classes: tuple[Change, ...]
     clips: tuple[Change, ...]
+    frontend: tuple[Change, ...]
+    downstream: tuple[Change, ...]
+    sizes: tuple[Change, ...]
     notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Turn it into plain data, with how far each figure moved."""
+        return {
+            field.name: [
+                each if isinstance(each, str) else {**asdict(each), "moved": each.moved}
+                for each in getattr(self, field.name)
+            ]
+            for field in fields(self)
+        }
 
 
 def read_drift(path: Path) -> dict[str, Any]:
@@ -76,7 +122,11 @@ def read_drift(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(file.read_bytes())
         found = report["format"], report["format_version"]
-        _ = [(each["runtime"], each["groups"]["all"], each["clips"]) for each in report["runtimes"]]
+        _ = [
+            (each["runtime"], each["groups"]["all"], each["classes"], each["clips"])
+            for each in report["runtimes"]
+        ]
+        _ = report["layers"], report["frontend"], report["downstream"]["classifiers"]
     except OSError as error:
         raise EdgeL3Error(f"{file}: cannot read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -93,40 +143,101 @@ def read_drift(path: Path) -> dict[str, Any]:
     return checked
 
 
+_Places = Iterator[tuple[str, Mapping[str, Any]]]
+"""Places of a report, a layer for example, each with its figures by name."""
+
+
 def diff_drift(before: Mapping[str, Any], after: Mapping[str, Any]) -> DriftDiff:
     """Compare two reports, as :func:`read_drift` gives them."""
-    old, new = ({each["runtime"]: each for each in side["runtimes"]} for side in (before, after))
-    metrics: list[Change] = []
-    clips: list[Change] = []
-    for runtime in (name for name in old if name in new):
-        sides = [side[runtime]["groups"]["all"] for side in (old, new)]
-        better = {metric.name: metric.higher_is_better for metric in METRICS}
-        metrics += _changes(runtime, sides, better)
-        names = [{each["clip"]: each for each in side[runtime]["clips"]} for side in (old, new)]
-        for clip in (name for name in names[0] if name in names[1]):
-            pair = [side[clip] for side in names]
-            clips += _changes(f"{clip}, {runtime}", pair, {_CLIP_FIGURE: True})
-    layers: list[Change] = []
-    found = [
-        {layer["name"]: layer for layer in (side["layers"] or {"layers": []})["layers"]}
-        for side in (before, after)
-    ]
-    for name in (name for name in found[0] if name in found[1]):
-        layers += _changes(name, [side[name] for side in found], _LAYER_FIGURES)
+
+    def compare(
+        places: Callable[[Mapping[str, Any]], _Places], better: Mapping[str, bool]
+    ) -> Iterator[Change]:
+        sides = dict(places(before)), dict(places(after))
+        for where in (where for where in sides[0] if where in sides[1]):
+            for name, higher_is_better in better.items():
+                if all(name in side[where] for side in sides):
+                    old, new = (side[where][name] for side in sides)
+                    yield Change(where, name, old, new, higher_is_better)
+
     return DriftDiff(
-        tuple(metrics),
-        tuple(layers),
-        tuple(sorted(clips, key=lambda change: -abs(change.moved))),
+        _most_first(compare(_groups, _METRIC_FIGURES), "sqnr_db"),
+        _most_first(compare(_layers, _LAYER_FIGURES), "cost"),
+        _most_first(compare(_classes, _METRIC_FIGURES), "sqnr_db"),
+        _most_first(compare(_clips, _METRIC_FIGURES), "sqnr_db"),
+        (
+            *compare(_frontend, _FRONTEND_FIGURES),
+            *_most_first(compare(_frontend_embeddings, _EMBEDDING_FIGURES), "sqnr_db"),
+        ),
+        (
+            *compare(_downstream, _DOWNSTREAM_FIGURES),
+            *_most_first(compare(_classifiers, _CLASSIFIER_FIGURES), "change_points"),
+        ),
+        _most_first(compare(_sizes, _SIZE_FIGURES), "flash_bytes"),
         tuple(_differences(before, after)),
     )
 
 
-def _changes(
-    where: str, sides: Sequence[Mapping[str, Any]], better: Mapping[str, bool]
-) -> Iterator[Change]:
-    before, after = sides
-    for name, higher_is_better in better.items():
-        yield Change(where, name, before.get(name), after.get(name), higher_is_better)
+def _most_first(changes: Iterable[Change], key: str) -> tuple[Change, ...]:
+    """Order places by how far their figure ``key`` moved; figures of a place stay together."""
+    found = tuple(changes)
+    moves = {
+        each.where: math.inf if each.moved is None else abs(each.moved)
+        for each in found
+        if each.name == key
+    }
+    return tuple(sorted(found, key=lambda each: -moves.get(each.where, 0.0)))
+
+
+def _groups(report: Mapping[str, Any]) -> _Places:
+    for runtime in report["runtimes"]:
+        for group, figures in runtime["groups"].items():
+            yield f"{runtime['runtime']}, {group.replace('_', ' ')}", figures
+
+
+def _classes(report: Mapping[str, Any]) -> _Places:
+    for runtime in report["runtimes"]:
+        for label, figures in runtime["classes"].items():
+            yield f"{label}, {runtime['runtime']}", figures
+
+
+def _clips(report: Mapping[str, Any]) -> _Places:
+    for runtime in report["runtimes"]:
+        for clip in runtime["clips"]:
+            yield f"{clip['clip']}, {runtime['runtime']}", clip
+
+
+def _layers(report: Mapping[str, Any]) -> _Places:
+    for layer in (report["layers"] or {"layers": []})["layers"]:
+        yield layer["name"], layer
+
+
+def _frontend(report: Mapping[str, Any]) -> _Places:
+    yield "the C frontend", report["frontend"] or {}
+
+
+def _frontend_embeddings(report: Mapping[str, Any]) -> _Places:
+    for name, figures in (report["frontend"] or {}).items():
+        if isinstance(figures, dict):
+            yield name.replace("_", " "), figures
+
+
+def _downstream(report: Mapping[str, Any]) -> _Places:
+    yield report["runtimes"][0]["runtime"], report["downstream"]
+
+
+def _classifiers(report: Mapping[str, Any]) -> _Places:
+    for classifier in report["downstream"]["classifiers"]:
+        estimates = {
+            name: interval["estimate"]
+            for name, interval in classifier.items()
+            if isinstance(interval, dict)
+        }
+        yield classifier["name"], estimates
+
+
+def _sizes(report: Mapping[str, Any]) -> _Places:
+    yield from report.get("sizes", {}).items()  # the first reports had none
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -36,9 +36,11 @@ class LayerDrift:
     sqnr_db : float
         Of the activation, over all windows.
     cost : float
-        Noise-to-signal ratio ``sum (a - b)^2 / sum a^2`` behind the layer less that in front of
-        it. The costs of all layers add up to the embedding's ratio; a layer that spreads or drops
-        less noise than signal has a negative one.
+        Share of noise ``N / (S + N)``, with ``N = sum (a - b)^2`` and ``S = sum a^2``, behind the
+        layer less that in front of it. The costs of all layers add up to the embedding's share,
+        which is near ``N / S`` if small; a layer that drops more noise than signal has a negative
+        one. The share is at most 1, so that a layer whose noise is as strong as its signal costs
+        more than whatever the layers behind make of it.
     saturation : float
         Share of the float values that lie more than half a step outside the quantized range.
     range_use : float
@@ -165,6 +167,10 @@ class _Sums:
     greatest: float = -math.inf
 
     @property
+    def share(self) -> float:
+        return 0.0 if self.noise == 0 else self.noise / (self.signal + self.noise)
+
+    @property
     def ratio(self) -> float:
         if self.noise == 0:
             return 0.0
@@ -206,7 +212,7 @@ def analyse_layers(deployment: Deployment, decibels: FloatArray) -> LayerReport:
                     f"expected the same layers in both flatbuffers, found {a.shape} and {q.shape}"
                 )
             _add(found, quantized, layer.output, factor, a, q)
-    ratios = [0.0, *(each.ratio for each in sums)]
+    shares = [0.0, *(each.share for each in sums)]
     return LayerReport(
         len(decibels),
         tuple(
@@ -217,7 +223,7 @@ def analyse_layers(deployment: Deployment, decibels: FloatArray) -> LayerReport:
                 else -10 * math.log10(found.ratio)
                 if math.isfinite(found.ratio)
                 else -math.inf,
-                cost=found.ratio - ratios[position],
+                cost=found.share - shares[position],
                 saturation=found.outside / max(1, found.values),
                 range_use=_range_use(found, quantized.limits(layer.output)),
                 weights_sqnr_db=_kernel_sqnr(in_float, ours, quantized, layer, entering, leaving),

@@ -234,7 +234,6 @@ def _plot_errors(report: DriftReport) -> Figure:
 def _plot_layers(layers: LayerReport) -> Figure:
     """Draw a waterfall: what each layer adds to the share of noise, and takes from it."""
     costs = np.array([layer.cost for layer in layers.layers])
-    costs = np.where(np.isfinite(costs), costs, 0)
     below = np.concatenate([[0], np.cumsum(costs)[:-1]])
     names = [layer.name for layer in layers.layers]
     figure = _new_figure(10.6, 3.2)
@@ -247,7 +246,7 @@ def _plot_layers(layers: LayerReport) -> Figure:
         width=0.6,
         color=[*colours, _FLOAT_COLOUR],
     )
-    axes.set(ylabel="noise / signal", xlabel="added (or taken away) by each layer")
+    axes.set(ylabel="noise / (signal + noise)", xlabel="added (or taken away) by each layer")
     return figure
 
 

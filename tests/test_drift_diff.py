@@ -1,7 +1,9 @@
 """What moved between two drift reports."""
 
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from conftest import ignore_progress
 from spoil import double_kernel_scales, with_quantized_model
 from test_cli import assert_one_error_line, run
 
+from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.drift import compare
-from edgel3_tflm.drift_diff import diff_drift, read_drift
+from edgel3_tflm.drift_diff import Change, DriftDiff, diff_drift, read_drift
 from edgel3_tflm.metrics import METRICS
 from edgel3_tflm.report import write_report
 
@@ -24,29 +27,64 @@ def reports(sea_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> t
     clips = directory / "clips"
     clips.mkdir()
     rng = np.random.default_rng(7)
-    for number in range(3):
-        soundfile.write(clips / f"{number}.wav", rng.normal(0, 0.1, 8000), 8000)
+    labelled = []
+    for number in range(4):
+        path = clips / f"{number}.wav"
+        tone = np.sin(np.arange(8000) * (0.05 + 0.05 * (number % 2)))
+        soundfile.write(path, 0.1 * tone + rng.normal(0, 0.05, 8000), 8000)
+        labelled.append(LabelledClip(path, ("low", "high")[number % 2], number // 2))
     model = double_kernel_scales(sea_int8.read_model("int8"), 2)
     spoilt = with_quantized_model(sea_int8, model, directory / "deployment")
     for deployment, name, runtimes in (
         (sea_int8, "before", ["tflite-runtime"]),
         (spoilt, "after", ["tflite-runtime", "litert"]),
     ):
-        report = compare(deployment, [clips], runtimes=runtimes, hop_s=1, progress=ignore_progress)
+        report = compare(
+            deployment,
+            [],
+            runtimes=runtimes,
+            labelled=labelled,
+            hop_s=1,
+            progress=ignore_progress,
+        )
         write_report(report, directory / name)
     return directory / "before", directory / "after"
 
 
-def test_every_metric_layer_and_clip_is_compared(reports: tuple[Path, Path]) -> None:
+@pytest.fixture
+def before(reports: tuple[Path, Path]) -> dict[str, Any]:
+    return read_drift(reports[0])
+
+
+def every_change(found: DriftDiff) -> list[Change]:
+    return [
+        *(*found.metrics, *found.layers, *found.classes, *found.clips),
+        *(*found.frontend, *found.downstream, *found.sizes),
+    ]
+
+
+def test_every_part_of_the_reports_is_compared(reports: tuple[Path, Path]) -> None:
     found = diff_drift(*map(read_drift, reports))
-    assert [change.name for change in found.metrics] == [metric.name for metric in METRICS]
-    assert all(change.is_worse for change in found.metrics if "centred" not in change.name)
-    assert len(found.clips) == 3
-    moves = [abs(change.moved) for change in found.clips]
-    assert moves == sorted(moves, reverse=True)
-    weights = {c.where: c.moved for c in found.layers if c.name == "weights_sqnr_db"}
-    assert weights["conv2"] < -30
-    assert {layer: move for layer, move in weights.items() if move} == {"conv2": weights["conv2"]}
+    assert [each.name for each in found.metrics] == 2 * [metric.name for metric in METRICS]
+    assert {each.where for each in found.metrics} == {
+        "tflite-runtime, all",
+        "tflite-runtime, sounding",
+    }
+    assert all(each.is_worse for each in found.metrics if "centred" not in each.name)
+    assert {each.where for each in found.classes} == {"low, tflite-runtime", "high, tflite-runtime"}
+    assert all(each.is_worse for each in found.classes if each.name == "sqnr_db")
+    assert len({each.where for each in found.clips}) == 4
+    frontend = {(each.where, each.name): each for each in found.frontend}
+    assert frontend["quantization alone", "sqnr_db"].is_worse
+    assert not frontend["frontend alone", "sqnr_db"].has_moved
+    assert {each.where for each in found.downstream} == {
+        "tflite-runtime",
+        "linear probe",
+        "MLP 512-128",
+    }
+    assert {(each.where, each.name) for each in found.sizes} == {
+        (form, name) for form in ("dense", "packed") for name in ("flash_bytes", "arena_bytes")
+    }
     notes = "\n".join(found.notes)
     assert "int8.tflite is another" in notes
     assert "float.tflite" not in notes
@@ -54,9 +92,49 @@ def test_every_metric_layer_and_clip_is_compared(reports: tuple[Path, Path]) -> 
     assert "then conv2" in notes
 
 
+def test_what_moved_most_comes_first(reports: tuple[Path, Path]) -> None:
+    """One layer was spoilt: what lies behind it drifts as well, but adds less."""
+    found = diff_drift(*map(read_drift, reports))
+    assert found.layers[0].where == "conv2"
+    weights = {c.where: c.moved for c in found.layers if c.name == "weights_sqnr_db"}
+    assert weights["conv2"] < -30
+    assert {layer: move for layer, move in weights.items() if move} == {"conv2": weights["conv2"]}
+    for changes in (found.metrics, found.classes, found.clips):
+        moves = [abs(change.moved) for change in changes if change.name == "sqnr_db"]
+        assert moves == sorted(moves, reverse=True)
+        assert moves[0] > 10
+
+
+@pytest.mark.parametrize("layer", range(9))
+def test_a_single_layer_that_got_worse_is_named(before: dict[str, Any], layer: int) -> None:
+    after = copy.deepcopy(before)
+    after["layers"]["layers"][layer]["cost"] += 0.01
+    found = diff_drift(before, after)
+    (only,) = [change for change in every_change(found) if change.has_moved]
+    assert only is found.layers[0]
+    assert only.where == ("input" if layer == 0 else f"conv{layer}")
+    assert only.is_worse
+
+
+def test_a_larger_model_and_a_drift_where_there_was_none_are_seen(before: dict[str, Any]) -> None:
+    after = copy.deepcopy(before)
+    after["sizes"]["packed"]["arena_bytes"] += 32
+    before["runtimes"][0]["groups"]["sounding"]["sqnr_db"] = None
+    found = diff_drift(before, after)
+    moved = [change for change in every_change(found) if change.has_moved]
+    assert [(each.where, each.name, each.moved) for each in moved] == [
+        ("tflite-runtime, sounding", "sqnr_db", None),
+        ("packed", "arena_bytes", 32),
+    ]
+    assert found.metrics[0].where == "tflite-runtime, sounding"
+    assert [each.is_worse for each in moved] == [None, True]
+    del before["sizes"]
+    assert diff_drift(before, after).sizes == ()
+
+
 def test_a_report_and_itself_have_no_difference(reports: tuple[Path, Path]) -> None:
     same = diff_drift(read_drift(reports[0]), read_drift(reports[0]))
-    assert not any(change.moved for change in [*same.metrics, *same.layers, *same.clips])
+    assert not any(change.has_moved for change in every_change(same))
     assert same.notes == ()
 
 
@@ -64,9 +142,11 @@ def test_the_command_shows_what_moved(reports: tuple[Path, Path], tmp_path: Path
     done = run("report", "diff", *reports)
     assert done.returncode == 0, done.stderr
     assert "sqnr_db" in done.stdout
-    assert "conv2" in done.stdout
+    assert "moved most: conv2" in done.stdout
+    assert "nothing moved" in run("report", "diff", reports[0], reports[0]).stdout
     data = json.loads(run("report", "diff", "--json", reports[0] / "drift.json", reports[1]).stdout)
-    assert len(data["metrics"]) == len(METRICS)
+    assert len(data["metrics"]) == 2 * len(METRICS)
+    assert data["layers"][0]["moved"] > 0.1
     (tmp_path / "old.json").write_text('{"overall": {}}')
     for bad in (tmp_path / "old.json", tmp_path / "nowhere.json", Path(__file__)):
         assert_one_error_line(run("report", "diff", reports[0], bad), bad.name)
