@@ -1,0 +1,289 @@
+"""int8 on this machine beside what edgel3 ran: a float Keras network that starts at the samples.
+
+In edgel3's network the log-mel is a layer: the DFT is a convolution with 2048 (SEA: 1024) wide
+kernels, strided by the hop. The same layers are built here, in the same Keras, with the same
+weights, and predict batches of 32 windows, the default that edgel3 leaves Keras at. Both sides may
+use every core; they run in turns, and what counts is the ratio within a turn, for the machine may
+be slower in one turn than in another.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from edgel3_tflm.audio import find_clips, read_windows
+from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.network import build_network
+from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+from edgel3_tflm.converters.quantizer import PLAIN
+from edgel3_tflm.deployment import Deployment, InputMap
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.frontend import DYNAMIC_RANGE_DB, dft_window, log_mel, mel_filterbank
+from edgel3_tflm.interpreters import available_cores
+from edgel3_tflm.metrics import cosine_similarity
+from edgel3_tflm.screen import new_table
+from edgel3_tflm.variants import FrontendSpec, find_variant
+from edgel3_tflm.weights import NetworkWeights, load_bundled_weights, load_weights
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"
+RUNTIMES = ("engine", "litert")
+"""The second does not know of zeros, but of every instruction that dense int8 products have."""
+TIMES_FASTER = 4.0
+"""What the 95.45 network must reach."""
+FRONTEND_SHARE = 0.2
+"""What its frontend may take of the time."""
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Seconds that the same windows took, by the clock and of all cores together."""
+
+    keras_s: float
+    int8_s: float
+    frontend_s: float
+    keras_core_s: float
+    int8_core_s: float
+    frontend_core_s: float
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What was measured of a network.
+
+    ``cosine`` is the mean of int8 embeddings to those of Keras: both sides run the same network.
+    """
+
+    network: str
+    runtime: str
+    windows: int
+    turns: tuple[Turn, ...]
+    cosine: float
+
+    def median(self, of: Callable[[Turn], float]) -> float:
+        """Median over the turns."""
+        return statistics.median(map(of, self.turns))
+
+    @property
+    def times_faster(self) -> float:
+        """By the clock."""
+        return self.median(lambda turn: turn.keras_s / turn.int8_s)
+
+    @property
+    def frontend_share(self) -> float:
+        """Of the cores' time: a share by the clock depends on what else the machine does."""
+        return self.median(lambda turn: turn.frontend_core_s / turn.int8_core_s)
+
+
+def build_keras_network(weights: NetworkWeights) -> Any:
+    """Build the float network from samples to embedding, as edgel3's files hold it.
+
+    Returns
+    -------
+    tf_keras.Model
+        (batch, window_samples) to (batch, embedding_size), both float32.
+    """
+    network = build_network(weights, batch_size=None)
+    tf, keras, _ = load_backend()
+    spec = weights.variant.frontend
+    input_map = InputMap.of(weights)
+    decibels_per_neper = np.float32(10 / np.log(10))
+
+    def dft_layer(wave: npt.NDArray[np.float64]) -> Any:
+        layer = keras.layers.Conv2D(
+            spec.dft_samples // 2 + 1,
+            (spec.dft_samples, 1),
+            strides=(spec.hop_samples, 1),
+            padding="same",
+            use_bias=False,
+            trainable=False,
+        )
+        layer.build((None, spec.window_samples, 1, 1))
+        layer.set_weights([wave[:, np.newaxis, np.newaxis].astype(np.float32)])
+        return layer
+
+    def to_decibels(power: Any) -> Any:
+        amplitude = tf.maximum(tf.sqrt(tf.matmul(power, filters)), 1e-10)
+        level = decibels_per_neper * tf.math.log(amplitude)
+        level -= tf.reduce_max(level, axis=(1, 2), keepdims=True)
+        mel_by_time = tf.transpose(tf.maximum(level, -DYNAMIC_RANGE_DB), (0, 2, 1))
+        return input_map.slope * mel_by_time[..., tf.newaxis] + input_map.offset
+
+    filters = mel_filterbank(spec).astype(np.float32)
+    angle = 2 * np.pi * np.outer(np.arange(spec.dft_samples), np.arange(spec.dft_samples // 2 + 1))
+    waves = np.exp(-1j * angle / spec.dft_samples) * dft_window(spec)[:, np.newaxis]
+    samples = keras.Input((spec.window_samples,))
+    column = keras.layers.Reshape((spec.window_samples, 1, 1))(samples)
+    real, imaginary = dft_layer(waves.real)(column), dft_layer(waves.imag)(column)
+    power = keras.layers.Lambda(lambda parts: parts[0] ** 2 + parts[1] ** 2)([real, imaginary])
+    power = keras.layers.Reshape((spec.frames, spec.dft_samples // 2 + 1))(power)
+    return keras.Model(samples, network(keras.layers.Lambda(to_decibels)(power)))
+
+
+def measure(
+    deployment: Deployment,
+    weights: NetworkWeights,
+    windows: FloatArray,
+    *,
+    turns: int,
+    runtime: str = "engine",
+) -> Throughput:
+    """Embed the same windows with Keras and as int8, in turns.
+
+    Parameters
+    ----------
+    deployment : Deployment
+    weights : NetworkWeights
+        Those it was converted from.
+    windows : numpy.ndarray, shape (n, window_samples), float32
+    turns : int
+    runtime : str
+        That runs the int8 model.
+    """
+    spec = deployment.variant.frontend
+    network = build_keras_network(weights)
+    embedder = deployment.embedder("int8", runtime)
+    expected = network.predict(windows, verbose=0)  # the first call traces and compiles
+    found = embedder.embed(windows)
+    measured = []
+    for _ in range(turns):
+        keras_s, keras_core_s = _time(lambda: network.predict(windows, verbose=0))
+        int8_s, int8_core_s = _time(lambda: embedder.embed(windows))
+        frontend_s, frontend_core_s = _time(lambda: log_mel(windows, spec))
+        measured.append(
+            Turn(keras_s, int8_s, frontend_s, keras_core_s, int8_core_s, frontend_core_s)
+        )
+    sounding = expected.any(axis=1)
+    return Throughput(
+        network=deployment.variant.name,
+        runtime=runtime,
+        windows=len(windows),
+        turns=tuple(measured),
+        cosine=float(cosine_similarity(expected[sounding], found[sounding]).mean()),
+    )
+
+
+def _time(work: Callable[[], object]) -> tuple[float, float]:
+    clock, cores = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - clock, time.process_time() - cores
+
+
+def real_windows(spec: FrontendSpec, count: int) -> FloatArray:
+    """Take windows from the calibration clips: the engine's time depends on what sounds."""
+    clips = find_clips([ROOT / "calibration_data" / "clips"])
+    cut = read_windows(
+        clips, sample_rate_hz=spec.sample_rate_hz, window_samples=spec.window_samples, hop_s=1.0
+    )
+    windows = np.concatenate([each for _, each in cut])
+    return windows[np.linspace(0, len(windows) - 1, count).astype(int)]
+
+
+def describe_machine() -> str:
+    """Processor, cores and TensorFlow, on a line."""
+    tf = load_backend().tf
+    processor = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].partition(":")[2].strip() if names else processor
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{processor}, {available_cores()} cores{load}; TensorFlow {tf.__version__}"
+
+
+def write_table(console: Console, figures: Throughput) -> None:
+    """Print what was measured of a network."""
+    table = new_table(
+        f"{figures.network}, {figures.windows} windows, median of {len(figures.turns)} turns",
+        "ms a window",
+        "core ms a window",
+    )
+    ms = 1e3 / figures.windows
+    for name, clock, cores in (
+        ("float Keras, from samples", "keras_s", "keras_core_s"),
+        (f"int8 in {figures.runtime}, from samples", "int8_s", "int8_core_s"),
+        ("  its frontend alone", "frontend_s", "frontend_core_s"),
+    ):
+        table.add_row(
+            name,
+            *(
+                f"{ms * figures.median(lambda turn, of=of: getattr(turn, of)):.2f}"
+                for of in (clock, cores)
+            ),
+        )
+    console.print(table)
+    ratios = sorted(turn.keras_s / turn.int8_s for turn in figures.turns)
+    core_ratio = figures.median(lambda turn: turn.keras_core_s / turn.int8_core_s)
+    console.print(
+        f"int8 is {figures.times_faster:.1f} times as fast ({ratios[0]:.1f} to {ratios[-1]:.1f}),"
+        f" in cores' time {core_ratio:.1f} times; its frontend takes"
+        f" {100 * figures.frontend_share:.1f} % of the cores' time;"
+        f" mean cosine {figures.cosine:.4f}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write the JSON; 0 if the 95.45 network is as fast as it must be."""
+    parser = argparse.ArgumentParser(description="int8 on this machine beside float Keras")
+    parser.add_argument("--windows", type=int, default=64, help="windows in a turn")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "build" / "bench")
+    options = parser.parse_args(arguments)
+    directory: Path = options.output
+    directory.mkdir(parents=True, exist_ok=True)
+    console = Console(soft_wrap=True, highlight=False)
+    networks = [(ConvertOptions(find_variant(sparsity="95.45"), "bundled"), load_bundled_weights)]
+    if PUBLISHED_SEA.exists():
+        sea = ConvertOptions(find_variant("sea", embedding_size=64), PUBLISHED_SEA)
+        networks.append((sea, lambda variant: load_weights(variant, PUBLISHED_SEA)))
+    machine = describe_machine()
+    console.print(machine)
+    measured = []
+    try:
+        for choice, load in networks:
+            path = directory / choice.variant.name
+            if path.exists():
+                deployment = Deployment.load(path)
+            else:
+                console.print(f"converting {choice.variant.name}")
+                # Which quantization is chosen changes no time.
+                deployment = convert(replace(choice, quantizer=PLAIN), path, lambda *_: None)
+            windows = real_windows(choice.variant.frontend, options.windows)
+            weights = load(choice.variant)
+            for runtime in RUNTIMES:
+                figures = measure(
+                    deployment, weights, windows, turns=options.turns, runtime=runtime
+                )
+                write_table(console, figures)
+                measured.append(figures)
+    except EdgeL3Error as error:
+        Console(stderr=True).print(f"error: {error}")
+        return 1
+    report = {"machine": machine, "networks": [asdict(each) for each in measured]}
+    path = directory / "throughput.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    first = measured[0]
+    passed = first.times_faster >= TIMES_FASTER and first.frontend_share <= FRONTEND_SHARE
+    console.print(
+        f"{'pass' if passed else 'FAIL'}: {first.network} in {first.runtime} at least"
+        f" {TIMES_FASTER:.0f} times as fast,"
+        f" its frontend at most {100 * FRONTEND_SHARE:.0f} % of the time\n{path}"
+    )
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
