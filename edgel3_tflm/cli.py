@@ -26,6 +26,7 @@ from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_by
 from edgel3_tflm.packed import PackedModel, describe_packed, plan_memory, read_packed
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.sensitivity_cli import sensitivity_command
+from edgel3_tflm.study_cli import study_command
 from edgel3_tflm.variants import PLANS, WIDTHS, find_depth, find_filters, find_variant
 from edgel3_tflm.weights import (
     NetworkWeights,
@@ -168,7 +169,7 @@ def convert_command(
             raise EdgeL3Error("expected one of --sparsity and --plan FILE, got both")
         variant = find_variant(
             model_type,
-            sparsity=sparsity or _DEFAULT_SPARSITY,
+            sparsity=_DEFAULT_SPARSITY if sparsity is None else sparsity,
             retrain_type=retrain_type,
             embedding_size=emb_dim,
         )
@@ -438,6 +439,7 @@ def distill_command(
 app.command("train-head")(train_head_command)
 app.command("export-app")(export_app_command)
 app.command("estimate")(estimate_command)
+app.command("study")(study_command)
 app.command("sensitivity")(sensitivity_command)
 
 

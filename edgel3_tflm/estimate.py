@@ -35,6 +35,8 @@ ASSUMED_NODE_BYTES = 8 * 1024
 MICROPHONE_RING_BYTES = 8192
 """As kMicrophoneRingBytes in the sketch's microphone.h."""
 WINDOW_S = 1.0
+_EMULATION_TIMEOUT_S = 900.0
+"""For a window: the dense L3 takes minutes in QEMU on a busy machine."""
 ACTIVE_MW, SLEEP_MW = 600.0, 10.0
 """Of a whole board, listening or computing at full clock, and asleep with its RAM kept: assumptions
 to be replaced by a measurement of yours."""
@@ -356,7 +358,10 @@ def measure_work(firmware: Path, deployment: Deployment) -> Work:
     spec = deployment.variant.frontend
     # Noise leaves few activations at zero, so that it is among the hardest windows.
     noise = np.random.default_rng(0).normal(0, 3000, spec.window_samples)
-    with Emulator(firmware) as emulator, Device(emulator.connect()) as device:
+    with (
+        Emulator(firmware) as emulator,
+        Device(emulator.connect(), compute_timeout_s=_EMULATION_TIMEOUT_S) as device,
+    ):
         device.embed_pcm(np.clip(np.rint(noise), -32768, 32767).astype(np.int16))
         statistics = device.statistics()
     frontend = float(statistics.frontend_ticks * INSTRUCTIONS_PER_TICK)
