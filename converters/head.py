@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgel3_tflm import __version__
 from edgel3_tflm.converters.c_array import write_float
-from edgel3_tflm.corpus import LabelledClip, read_manifest, split_labels
+from edgel3_tflm.corpus import HOP_S, LabelledClip, read_manifest, split_labels
 from edgel3_tflm.deployment import Deployment, quantized_model_name
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import sha256_hex, write_whole
@@ -294,7 +294,7 @@ def train_head(
         If the manifest, its clips or the deployment cannot be used.
     """
     from edgel3_tflm.interpreters import DEFAULT_RUNTIME, open_interpreter
-    from edgel3_tflm.probe import HOP_S, INVERSE_REGULARISATION, extract_features
+    from edgel3_tflm.probe import INVERSE_REGULARISATION, extract_features
 
     if deployment.quantization != "int8":
         raise EdgeL3Error(

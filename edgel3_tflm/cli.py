@@ -20,6 +20,7 @@ from edgel3_tflm.deployment import QUANTIZATIONS, Deployment, quantized_model_na
 from edgel3_tflm.device_cli import device_app
 from edgel3_tflm.drift_cli import compare_command, provenance_lines, report_app
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.evaluate_cli import evaluate_command
 from edgel3_tflm.flatbuffer import FlatbufferSummary, find_packed_model, summarize
 from edgel3_tflm.frontend import log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
@@ -436,6 +437,7 @@ def distill_command(
         )
 
 
+app.command("evaluate")(evaluate_command)
 app.command("train-head")(train_head_command)
 app.command("export-app")(export_app_command)
 app.command("estimate")(estimate_command)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from edgel3_tflm.errors import AudioError
 
+HOP_S = 0.5
+"""Seconds from one window to the next, unless somebody chooses."""
 LABEL_SEPARATOR = ";"
 """Between the labels of a clip that has several."""
 

@@ -19,7 +19,8 @@ FloatArray = npt.NDArray[np.float32]
 SEED = 0
 RESAMPLES = 2000
 _MAX_WINDOWS = 4000
-_MLP_LAYERS = (512, 128)
+MLP_LAYERS = (512, 128)
+"""Hidden layers of the MLP that L3-Net and EdgeL3 are judged by."""
 _MLP_PASSES = 50
 
 
@@ -134,10 +135,10 @@ def _judge_classifiers(
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
 
-    # The linear probe is that of edgel3_tflm.probe; the MLP has the layers of the EdgeL3 paper's.
+    # The linear probe is that of edgel3_tflm.probe; the MLP has the published layers.
     kinds: dict[str, Callable[[], Any]] = {
         "linear probe": lambda: LogisticRegression(C=0.1, max_iter=1000),
-        "MLP 512-128": lambda: MLPClassifier(_MLP_LAYERS, max_iter=_MLP_PASSES, random_state=SEED),
+        "MLP 512-128": lambda: MLPClassifier(MLP_LAYERS, max_iter=_MLP_PASSES, random_state=SEED),
     }
     return tuple(
         _compare_rights(
@@ -205,5 +206,35 @@ def bootstrap_mean(values: npt.NDArray[np.float64]) -> Interval:
     """
     rng = np.random.default_rng(SEED)
     chosen = rng.integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.percentile(values[chosen].mean(axis=1), [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
+    return _interval(float(values.mean()), values[chosen].mean(axis=1))
+
+
+def bootstrap(
+    figures: Callable[[npt.NDArray[np.int64]], Sequence[float]], clips: int
+) -> list[Interval]:
+    """As :func:`bootstrap_mean`, for figures that are no means; all from the same resamples.
+
+    Parameters
+    ----------
+    figures : callable
+        Takes indices of clips, shape (n,), some of them repeated.
+    clips : int
+
+    Returns
+    -------
+    list of Interval
+        One for each figure.
+    """
+    rng = np.random.default_rng(SEED)
+    resampled = [figures(rng.integers(0, clips, clips)) for _ in range(RESAMPLES)]
+    return [
+        _interval(estimate, np.array(column))
+        for estimate, column in zip(
+            figures(np.arange(clips)), zip(*resampled, strict=True), strict=True
+        )
+    ]
+
+
+def _interval(estimate: float, resampled: npt.NDArray[np.float64]) -> Interval:
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])  # NaN: figures that a resample has not
+    return Interval(estimate, float(low), float(high))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.audio import read_windows
-from edgel3_tflm.corpus import LabelledClip
+from edgel3_tflm.corpus import HOP_S, LabelledClip
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.frontend import is_silent, log_mel
 from edgel3_tflm.metrics import cosine_similarity
@@ -27,7 +27,6 @@ except ImportError as error:
 
 FloatArray = npt.NDArray[np.float32]
 
-HOP_S = 0.5
 INVERSE_REGULARISATION = 0.1
 MAX_ITERATIONS = 1000
 # ESC-50 in windows of 0.5 s, embedded in 6144 dimensions, is 0.5 GB.
@@ -62,8 +61,9 @@ def extract_features(
     spec: FrontendSpec,
     features: Callable[[FloatArray], FloatArray],
     progress: Callable[[str, int, int], None],
+    hop_s: float = HOP_S,
 ) -> Features:
-    """Features of one-second windows, one every 0.5 s.
+    """Features of one-second windows.
 
     Parameters
     ----------
@@ -73,6 +73,8 @@ def extract_features(
         Turns log-mel spectrograms (n, mels, frames) into values (n, d).
     progress : callable
         Called with the name of the step, clips done and clips in all.
+    hop_s : float
+        Seconds from one window to the next.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def extract_features(
             [each.path for each in clips],
             sample_rate_hz=spec.sample_rate_hz,
             window_samples=spec.window_samples,
-            hop_s=HOP_S,
+            hop_s=hop_s,
         )
     ):
         decibels = log_mel(windows, spec)

@@ -1,0 +1,152 @@
+"""The command ``evaluate``: downstream accuracy, float against quantized, beside the published."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from edgel3_tflm.corpus import HOP_S
+from edgel3_tflm.datasets import DATASETS, MANIFEST_NAME, load_dataset
+from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.downstream import Interval
+from edgel3_tflm.drift_cli import provenance_lines
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import write_whole
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES
+from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
+
+if TYPE_CHECKING:
+    from edgel3_tflm.evaluate import Evaluation
+
+
+def evaluate_command(
+    directory: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="What convert wrote.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join((*DATASETS, "DIR")),
+            help=f"A published dataset with its own folds, or a directory with a {MANIFEST_NAME}:"
+            " tab-separated columns file, label and fold; semicolons between several labels.",
+        ),
+    ],
+    data_home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Where the dataset is unpacked; ~/sound_datasets/ and its name if not given.",
+        ),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let soundata fetch the dataset first.")
+    ] = False,
+    hop: Annotated[
+        float,
+        typer.Option(help="Seconds from one window of 1 s to the next; L3-Net's authors: 0.1."),
+    ] = HOP_S,
+    seeds: Annotated[
+        int, typer.Option(help="Trainings, each with its own seed; figures are their mean.")
+    ] = 1,
+    runtime: Annotated[
+        str, typer.Option(help=f"Runtime of the quantized model: {', '.join(RUNTIMES)}.")
+    ] = DEFAULT_RUNTIME,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON too."),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge embeddings by the MLP that L3-Net was judged by, on a dataset's official folds."""
+    with open_screen(quiet=quiet, as_json=as_json) as screen:
+        from edgel3_tflm.evaluate import Protocol, evaluate
+
+        if output is not None and not output.parent.is_dir():
+            raise EdgeL3Error(f"{output}: expected a file in a directory that exists")
+        deployment = Deployment.load(directory)
+        with screen.progress() as progress:
+            progress("find clips", 0, 0)
+            found = evaluate(
+                deployment,
+                load_dataset(dataset, data_home, download=download),
+                progress,
+                protocol=Protocol(hop_s=hop, seeds=seeds),
+                runtime=runtime,
+            )
+        result = found.to_json()
+        lines = []
+        if output is not None:
+            write_whole(output, (json.dumps(result, indent=2) + "\n").encode())
+            lines = [Text(f"result: {output}")]
+        screen.show(
+            result,
+            *provenance_lines(deployment),
+            Text(
+                f"{found.dataset}: {found.clips:,} clips, {found.windows:,} windows,"
+                f" {len(found.labels)} classes; float, and {found.quantization} in {found.runtime}"
+            ),
+            *(Text(line) for line in found.protocol.describe()),
+            _splits_table(found),
+            _measures_table(found),
+            *([_published_table(found)] if found.published else []),
+            *lines,
+        )
+
+
+def _splits_table(found: "Evaluation") -> Table:
+    measure = found.measures[0].name
+    table = new_table(
+        "judged",
+        "clips\ntrained on",
+        "clips\nvalidated",
+        "clips\njudged",
+        f"float\n{measure}",
+        f"{found.quantization}\n{measure}",
+        "change",
+    )
+    for each in found.splits:
+        table.add_row(
+            each.name,
+            f"{each.train_clips:,}",
+            f"{each.validation_clips:,}",
+            f"{each.test_clips:,}",
+            _figure(measure, each.float_score),
+            _figure(measure, each.quantized_score),
+            _figure(measure, each.quantized_score - each.float_score, signed=True),
+        )
+    return table
+
+
+def _measures_table(found: "Evaluation") -> Table:
+    table = new_table("measure", "float", found.quantization, "change")
+    for each in found.measures:
+        table.add_row(
+            each.name,
+            _interval(each.name, each.in_float),
+            _interval(each.name, each.quantized),
+            _interval(each.name, each.change, signed=True),
+        )
+    return table
+
+
+def _published_table(found: "Evaluation") -> Table:
+    table = new_table("published, float", found.published[0].measure, "source")
+    table.columns[-1].justify = "left"
+    for each in found.published:
+        table.add_row(each.title, _figure(each.measure, each.value), each.source)
+    return table
+
+
+def _interval(measure: str, interval: Interval, *, signed: bool = False) -> str:
+    estimate, low, high = (
+        _figure(measure, value, signed=signed)
+        for value in (interval.estimate, interval.low, interval.high)
+    )
+    return f"{estimate} ({low} to {high})"
+
+
+def _figure(measure: str, value: float, *, signed: bool = False) -> str:
+    digits = 2 if measure.endswith("%") else 4
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
