@@ -55,13 +55,15 @@ class Downstream:
     ``neighbour_agreement`` is the share of windows whose nearest neighbour by cosine among the
     windows of other clips is the same one in float and quantized; NaN with a single clip.
     ``linear_cka`` is that of Kornblith et al., Similarity of Neural Network Representations
-    Revisited, ICML 2019, equation 3 with linear kernels.
+    Revisited, ICML 2019, equation 3 with linear kernels. ``note`` says why labelled clips judged no
+    classifiers; empty if they did, or if there are none.
     """
 
     windows: int
     neighbour_agreement: float
     linear_cka: float
     classifiers: tuple[ClassifierDrift, ...]
+    note: str
 
 
 def measure_downstream(
@@ -88,7 +90,8 @@ def measure_downstream(
     rows = np.flatnonzero(sounding)
     rows = rows[:: -(-len(rows) // _MAX_WINDOWS) or 1]
     classifiers: tuple[ClassifierDrift, ...] = ()
-    if _can_judge(labelled) and find_spec("sklearn"):
+    note = _why_not_judged(labelled)
+    if any(labelled) and not note:
         progress("train and judge classifiers", 0, 0)
         classifiers = _judge_classifiers(reference, other, clip, labelled)
     return Downstream(
@@ -96,16 +99,26 @@ def measure_downstream(
         neighbour_agreement=_agree_on_neighbours(reference[rows], other[rows], clip[rows]),
         linear_cka=linear_cka(reference[rows], other[rows]) if len(rows) else float("nan"),
         classifiers=classifiers,
+        note=note and f"classifiers: not judged: {note}",
     )
 
 
-def _can_judge(labelled: Sequence[LabelledClip | None]) -> bool:
-    """Whether there are folds, and without any one of them there are two classes left."""
+def _why_not_judged(labelled: Sequence[LabelledClip | None]) -> str:
+    """Why labelled clips cannot judge classifiers; empty if they can, or if there are none."""
     known = [each for each in labelled if each is not None]
-    folds = {each.fold for each in known}
-    return len(folds) > 1 and all(
-        len({each.label for each in known if each.fold != fold}) > 1 for fold in folds
-    )
+    folds = sorted({each.fold for each in known})
+    if not known:
+        return ""
+    if len(folds) < 2:
+        return f"the labelled clips are all of fold {folds[0]}; give them two folds or more"
+    for fold in folds:
+        if len({each.label for each in known if each.fold != fold}) < 2:
+            return (
+                f"without fold {fold} fewer than two classes are left; spread them over the folds"
+            )
+    if find_spec("sklearn") is None:
+        return "scikit-learn is not installed; pip install 'edgel3-tflm[probe]'"
+    return ""
 
 
 def _agree_on_neighbours(

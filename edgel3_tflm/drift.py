@@ -524,6 +524,8 @@ def _compare(
     downstream = measure_downstream(
         reference, embeddings_of[0], table.clip, table.sounding, known, progress
     )
+    if downstream.note:
+        notes.append(downstream.note)
     return DriftReport(
         deployment,
         in_float,

@@ -65,13 +65,32 @@ def test_lost_embeddings_are_noticed_by_every_figure(
 def test_classifiers_need_labels_in_two_folds(
     embeddings: np.ndarray, labelled: list[LabelledClip]
 ) -> None:
-    assert measure(embeddings, embeddings, [None] * CLIPS).classifiers == ()
-    one_fold = [LabelledClip(each.path, each.label, 1) for each in labelled]
-    assert measure(embeddings, embeddings, [*one_fold]).classifiers == ()
-    class_a_fold = [LabelledClip(each.path, each.label, ord(each.label)) for each in labelled]
-    assert measure(embeddings, embeddings, [*class_a_fold]).classifiers == ()
+    unlabelled = measure(embeddings, embeddings, [None] * CLIPS)
+    assert (unlabelled.classifiers, unlabelled.note) == ((), "")
+    one_fold = measure(
+        embeddings, embeddings, [LabelledClip(each.path, each.label, 1) for each in labelled]
+    )
+    assert one_fold.classifiers == ()
+    assert one_fold.note == (
+        "classifiers: not judged: the labelled clips are all of fold 1; give them two folds or more"
+    )
+    class_a_fold = measure(
+        embeddings,
+        embeddings,
+        [LabelledClip(each.path, each.label, ord(each.label)) for each in labelled],
+    )
+    assert class_a_fold.classifiers == ()
+    assert "without fold 97 fewer than two classes" in class_a_fold.note
     half = [each if number < 16 else None for number, each in enumerate(labelled)]
-    assert measure(embeddings, embeddings, half).classifiers[0].clips == 16
+    judged = measure(embeddings, embeddings, half)
+    assert (judged.classifiers[0].clips, judged.note) == (16, "")
+
+
+def test_without_scikit_learn_it_is_said_that_classifiers_are_missing(
+    embeddings: np.ndarray, labelled: list[LabelledClip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgel3_tflm.downstream.find_spec", lambda _: None)
+    assert "edgel3-tflm[probe]" in measure(embeddings, embeddings, [*labelled]).note
 
 
 def test_neighbours_are_of_other_clips_and_one_clip_has_none(embeddings: np.ndarray) -> None:
