@@ -26,7 +26,7 @@ demo:
 
 test:
 	$(install)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 # Instructions, memory and flash on an emulated Cortex-M7, beside dense CMSIS-NN; converted networks
 # stay in build/bench. Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantizer import PLAIN
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.variants import find_variant
+
+_SEA = find_variant("sea", embedding_size=64)
 
 
 def ignore_progress(step: str, done: int, total: int) -> None:
@@ -44,42 +47,57 @@ def convert_to(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ConvertOpt
     """Convert without a search for the best quantization, which takes long."""
 
     def run(options: ConvertOptions) -> Deployment:
-        options = replace(options, quantizer=PLAIN)
         output = tmp_path_factory.mktemp("deployment") / options.variant.name
-        return convert(options, output, ignore_progress)
+        return convert(replace(options, quantizer=PLAIN), output, ignore_progress)
+
+    return run
+
+
+Share = Callable[[str, ConvertOptions], Deployment]
+
+
+@pytest.fixture(scope="session")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Share:
+    """Convert once a run, whichever of the processes that run the tests comes first."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def run(name: str, options: ConvertOptions) -> Deployment:
+        output = root / f"shared-{name}"
+        with FileLock(root / f"shared-{name}.lock"):
+            if output.exists():
+                return Deployment.load(output)
+            return convert(options, output, ignore_progress)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def sea_int8(convert_to: Callable[[ConvertOptions], Deployment], sea_weights: Path) -> Deployment:
+def sea_int8(share: Share, sea_weights: Path) -> Deployment:
     """The published SEA-64, int8, calibrated on the project's own clips."""
-    return convert_to(ConvertOptions(find_variant("sea", embedding_size=64), sea_weights))
+    return share("sea-int8", ConvertOptions(_SEA, sea_weights, quantizer=PLAIN))
 
 
 @pytest.fixture(scope="session")
-def sea_quantized(tmp_path_factory: pytest.TempPathFactory, sea_weights: Path) -> Deployment:
+def sea_quantized(share: Share, sea_weights: Path) -> Deployment:
     """The same as a user gets it: the quantization that measures best."""
-    variant = find_variant("sea", embedding_size=64)
-    output = tmp_path_factory.mktemp("quantized") / variant.name
-    return convert(ConvertOptions(variant, sea_weights), output, ignore_progress)
+    return share("sea-quantized", ConvertOptions(_SEA, sea_weights))
 
 
 @pytest.fixture(scope="session")
-def sea_int16x8(
-    convert_to: Callable[[ConvertOptions], Deployment], sea_weights: Path
-) -> Deployment:
-    variant = find_variant("sea", embedding_size=64)
-    return convert_to(ConvertOptions(variant, sea_weights, quantization="int16x8"))
+def sea_int16x8(share: Share, sea_weights: Path) -> Deployment:
+    options = ConvertOptions(_SEA, sea_weights, quantization="int16x8", quantizer=PLAIN)
+    return share("sea-int16x8", options)
 
 
 @pytest.fixture(scope="session")
-def standin(convert_to: Callable[[ConvertOptions], Deployment]) -> Deployment:
+def standin(share: Share) -> Deployment:
     """The 95.45 network with the weights that ship with the package, int8."""
-    return convert_to(ConvertOptions(find_variant(), "bundled"))
+    return share("standin", ConvertOptions(find_variant(), "bundled", quantizer=PLAIN))
 
 
 @pytest.fixture(scope="session")
-def edgel3_generated(convert_to: Callable[[ConvertOptions], Deployment]) -> Deployment:
+def edgel3_generated(share: Share) -> Deployment:
     """The 95.45 network with generated weights."""
-    return convert_to(ConvertOptions(find_variant(), "generated"))
+    return share("generated", ConvertOptions(find_variant(), "generated", quantizer=PLAIN))
