@@ -1,27 +1,42 @@
 """Drift reports: figures, JSON, and the page."""
 
 import json
+import math
 import re
+import socket
+import threading
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import ignore_progress
+from keras_hdf5 import random_weights, write_hdf5
+from spoil import double_kernel_scales, with_quantized_model
+from test_device import pump
 
+from edgel3_tflm.converters.keras_model import open_keras
 from edgel3_tflm.corpus import LabelledClip
-from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.deployment import Deployment, InputMap
 from edgel3_tflm.drift import DriftReport, Subject, compare
-from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.emulation import Emulator, build_node
+from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError, WeightsError
 from edgel3_tflm.report import render_html, write_report
+from edgel3_tflm.variants import find_variant
+from edgel3_tflm.weights import load_bundled_weights
 
 
 @pytest.fixture(scope="module")
 def report(sea_int8: Deployment, esc10: Path) -> DriftReport:
     clips = sorted(esc10.glob("dog_bark/1-*.ogg"))[:3]
     return compare(sea_int8, clips, hop_s=0.5, progress=ignore_progress)
+
+
+@pytest.fixture(scope="module")
+def page(report: DriftReport) -> str:
+    return render_html(report)
 
 
 def test_overall_figures_are_those_of_all_windows(report: DriftReport) -> None:
@@ -98,40 +113,104 @@ def test_a_subject_of_the_caller_s_own_takes_the_samples(
     assert own.model_names == ("float.tflite",)
 
 
-def test_a_node_at_a_port_is_compared_if_it_has_this_model(
-    sea_int8: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_board_at_a_port_is_compared_if_it_has_this_model(
+    sea_int8: Deployment, tmp_path: Path
 ) -> None:
-    """A stand-in for the client, whose tests are elsewhere: it answers as the engine does."""
-    engine = sea_int8.embedder("int8", "engine")
-    digest = bytes.fromhex(sea_int8.manifest["artefacts"]["int8.tflite"]["sha256"])
-
-    class Node:
-        def __init__(self, port: str) -> None:
-            assert port == "tcp:here:1"
-            self.info = SimpleNamespace(
-                source_sha256=digest[:16],
-                embedding_size=64,
-                embedding_scale=engine.output.scale,
-                embedding_zero_point=engine.output.zero_point,
-            )
-
-        def embed_pcm(self, window: np.ndarray) -> np.ndarray:
-            (real,) = engine.embed(window[np.newaxis] / np.float32(32768))
-            return np.rint(real / engine.output.scale + engine.output.zero_point).astype(np.int8)
-
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr("edgel3_tflm.device.open_transport", lambda port: port)
-    monkeypatch.setattr("edgel3_tflm.device.Device", Node)
+    """The emulated one, behind a TCP port, for one host after the other."""
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 8000)
-    runtimes = ["engine", "device:tcp:here:1"]
-    found = compare(sea_int8, [tmp_path], runtimes=runtimes, hop_s=1, progress=ignore_progress)
-    # 16-bit samples that the file holds are the same floats.
-    assert found.subjects[1].values_apart == 0
-    digest = bytes(32)
-    with pytest.raises(EdgeL3Error, match="it has another"):
-        compare(sea_int8, [tmp_path], runtimes=runtimes, hop_s=1, progress=ignore_progress)
+    spoilt = double_kernel_scales(sea_int8.read_model("int8"), 2)
+    other = with_quantized_model(sea_int8, spoilt, tmp_path / "other")
+    firmware = build_node(sea_int8.directory, tmp_path / "firmware")
+    with Emulator(firmware) as board, socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(2):
+                client, _ = server.accept()
+                with client, board._connect(board._host) as node:
+                    pump(lambda node=node: node.recv(4096), client.sendall)
+                    pump(lambda client=client: client.recv(4096), node.sendall).join()
+                    node.shutdown(socket.SHUT_RDWR)
+
+        threading.Thread(target=serve, daemon=True).start()
+        port = f"device:tcp:127.0.0.1:{server.getsockname()[1]}"
+        found = compare(
+            sea_int8,
+            [tmp_path / "a.wav"],
+            runtimes=["node", port],
+            hop_s=1,
+            progress=ignore_progress,
+        )
+        # The same library, here and there.
+        assert (found.subjects[1].values_apart, found.subjects[1].steps_apart) == (0, 0)
+        assert found.subjects[1].overall.windows == 2
+        assert found.overall.sqnr_db > 15
+        with pytest.raises(EdgeL3Error, match="it has another"):
+            compare(other, [tmp_path], runtimes=[port], hop_s=1, progress=ignore_progress)
+
+
+def test_the_float_network_in_keras_and_its_flatbuffer_are_the_same(
+    sea_int8: Deployment, sea_weights: Path, esc10: Path
+) -> None:
+    found = compare(
+        sea_int8,
+        sorted(esc10.glob("rooster/1-*.ogg"))[:1],
+        runtimes=["float:tflite-runtime", "tflite-runtime"],
+        reference=open_keras(sea_int8, sea_weights),
+        hop_s=2,
+        progress=ignore_progress,
+    )
+    in_float, in_int8 = found.subjects
+    # Two sums of n products in another order: each partial sum is off by 2^-24 of it at most, which
+    # is a random walk of n steps on either side. The layers' errors add up.
+    bound = 2 * sum(math.sqrt(size) for size in fan_ins(sea_int8)) * 2**-24
+    assert 0 < in_float.overall.relative_l2 < bound < 0.01 * in_int8.overall.relative_l2
+    assert found.float_runtime == "keras"
+    assert found.to_json()["models_sha256"].keys() == {"float.tflite", "int8.tflite"}
+    assert "float: keras; compared: float:tflite-runtime, tflite-runtime" in render_html(found)
+    assert found.frontend is not None
+    assert found.frontend.sixteen_bits_alone.sqnr_db > found.frontend.both.sqnr_db
+
+
+def fan_ins(deployment: Deployment) -> list[int]:
+    layers = deployment.variant.layers
+    return [layer.kernel_size // layer.out_channels for layer in layers]
+
+
+def test_keras_runs_the_weights_that_the_manifest_names_or_none(
+    sea_int8: Deployment, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.h5"
+    write_hdf5(other, random_weights(sea_int8.variant))
+    with pytest.raises(WeightsError, match=r"other.h5: expected the weights of .* found "):
+        open_keras(sea_int8, other)
+    for kind, message in (
+        ("file", "expected --weights with mine.h5"),
+        ("generated", "were generated; convert with --weights FILE"),
+    ):
+        given = {**sea_int8.manifest["weights"], "kind": kind, "name": "mine.h5"}
+        deployment = replace(sea_int8, manifest={**sea_int8.manifest, "weights": given})
+        with pytest.raises(WeightsError, match=message):
+            open_keras(deployment)
+
+
+def test_keras_finds_the_stand_in_by_itself(sea_int8: Deployment) -> None:
+    variant = find_variant()
+    weights = load_bundled_weights(variant)
+    manifest = {**sea_int8.manifest, "weights": asdict(weights.provenance)}
+    subject = open_keras(
+        replace(sea_int8, variant=variant, input_map=InputMap.of(weights), manifest=manifest)
+    )
+    spec = variant.frontend
+    silence = np.zeros((1, spec.mels, spec.frames), np.float32)
+    embedding = subject.embed(np.zeros((1, spec.window_samples), np.float32), silence)
+    assert embedding.shape == (1, 512)
+    assert np.ptp(embedding) > 0
+
+
+@pytest.mark.parametrize("reference", ["engine", "tflite-runtime", "float:none"])
+def test_only_a_float_model_can_be_compared_with(sea_int8: Deployment, reference: str) -> None:
+    with pytest.raises(RuntimeUnavailableError, match="float:reference, float:tflm, float:keras"):
+        compare(sea_int8, [], reference=reference, hop_s=1, progress=ignore_progress)
 
 
 def test_classes_are_those_of_the_labelled_clips(sea_int8: Deployment, tmp_path: Path) -> None:
@@ -212,8 +291,7 @@ class References(HTMLParser):
                 self.found.append(f"{tag} {name}={value}")
 
 
-def test_the_page_stands_alone_and_shows_figures(report: DriftReport) -> None:
-    page = render_html(report)
+def test_the_page_stands_alone_and_shows_figures(report: DriftReport, page: str) -> None:
     parser = References()
     parser.feed(page)
     assert parser.found == []
@@ -224,8 +302,8 @@ def test_the_page_stands_alone_and_shows_figures(report: DriftReport) -> None:
     assert "git blob id verified" in page
 
 
-def test_pages_are_the_same_when_made_again(report: DriftReport) -> None:
-    assert render_html(report) == render_html(report)
+def test_pages_are_the_same_when_made_again(report: DriftReport, page: str) -> None:
+    assert render_html(report) == page
 
 
 def test_a_clip_s_name_is_text_on_the_page(sea_int8: Deployment, tmp_path: Path) -> None:
@@ -236,19 +314,14 @@ def test_a_clip_s_name_is_text_on_the_page(sea_int8: Deployment, tmp_path: Path)
     assert "&lt;img src=x" in page
 
 
-def test_generated_weights_are_a_notice_on_the_page(
-    edgel3_generated: Deployment, tmp_path: Path
-) -> None:
-    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 48_000), 48_000)
-    page = render_html(
-        compare(
-            edgel3_generated,
-            [tmp_path],
-            hop_s=1,
-            progress=ignore_progress,
-        )
-    )
-    assert re.search(r'class="notice">[^<]*GENERATED weights', page)
+def test_generated_weights_are_a_notice_on_the_page(report: DriftReport, page: str) -> None:
+    weights = {"kind": "generated", "description": "GENERATED weights"}
+    manifest = report.deployment.manifest
+    manifest = {**manifest, "weights": {**manifest["weights"], **weights}}
+    generated = replace(report, deployment=replace(report.deployment, manifest=manifest))
+    notice = 'class="notice">GENERATED weights'
+    assert notice in render_html(generated)
+    assert notice not in page
 
 
 @pytest.mark.parametrize("hop_s", [0, -1, 1e-9, float("nan"), float("inf")])
