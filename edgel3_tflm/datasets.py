@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from logging import NullHandler, getLogger
 from pathlib import Path
 
@@ -144,6 +145,8 @@ def _download(name: str, home: Path) -> None:
         )
     getLogger().addHandler(NullHandler())  # else soundata sets up logging to the terminal
     try:
+        import urllib.request  # noqa: F401 - soundata 1.0.1 uses it and does not import it
+
         import soundata
     except ImportError as error:
         raise RuntimeUnavailableError(
@@ -151,7 +154,7 @@ def _download(name: str, home: Path) -> None:
         ) from error
     try:
         soundata.initialize(name, data_home=str(home)).download(partial_download=["all"])
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (OSError, EOFError, HTTPException, zipfile.BadZipFile, tarfile.TarError) as error:
         raise EdgeL3Error(
             f"{name}: soundata could not fetch it into {home}: {error}; fetch and unpack it there"
             " yourself, then leave out --download"
