@@ -53,7 +53,7 @@ def mel_filterbank(spec: FrontendSpec) -> npt.NDArray[np.float64]:
     return filters
 
 
-# Bands of a block: 8 are fastest for 256 bands as for 64. Of the whole matrix all but 1 % are zeros.
+# Bands of a block: 8 are fastest for 256 bands as for 64. All but 1 % of the matrix are zeros.
 _BLOCK_MELS = 8
 
 

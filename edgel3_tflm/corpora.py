@@ -1,0 +1,596 @@
+"""Embeddings of a whole corpus as a Parquet dataset, on one machine or on a Dask cluster.
+
+The dataset is a directory of parts, Parquet files with a row a window. A part holds whole clips, is
+written under a temporary name and then renamed, and says in its metadata which clips it holds and
+which of them are damaged. So the parts themselves are the record of what is done: a run that was
+ended in the middle goes on where it stopped, and a part that two workers made is there once.
+
+Needs the extra ``corpora``; on a cluster ``dask``.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import (
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    as_completed,
+)
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm._version import __version__
+from edgel3_tflm.audio import cut_windows, find_clips, read_clip
+from edgel3_tflm.corpus import read_rows
+from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.files import sha256_hex, write_whole
+from edgel3_tflm.interpreters import available_cores
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise RuntimeUnavailableError(
+        f"a Parquet dataset needs the package pyarrow, which cannot be loaded here ({error});"
+        " pip install 'edgel3-tflm[corpora]'"
+    ) from error
+
+FloatArray = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+EngineName = Literal["local", "dask"]
+
+ERRORS_NAME = "_errors.tsv"
+"""Names the damaged clips. Readers of datasets pass over what begins with an underscore."""
+_KEY = b"edgel3_tflm"
+_CLIPS_KEY = b"edgel3_tflm_clips"
+# What a crash costs at most is a part for each worker; what a million clips cost is files.
+_MOST_CLIPS_A_PART = 256
+# Of one clip in memory; a longer one goes to the disk while it is computed.
+_ROWS_IN_MEMORY = 4096
+
+
+class FileEmbedder(Protocol):
+    """Embeds files; a worker opens one."""
+
+    def embed_file(self, path: Path) -> Iterator[tuple[FloatArray, npt.NDArray[np.float64]]]:
+        """Embed a file block by block.
+
+        Yields
+        ------
+        embeddings, times : numpy.ndarray of shape (n, d), float32; of shape (n,), seconds
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be used, after any number of blocks.
+        """
+        ...
+
+
+class Model(Protocol):
+    """What embeds a corpus: small enough to travel to a worker, and openable there."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the embeddings follow from: a dataset holds those of one choice.
+
+        ``model_sha256`` and ``embedding_size`` are among them.
+        """
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What else there is to say, weights first."""
+        ...
+
+    def open(self) -> FileEmbedder:
+        """Open the model in a worker, on one thread."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeploymentModel:
+    """A deployment directory as the model of a corpus.
+
+    ``hop_s`` is the time from one window to the next; with ``center`` half a window of zeros comes
+    first, so that a time is the middle of its window.
+    """
+
+    directory: Path
+    precision: str
+    runtime: str
+    hop_s: float
+    center: bool
+
+    @cached_property
+    def _deployment(self) -> Deployment:
+        return Deployment.load(self.directory)
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Name what the embeddings follow from."""
+        model = self._deployment.read_model(self.precision, self.runtime)
+        return {
+            "model_sha256": sha256_hex(model),
+            "embedding_size": self._deployment.variant.embedding_size,
+            "variant": self._deployment.variant.name,
+            "precision": self.precision,
+            "runtime": self.runtime,
+            "hop_s": self.hop_s,
+            "center": self.center,
+        }
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Tell where the weights come from."""
+        weights = self._deployment.manifest["weights"]
+        return {"weights": weights}
+
+    def open(self) -> "_DeploymentEmbedder":
+        """Open the model in a worker, on one thread."""
+        return _DeploymentEmbedder(self)
+
+
+class _DeploymentEmbedder:
+    def __init__(self, model: DeploymentModel) -> None:
+        deployment = Deployment.load(model.directory)
+        self._model = model
+        self._spec = deployment.variant.frontend
+        self._embedder = deployment.embedder(model.precision, model.runtime, threads=1)
+
+    def embed_file(self, path: Path) -> Iterator[tuple[FloatArray, npt.NDArray[np.float64]]]:
+        spec = self._spec
+        clip = read_clip(path, spec.sample_rate_hz)
+        if self._model.center:
+            samples = np.pad(clip.samples, (spec.window_samples // 2, 0))
+            clip = replace(clip, samples=samples)
+        hop_samples = int(self._model.hop_s * spec.sample_rate_hz)
+        windows = cut_windows(clip, window_samples=spec.window_samples, hop_samples=hop_samples)
+        for first in range(0, len(windows), 64):
+            block = windows[first : first + 64]
+            yield self._embedder.embed(block), (first + np.arange(len(block))) * self._model.hop_s
+
+
+@dataclass(frozen=True)
+class CorpusClip:
+    """A clip by its name in the manifest, which is its name in the dataset, and where it lies."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class CorpusRun:
+    """What a run did.
+
+    ``damaged`` maps every clip of the corpus that cannot be embedded to the reason, whichever run
+    found it.
+    """
+
+    dataset: Path
+    clips: int
+    done_before: int
+    embedded: int
+    windows: int
+    seconds: float
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_clip_list(path: Path) -> list[CorpusClip]:
+    """Read what there is to embed.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A directory, searched through for audio files; a tab-separated table with a column
+        ``file``; or a text file with a file a line. Files are relative to where it lies.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be read, names no clip, or names one twice.
+    """
+    if path.is_dir():
+        return [CorpusClip(clip.relative_to(path).as_posix(), clip) for clip in find_clips([path])]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudioError(f"{path}: cannot read the manifest: {error}") from error
+    names = [line for line in lines if line.strip()]
+    if names and "file" in names[0].split("\t"):
+        names = [row["file"] for row in read_rows(path, ("file",), delimiter="\t")]
+    if not names:
+        raise AudioError(f"{path}: expected clips, the manifest has no rows")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise AudioError(f"{path}: expected each clip once, {name} is there twice")
+        seen.add(name)
+    return [CorpusClip(name, path.parent / name) for name in names]
+
+
+def embed_corpus(
+    clips: Sequence[CorpusClip],
+    model: Model,
+    dataset: Path,
+    *,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    retry_damaged: bool = False,
+    progress: Progress,
+) -> CorpusRun:
+    """Embed the clips that a dataset does not hold yet.
+
+    On a cluster the clips, the dataset and the model must lie under the same paths on all machines.
+
+    Parameters
+    ----------
+    clips : sequence of CorpusClip
+    model : Model
+    dataset : pathlib.Path
+        A directory: new, empty or of an earlier run with the same settings.
+    engine : {'local', 'dask'}
+        Processes of this machine, or Dask workers.
+    workers : int, optional
+        Processes; one a core if not given. Not for a scheduler, which has its own.
+    scheduler : str, optional
+        Address of a Dask scheduler; a cluster on this machine if not given.
+    retry_damaged : bool
+        Try the clips again that an earlier run found damaged.
+    progress : callable
+        Takes a step's name, how many clips are done and how many there are.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the dataset holds something else, or the workers are lost. What was done stays done.
+    """
+    started_s = time.monotonic()
+    held = _read_done(dataset, model.settings)
+    known = held.embedded if retry_damaged else held.embedded | held.damaged.keys()
+    tasks = _divide(clips, known, model, dataset)
+    done_before = sum(clip.name in known for clip in clips)
+    embedded = windows = 0
+    damaged = dict(held.damaged)
+    if tasks:
+        _make_directory(dataset)
+        done = done_before
+        progress("embed clips", done, len(clips))
+        with _open_executor(engine, workers, scheduler) as executor:
+            for result in _run(executor, tasks):
+                embedded += len(result.embedded)
+                windows += result.windows
+                for name in result.embedded:
+                    damaged.pop(name, None)
+                damaged |= result.damaged
+                done += len(result.embedded) + len(result.damaged)
+                progress("embed clips", done, len(clips))
+    names = {clip.name for clip in clips}
+    if damaged or (dataset / ERRORS_NAME).exists():
+        _write_errors(dataset, damaged)
+    return CorpusRun(
+        dataset=dataset,
+        clips=len(clips),
+        done_before=done_before,
+        embedded=embedded,
+        windows=windows,
+        seconds=time.monotonic() - started_s,
+        damaged={name: reason for name, reason in sorted(damaged.items()) if name in names},
+    )
+
+
+@dataclass(frozen=True)
+class _Done:
+    embedded: set[str]
+    damaged: dict[str, str]
+
+
+def _read_done(dataset: Path, settings: Mapping[str, Any]) -> _Done:
+    """Read from a dataset's parts which clips they hold."""
+    done = _Done(set(), {})
+    if not dataset.exists():
+        return done
+    if not dataset.is_dir():
+        raise EdgeL3Error(f"{dataset}: expected a directory to write to, it is a file")
+    parts = sorted(dataset.glob("part-*.parquet"))
+    if not parts and any(not name.name.startswith((".", "_")) for name in dataset.iterdir()):
+        raise EdgeL3Error(
+            f"{dataset}: expected a new, empty or earlier dataset, it holds other files;"
+            " choose another"
+        )
+    for part in parts:
+        try:
+            metadata = pq.read_metadata(part).metadata or {}
+            found = json.loads(metadata[_KEY])["settings"]
+            clips = json.loads(metadata[_CLIPS_KEY])
+            embedded, damaged = clips["embedded"], clips["damaged"]
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+            raise EdgeL3Error(
+                f"{part}: expected a part that `edgel3-tflm embed` wrote, it is damaged or of"
+                f" something else ({type(error).__name__}); remove it, and its clips are embedded"
+                " again"
+            ) from error
+        for key in sorted(settings.keys() | found.keys()):
+            if settings.get(key) != found.get(key):
+                raise EdgeL3Error(
+                    f"{dataset}: it holds embeddings with {key} {found.get(key)}, expected"
+                    f" {settings.get(key)}; write to another dataset, or embed as it was begun"
+                )
+        done.embedded.update(embedded)
+        done.damaged.update(damaged)
+    for name in done.embedded:
+        done.damaged.pop(name, None)
+    return done
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A part to write."""
+
+    part: Path
+    clips: tuple[CorpusClip, ...]
+    model: Model
+
+
+@dataclass(frozen=True)
+class _Result:
+    embedded: tuple[str, ...]
+    damaged: Mapping[str, str]
+    windows: int
+
+
+def _divide(
+    clips: Sequence[CorpusClip], known: set[str], model: Model, dataset: Path
+) -> list[_Task]:
+    """Divide what is missing into parts.
+
+    How clips fall into parts, and what a part is called, follows from the list of clips and what is
+    missing of it: a worker that outlives a run writes what the next run would write there.
+    """
+    size = min(_MOST_CLIPS_A_PART, math.isqrt(max(len(clips) - 1, 0)) + 1)
+    # Workers elsewhere have another directory of their own.
+    dataset = dataset.absolute()
+    tasks = []
+    for number, first in enumerate(range(0, len(clips), size)):
+        missing = tuple(
+            CorpusClip(clip.name, clip.path.absolute())
+            for clip in clips[first : first + size]
+            if clip.name not in known
+        )
+        if missing:
+            digest = sha256_hex("\0".join(clip.name for clip in missing).encode())
+            part = dataset / f"part-{number:06}-{digest[:12]}.parquet"
+            tasks.append(_Task(part, missing, model))
+    return tasks
+
+
+def _make_directory(dataset: Path) -> None:
+    try:
+        dataset.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeL3Error(f"cannot write {dataset}: {error.strerror or error}") from error
+
+
+def _run(executor: Executor, tasks: Sequence[_Task]) -> Iterator[_Result]:
+    futures: set[Future[_Result]] = {executor.submit(_embed_part, task) for task in tasks}
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+            futures.discard(future)
+    except BrokenProcessPool as error:
+        raise EdgeL3Error(
+            "a worker process was ended from outside, perhaps for want of memory; what was done is"
+            " kept: run the same command again, with fewer --workers if memory was short"
+        ) from error
+
+
+@contextmanager
+def _open_executor(
+    engine: EngineName, workers: int | None, scheduler: str | None
+) -> Iterator[Executor]:
+    if engine == "local":
+        # Not forked: the runtimes' threads would not be there in the child.
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(
+            workers or available_cores(), mp_context=context, initializer=_follow_parent
+        )
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return
+    try:
+        distributed: Any = import_module("distributed")  # its types leave holes
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"a Dask cluster needs the package distributed, which cannot be loaded here ({error});"
+            " pip install 'edgel3-tflm[dask]'"
+        ) from error
+    try:
+        if scheduler is None:
+            client = distributed.Client(
+                n_workers=workers or available_cores(), threads_per_worker=1, dashboard_address=None
+            )
+        else:
+            client = distributed.Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise EdgeL3Error(
+            f"expected a Dask scheduler at {scheduler}, cannot reach it: {error}"
+        ) from error
+    with client:
+        # A result of an earlier run would tell of parts that may have been removed since.
+        executor = client.get_executor(pure=False)
+        try:
+            yield executor
+        except distributed.KilledWorker as error:
+            raise EdgeL3Error(
+                f"Dask gave up on {error.task}: workers were lost while they computed it; what was"
+                " done is kept: run the same command again"
+            ) from error
+        finally:
+            executor.shutdown(wait=False)
+
+
+def _follow_parent() -> None:
+    """End with the process that started this one, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+_opened = threading.local()
+
+
+def _open(model: Model) -> FileEmbedder:
+    """Open a model once a thread: not every runtime may be used by two at a time."""
+    if getattr(_opened, "model", None) != model:
+        _opened.embedder = model.open()
+        _opened.model = model
+    embedder: FileEmbedder = _opened.embedder
+    return embedder
+
+
+def _embed_part(task: _Task) -> _Result:
+    """Embed clips and write their part; runs in a worker."""
+    embedder = _open(task.model)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{task.part.name}.", dir=task.part.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            result = _write_part(task, embedder, temporary, {})
+            temporary.chmod(0o644)  # mkstemp makes it private
+            temporary.replace(task.part)
+        finally:
+            temporary.unlink(missing_ok=True)
+        # Left by workers that were ended in the middle of the same part.
+        for left in task.part.parent.glob(f".{task.part.name}.*"):
+            left.unlink(missing_ok=True)
+    except OSError as error:
+        raise EdgeL3Error(
+            f"cannot write {task.part}: {error.strerror or error}; what was done is kept"
+        ) from error
+    return result
+
+
+def _write_part(
+    task: _Task, embedder: FileEmbedder, path: Path, damaged: dict[str, str]
+) -> _Result:
+    settings = task.model.settings
+    columns = pa.schema(
+        [
+            pa.field("clip", pa.string(), nullable=False),
+            pa.field("time", pa.float64(), nullable=False),
+            pa.field(
+                "embedding", pa.list_(pa.float32(), settings["embedding_size"]), nullable=False
+            ),
+            pa.field("model", pa.string(), nullable=False),
+        ],
+        metadata={
+            _KEY: json.dumps(
+                {
+                    "version": __version__,
+                    "settings": dict(settings),
+                    "provenance": dict(task.model.provenance),
+                },
+                sort_keys=True,
+            )
+        },
+    )
+    embedded: list[str] = []
+    windows = 0
+    with path.open("wb") as file:
+        with pq.ParquetWriter(file, columns, compression="zstd") as writer:
+            rows = _Rows(writer, columns, settings["model_sha256"])
+            for clip in task.clips:
+                if clip.name in damaged:
+                    continue
+                try:
+                    for embeddings, times in embedder.embed_file(clip.path):
+                        rows.add(clip.name, embeddings, times)
+                except AudioError as error:
+                    damaged[clip.name] = str(error)
+                    if rows.drop(clip.name):
+                        continue
+                    # Rows of a long file, damaged far behind its start, are in the file already.
+                    return _write_part(task, embedder, path, damaged)
+                embedded.append(clip.name)
+            rows.write()
+            windows = rows.written
+            clips = json.dumps({"embedded": embedded, "damaged": damaged})
+            writer.add_key_value_metadata({_CLIPS_KEY: clips})
+        os.fsync(file.fileno())
+    return _Result(tuple(embedded), damaged, windows)
+
+
+class _Rows:
+    """Rows on their way to a part: whole clips wait here, but for those of very many rows."""
+
+    def __init__(self, writer: Any, columns: Any, model_sha256: str) -> None:
+        self._writer = writer
+        self._columns = columns
+        self._model_sha256 = model_sha256
+        self._waiting: list[tuple[str, FloatArray, npt.NDArray[np.float64]]] = []
+        self._count = 0
+        self._begun = ""
+        self.written = 0
+
+    def add(self, clip: str, embeddings: FloatArray, times: npt.NDArray[np.float64]) -> None:
+        if self._count + len(times) > _ROWS_IN_MEMORY:
+            self.write()
+        self._waiting.append((clip, embeddings, times))
+        self._count += len(times)
+
+    def drop(self, clip: str) -> bool:
+        """Take back the rows of a clip; False if some are written."""
+        self._waiting = [rows for rows in self._waiting if rows[0] != clip]
+        self._count = sum(len(times) for _, _, times in self._waiting)
+        return self._begun != clip
+
+    def write(self) -> None:
+        if not self._waiting:
+            return
+        names = np.concatenate([np.repeat(clip, len(times)) for clip, _, times in self._waiting])
+        values = np.concatenate([embeddings for _, embeddings, _ in self._waiting])
+        size = self._columns.field("embedding").type
+        table = pa.table(
+            [
+                pa.array(names, pa.string()),
+                pa.array(np.concatenate([times for _, _, times in self._waiting]), pa.float64()),
+                pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=size),
+                pa.array([self._model_sha256] * self._count, pa.string()),
+            ],
+            schema=self._columns,
+        )
+        self._writer.write_table(table)
+        self._begun = self._waiting[-1][0]
+        self.written += self._count
+        self._waiting, self._count = [], 0
+
+
+def _write_errors(dataset: Path, damaged: Mapping[str, str]) -> None:
+    lines = ["clip\terror"]
+    lines += [f"{name}\t{' '.join(reason.split())}" for name, reason in sorted(damaged.items())]
+    write_whole(dataset / ERRORS_NAME, ("\n".join(lines) + "\n").encode())

@@ -1,0 +1,321 @@
+"""Corpora: a Parquet dataset that is whole whatever happens to the run or to a worker."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from distributed import LocalCluster
+from toy_model import ToyModel
+
+from edgel3_tflm import corpora
+from edgel3_tflm.corpora import ERRORS_NAME, CorpusClip, CorpusRun, embed_corpus, read_clip_list
+from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
+
+CLIPS = 20
+ROWS = 25
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Twenty short clips, one of them no audio."""
+    directory = tmp_path / "archive"
+    directory.mkdir()
+    generator = np.random.default_rng(4)
+    for number in range(CLIPS):
+        samples = generator.normal(0, 0.1, 4 * ROWS)
+        soundfile.write(directory / f"{number:02}.wav", samples, 8000, subtype="FLOAT")
+    (directory / "07.wav").write_bytes(b"RIFF, but no more than that")
+    return directory
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> ToyModel:
+    return ToyModel(tmp_path / "notes")
+
+
+def embed(archive: Path, model: Any, dataset: Path, **options: Any) -> CorpusRun:
+    options = {"workers": 1, "progress": lambda *_: None} | options
+    return embed_corpus(read_clip_list(archive), model, dataset, **options)
+
+
+@pytest.fixture
+def expected(archive: Path) -> pa.Table:
+    """What the dataset must hold, in order."""
+    names = [f"{number:02}.wav" for number in range(CLIPS) if number != 7]
+    values = np.concatenate([soundfile.read(archive / name, dtype="float32")[0] for name in names])
+    return pa.table(
+        {
+            "clip": np.repeat(names, ROWS),
+            "time": np.tile(np.arange(ROWS) / 2000, len(names)),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values), 4),
+            "model": ["toy"] * ROWS * len(names),
+        }
+    )
+
+
+def read(dataset: Path) -> pa.Table:
+    """Rows in the clips' order: runs that were interrupted leave other parts."""
+    return pq.read_table(dataset).sort_by([("clip", "ascending"), ("time", "ascending")])
+
+
+def assert_whole(dataset: Path, expected: pa.Table) -> None:
+    found = read(dataset)
+    assert found.select(expected.column_names).cast(expected.schema).equals(expected)
+    assert not list(dataset.glob(".*")), "something temporary is left"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def test_a_dataset_holds_every_window_of_every_clip(
+    archive: Path, toy: ToyModel, tmp_path: Path, expected: pa.Table
+) -> None:
+    run = embed(archive, toy, tmp_path / "dataset", workers=2)
+    assert (run.clips, run.done_before, run.embedded) == (CLIPS, 0, CLIPS - 1)
+    assert run.windows == ROWS * (CLIPS - 1)
+    assert_whole(tmp_path / "dataset", expected)
+    assert pq.read_table(tmp_path / "dataset").column("clip").equals(expected.column("clip"))
+
+
+def test_damaged_clips_are_named(archive: Path, toy: ToyModel, tmp_path: Path) -> None:
+    run = embed(archive, toy, tmp_path / "dataset")
+    assert list(run.damaged) == ["07.wav"]
+    assert "libsndfile" in run.damaged["07.wav"]
+    header, line = (tmp_path / "dataset" / ERRORS_NAME).read_text().splitlines()
+    assert header == "clip\terror"
+    assert line.startswith("07.wav\t")
+
+
+def test_a_second_run_does_no_work(archive: Path, toy: ToyModel, tmp_path: Path) -> None:
+    embed(archive, toy, tmp_path / "dataset")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "dataset").glob("*.parquet")}
+    asked = toy.noted()
+    run = embed(archive, toy, tmp_path / "dataset")
+    assert (run.done_before, run.embedded) == (CLIPS, 0)
+    assert list(run.damaged) == ["07.wav"]
+    assert toy.noted() == asked
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "dataset").glob("*.parquet")}
+    assert before == after
+
+
+def test_damaged_clips_are_tried_again_when_asked(
+    archive: Path, toy: ToyModel, tmp_path: Path
+) -> None:
+    embed(archive, toy, tmp_path / "dataset")
+    soundfile.write(archive / "07.wav", np.ones(4 * ROWS), 8000)
+    run = embed(archive, toy, tmp_path / "dataset", retry_damaged=True)
+    assert (run.done_before, run.embedded, run.damaged) == (CLIPS - 1, 1, {})
+    assert toy.noted().count("07.wav") == 2
+    assert len(toy.noted()) == CLIPS + 1
+    assert len(pq.read_table(tmp_path / "dataset")) == ROWS * CLIPS
+    assert (tmp_path / "dataset" / ERRORS_NAME).read_text().splitlines() == ["clip\terror"]
+
+
+def test_clips_added_later_are_all_that_is_embedded(
+    archive: Path, toy: ToyModel, tmp_path: Path
+) -> None:
+    clips = read_clip_list(archive)
+    quiet: dict[str, Any] = {"workers": 1, "progress": lambda *_: None}
+    embed_corpus(clips[:9], toy, tmp_path / "dataset", **quiet)
+    run = embed_corpus(clips, toy, tmp_path / "dataset", **quiet)
+    assert (run.done_before, run.embedded) == (9, CLIPS - 9)
+    assert sorted(toy.noted()) == [clip.name for clip in clips]
+
+
+def test_a_cluster_gives_what_one_machine_gives(
+    archive: Path, toy: ToyModel, tmp_path: Path, cluster: LocalCluster
+) -> None:
+    embed(archive, toy, tmp_path / "local")
+    run = embed(archive, toy, tmp_path / "dask", engine="dask", scheduler=cluster.scheduler_address)
+    assert list(run.damaged) == ["07.wav"]
+    parts = {part.name: part.read_bytes() for part in (tmp_path / "local").glob("*.parquet")}
+    assert parts == {part.name: part.read_bytes() for part in (tmp_path / "dask").glob("*.parquet")}
+    again = embed(
+        archive, toy, tmp_path / "dask", engine="dask", scheduler=cluster.scheduler_address
+    )
+    assert (again.done_before, again.embedded) == (CLIPS, 0)
+
+
+def test_a_cluster_loses_nothing_when_a_worker_is_killed(
+    archive: Path, tmp_path: Path, cluster: LocalCluster, expected: pa.Table
+) -> None:
+    toy = ToyModel(tmp_path / "notes", fatal="12.wav")
+    address = cluster.scheduler_address
+    run = embed(archive, toy, tmp_path / "dataset", engine="dask", scheduler=address)
+    assert (tmp_path / "notes.killed").exists()
+    assert toy.noted().count("12.wav") == 2
+    assert (run.embedded, list(run.damaged)) == (CLIPS - 1, ["07.wav"])
+    assert_whole(tmp_path / "dataset", expected)
+
+
+def test_a_run_goes_on_after_a_worker_process_was_killed(
+    archive: Path, tmp_path: Path, expected: pa.Table
+) -> None:
+    toy = ToyModel(tmp_path / "notes", fatal="12.wav")
+    with pytest.raises(EdgeL3Error, match="run the same command again"):
+        embed(archive, toy, tmp_path / "dataset")
+    held = {name for name in toy.noted() if name < "10.wav"}
+    run = embed(archive, toy, tmp_path / "dataset")
+    assert run.done_before == len(held)
+    assert all(toy.noted().count(name) == 1 for name in held)
+    assert_whole(tmp_path / "dataset", expected)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from toy_model import ToyModel
+from edgel3_tflm.corpora import embed_corpus, read_clip_list
+if __name__ == "__main__":
+    archive, notes, dataset = map(Path, sys.argv[1:])
+    toy = ToyModel(notes, seconds=0.1)
+    clips = read_clip_list(archive)
+    embed_corpus(clips, toy, dataset, workers=2, progress=lambda *_: None)
+"""
+
+
+def test_a_run_that_was_killed_goes_on(
+    archive: Path, toy: ToyModel, tmp_path: Path, expected: pa.Table
+) -> None:
+    dataset = tmp_path / "dataset"
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    with subprocess.Popen(
+        [sys.executable, script, archive, toy.notes, dataset],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+    ) as process:
+        wait_until(lambda: bool(list(dataset.glob("part-*"))))
+        process.kill()
+    held = {row for part in dataset.glob("part-*") for row in read(part)["clip"].to_pylist()}
+    assert 0 < len(held) < CLIPS - 1
+    workers = {int(line.split("\t")[1]) for line in toy.notes.read_text().splitlines()}
+    wait_until(lambda: not any(is_running(worker) for worker in workers))
+    asked = toy.noted()
+    run = embed(archive, toy, dataset)
+    assert run.embedded + run.done_before == CLIPS - 1 + (run.done_before > 7)
+    again = toy.noted()[len(asked) :]
+    assert not held & set(again)
+    assert len(again) == len(set(again))
+    assert_whole(dataset, expected)
+
+
+def wait_until(condition: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # A child whose parent is gone may wait as a zombie for whoever collects it.
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().rsplit(")")[-1].split()[0] != "Z"
+
+
+def test_a_long_clip_that_is_torn_behind_its_start_leaves_no_row(
+    archive: Path, tmp_path: Path, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpora, "_ROWS_IN_MEMORY", 7)
+    toy = ToyModel(tmp_path / "notes", torn="03.wav")
+    missing = [CorpusClip("07.wav", archive / "07.wav")]
+    clips = [clip for clip in read_clip_list(archive) if clip not in missing]
+    task = corpora._Task(tmp_path / "part-0.parquet", tuple(clips), toy)
+    result = corpora._embed_part(task)
+    assert list(result.damaged) == ["03.wav"]
+    kept = expected.filter(pa.compute.not_equal(expected["clip"], "03.wav"))
+    found = pq.ParquetFile(task.part)
+    assert found.read().cast(kept.schema).equals(kept)
+    assert found.num_row_groups > 10
+    assert result.windows == len(kept)
+
+
+def test_another_model_is_refused(archive: Path, toy: ToyModel, tmp_path: Path) -> None:
+    embed(archive, toy, tmp_path / "dataset")
+    other = ToyModel(toy.notes, name="other")
+    with pytest.raises(EdgeL3Error, match="model_sha256 toy, expected other"):
+        embed(archive, other, tmp_path / "dataset")
+
+
+def test_a_directory_of_other_files_is_refused(archive: Path, toy: ToyModel) -> None:
+    with pytest.raises(EdgeL3Error, match="holds other files"):
+        embed(archive, toy, archive)
+    with pytest.raises(EdgeL3Error, match="it is a file"):
+        embed(archive, toy, archive / "00.wav")
+    assert not toy.noted()
+
+
+def test_a_damaged_part_is_named(archive: Path, toy: ToyModel, tmp_path: Path) -> None:
+    embed(archive, toy, tmp_path / "dataset")
+    part = sorted((tmp_path / "dataset").glob("*.parquet"))[1]
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(EdgeL3Error, match=rf"{part.name}: .* remove it"):
+        embed(archive, toy, tmp_path / "dataset")
+    part.unlink()
+    assert embed(archive, toy, tmp_path / "dataset").embedded == 4  # and one is no audio
+
+
+def test_a_scheduler_that_is_not_there_is_named(
+    archive: Path, toy: ToyModel, tmp_path: Path
+) -> None:
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(EdgeL3Error, match=r"tcp://127\.0\.0\.1:1, cannot reach it"),
+    ):
+        embed(archive, toy, tmp_path / "d", engine="dask", scheduler="tcp://127.0.0.1:1")
+
+
+def test_missing_packages_name_the_extra(
+    archive: Path, toy: ToyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(RuntimeUnavailableError, match=r"edgel3-tflm\[dask\]"):
+        embed(archive, toy, tmp_path / "dataset", engine="dask")
+    code = "import sys; sys.modules['pyarrow'] = None; import edgel3_tflm.corpora"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert b"edgel3-tflm[corpora]" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a.wav\nb c.wav\n", "\ufefflabel\tfile\nx\ta.wav\ny\tb c.wav\n"],
+    ids=["lines", "table"],
+)
+def test_a_manifest_is_a_table_or_a_list(tmp_path: Path, text: str) -> None:
+    manifest = tmp_path / "clips.txt"
+    manifest.write_text(text, encoding="utf-8")
+    assert read_clip_list(manifest) == [
+        CorpusClip(name, tmp_path / name) for name in ("a.wav", "b c.wav")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "no rows"), ("file\n", "no rows"), ("a\na\n", "a is there twice")],
+)
+def test_a_manifest_that_says_nothing_or_twice_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "clips.txt").write_text(text)
+    with pytest.raises(AudioError, match=message):
+        read_clip_list(tmp_path / "clips.txt")
+    with pytest.raises(AudioError, match="cannot read"):
+        read_clip_list(tmp_path / "none.txt")
