@@ -7,9 +7,9 @@ sparsities the error is taken to grow with the sum of the squared weights that g
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,67 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a plan is to reach: percent of zeros over all kernels, or bytes of the packed model."""
+
+    goal: Goal
+    value: float
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can have."""
+        if self.goal == "sparsity" and not 0 < self.value < 100:
+            raise EdgeL3Error(
+                f"expected a target sparsity between 0 and 100 (percent), got {self.value:g}"
+            )
+
+    def __str__(self) -> str:
+        """Say it, for people."""
+        if self.goal == "sparsity":
+            return f"{self.value:g} % zeros"
+        return f"a packed model of {self.value:,.0f} bytes"
+
+    def limit(self, weights: NetworkWeights) -> int:
+        """Most that a network may cost: weights that are not zero, or bytes."""
+        if self.goal == "bytes":
+            return int(self.value)
+        # Rounded, for a percentage like 95.45 is a hair off as a binary fraction.
+        return math.floor(round(_size(weights) * (100 - self.value) / 100, 6))
+
+    def measure(self, weights: NetworkWeights) -> int:
+        """Measure what a network costs, in the same unit."""
+        if self.goal == "bytes":
+            return measure_packed_bytes(weights)
+        return sum(conv.kernel.size - conv.zeros for conv in weights.convs)
+
+    def describe(self, cost: int, weights: NetworkWeights) -> str:
+        """Say a cost, for people."""
+        if self.goal == "bytes":
+            return f"{cost:,} bytes"
+        return f"{100 * (1 - cost / _size(weights)):.2f} % zeros"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerChoices:
+    """What a layer may become: percents of zeros, how many they are and what each costs.
+
+    The first is what the layer is. The arrays have shape (n,).
+    """
+
+    percents: FloatArray
+    zeros: IntArray
+    costs: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What the layers may become, and the most that they may cost in all."""
+
+    target: Target
+    layers: tuple[LayerChoices, ...]
+    budget: int
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A plan that keeps a target.
 
@@ -58,93 +119,104 @@ class Proposal:
     predicted_error: float
 
 
-@dataclass(frozen=True, eq=False)
-class _Levels:
-    """What a layer may become: percents of zeros, and for each its cost and its error."""
-
-    percents: FloatArray
-    costs: IntArray
-    errors: FloatArray
-
-
-def propose_for_sparsity(
-    weights: NetworkWeights, sensitivity: Sensitivity, percent: float, progress: Progress
-) -> Proposal:
-    """Propose a plan with at least this share of zeros over all kernels.
+def list_choices(
+    weights: NetworkWeights, inputs: dict[str, Any], target: Target, progress: Progress
+) -> Choices:
+    """List what each layer may become on the way to a target.
 
     Parameters
     ----------
     weights : NetworkWeights
-        What the curves were measured on.
-    sensitivity : Sensitivity
-        Layers without a curve stay as they are.
-    percent : float
+    inputs : dict
+        Of the measurement, as :func:`describe_inputs` gives them: layers it leaves out stay as
+        they are, the others get no sparser than the sparsest that it tries.
+    target : Target
     progress : callable
 
     Raises
     ------
     EdgeL3Error
-        If the network has as many zeros already, or the sparsities that were tried give fewer.
+        If the network keeps the target already, or cannot reach it.
     """
-    if not 0 < percent < 100:
+    given, limit = target.measure(weights), target.limit(weights)
+    if given <= limit:
         raise EdgeL3Error(
-            f"expected a target sparsity between 0 and 100 (percent), got {percent:g}"
+            f"nothing to prune: expected a target that the network misses, {target} it keeps as it"
+            f" is ({target.describe(given, weights)})"
         )
-    size = sum(conv.kernel.size for conv in weights.convs)
-    # Rounded away: a percentage like 95.45 is a hair off as a binary fraction.
-    budget = math.floor(round(size * (100 - percent) / 100, 6))
+    layers = []
+    for number, (conv, layer) in enumerate(zip(weights.convs, fold(weights), strict=True)):
+        progress("what each layer may become", number, len(weights.convs))
+        tried = inputs["sparsities"] if layer.name in inputs["layers"] else []
+        layers.append(_list_layer(conv, layer, tried, target.goal))
+    # Headers and tables, as bytes, are no layer's choice.
+    budget = limit - (given - sum(int(each.costs[0]) for each in layers))
+    least = sum(int(each.costs.min()) for each in layers)
+    if least > budget:
+        raise EdgeL3Error(
+            f"cannot reach {target}: with up to {inputs['sparsities'][-1]:g} % in"
+            f" {', '.join(inputs['layers'])} there are"
+            f" {target.describe(least + limit - budget, weights)}; try higher --sparsities or more"
+            " layers"
+        )
+    return Choices(target, tuple(layers), budget)
 
-    def describe(nonzeros: int) -> str:
-        return f"{100 * (1 - nonzeros / size):.2f} % zeros"
 
-    return _propose(
-        weights, sensitivity, "sparsity", budget, f"{percent:g} % zeros", describe, progress
+def propose(weights: NetworkWeights, sensitivity: Sensitivity, choices: Choices) -> Proposal:
+    """Propose the plan with the least sum of errors that keeps the target.
+
+    Parameters
+    ----------
+    weights : NetworkWeights
+    sensitivity : Sensitivity
+        Measured on them.
+    choices : Choices
+        Of the same inputs.
+
+    Raises
+    ------
+    EdgeL3Error
+        If weights of the same magnitude, which stay or go together, leave the target out of reach.
+    """
+    curves = {curve.name: curve for curve in sensitivity.layers}
+    errors = [
+        interpolate_errors(conv, each, curves.get(shape.name))
+        for conv, each, shape in zip(
+            weights.convs, choices.layers, weights.variant.layers, strict=True
+        )
+    ]
+    target, budget = choices.target, choices.budget
+    while True:
+        chosen = choose_levels([each.costs for each in choices.layers], errors, budget)
+        percents = tuple(
+            float(each.percents[level]) for each, level in zip(choices.layers, chosen, strict=True)
+        )
+        pruned = prune(weights, Plan(100, percents)).weights
+        excess = target.measure(pruned) - target.limit(weights)
+        if excess <= 0:
+            break
+        budget -= excess  # fewer went than planned, for they tie: plan for more
+        if budget < sum(int(each.costs.min()) for each in choices.layers):
+            raise EdgeL3Error(f"cannot reach {target}: too many weights have the same magnitude")
+    return Proposal(
+        Plan(round(pruned.sparsity_percent, 2), percents),
+        pruned,
+        measure_packed_bytes(pruned),
+        float(sum(each[level] for each, level in zip(errors, chosen, strict=True))),
     )
 
 
-def propose_for_bytes(
-    weights: NetworkWeights, sensitivity: Sensitivity, budget: int, progress: Progress
-) -> Proposal:
-    """Propose a plan whose packed model takes at most so many bytes of flash.
-
-    Parameters
-    ----------
-    weights : NetworkWeights
-        What the curves were measured on.
-    sensitivity : Sensitivity
-        Layers without a curve stay as they are.
-    budget : int
-    progress : callable
-
-    Raises
-    ------
-    EdgeL3Error
-        If the network is as small already, or the sparsities that were tried leave it larger.
-    """
-
-    def describe(found: int) -> str:
-        return f"{found:,} bytes"
-
-    return _propose(weights, sensitivity, "bytes", budget, f"{budget:,} bytes", describe, progress)
-
-
-def uniform_plan(weights: NetworkWeights, goal: Goal, cost: int) -> Plan:
-    """Find the plan of one percentage for all layers that costs as much as another plan at most.
+def uniform_plan(weights: NetworkWeights, target: Target) -> Plan:
+    """Find the least percentage that keeps a target if all layers have it, to 0.02 points.
 
     Layers that have more zeros already keep them.
-
-    Parameters
-    ----------
-    weights : NetworkWeights
-    goal : {'sparsity', 'bytes'}
-    cost : int
-        Weights that are not zero, or bytes of the packed model.
     """
     low, high = 0.0, 99.99
     while high - low > _UNIFORM_PERCENT:
         middle = (low + high) / 2
         pruned = prune(weights, _same_everywhere(weights, middle)).weights
-        low, high = (low, middle) if _measure(pruned, goal) <= cost else (middle, high)
+        keeps = target.measure(pruned) <= target.limit(weights)
+        low, high = (low, middle) if keeps else (middle, high)
     return _same_everywhere(weights, math.ceil(100 * high) / 100)
 
 
@@ -152,9 +224,8 @@ def _same_everywhere(weights: NetworkWeights, percent: float) -> Plan:
     return Plan(percent, (percent,) * len(weights.convs))
 
 
-def count_nonzeros(weights: NetworkWeights) -> int:
-    """Kernel weights that are not zero."""
-    return sum(conv.kernel.size - conv.zeros for conv in weights.convs)
+def _size(weights: NetworkWeights) -> int:
+    return sum(conv.kernel.size for conv in weights.convs)
 
 
 def measure_packed_bytes(weights: NetworkWeights) -> int:
@@ -174,95 +245,37 @@ def measure_packed_bytes(weights: NetworkWeights) -> int:
     return HEADER.size + tables + lists
 
 
-def _measure(weights: NetworkWeights, goal: Goal) -> int:
-    return count_nonzeros(weights) if goal == "sparsity" else measure_packed_bytes(weights)
-
-
-def _propose(
-    weights: NetworkWeights,
-    sensitivity: Sensitivity,
-    goal: Goal,
-    target: int,
-    wanted: str,
-    describe: Callable[[int], str],
-    progress: Progress,
-) -> Proposal:
-    if (given := _measure(weights, goal)) <= target:
-        raise EdgeL3Error(
-            f"nothing to prune: expected a target that the network misses, {wanted} it keeps as it"
-            f" is ({describe(given)})"
-        )
-    curves = {curve.name: curve for curve in sensitivity.layers}
-    tried = sensitivity.inputs["sparsities"]
-    layers = []
-    for number, (conv, layer) in enumerate(zip(weights.convs, fold(weights), strict=True)):
-        progress(f"levels of each layer ({goal})", number, len(weights.convs))
-        layers.append(_list_levels(conv, layer, curves.get(layer.name), tried, goal))
-    # What no level of any layer changes: headers and tables, as bytes; nothing, as weights.
-    budget = target - (given - sum(int(levels.costs[0]) for levels in layers))
-    while True:
-        least = sum(int(levels.costs.min()) for levels in layers)
-        if least > budget:
-            raise EdgeL3Error(
-                f"cannot reach {wanted}: with {tried[-1]:g} % in each"
-                f" of {', '.join(curves)} there are {describe(least + target - budget)}; try higher"
-                " --sparsities or more layers"
-            )
-        chosen = _choose(
-            [levels.costs for levels in layers], [each.errors for each in layers], budget
-        )
-        percents = tuple(
-            float(levels.percents[level]) for levels, level in zip(layers, chosen, strict=True)
-        )
-        pruned = prune(weights, Plan(100.0, percents)).weights
-        # Weights of one magnitude stay or go together: pruned may be a few fewer than planned.
-        excess = _measure(pruned, goal) - target
-        if excess <= 0:
-            break
-        budget -= excess
-    return Proposal(
-        Plan(round(pruned.sparsity_percent, 2), percents),
-        pruned,
-        measure_packed_bytes(pruned),
-        float(sum(levels.errors[level] for levels, level in zip(layers, chosen, strict=True))),
-    )
-
-
-def _list_levels(
-    conv: ConvWeights,
-    layer: Layer,
-    curve: LayerCurve | None,
-    measured_percents: Sequence[float],
-    goal: Goal,
-) -> _Levels:
-    """List what a layer may become; the first is what it is."""
+def _list_layer(
+    conv: ConvWeights, layer: Layer, tried: Sequence[float], goal: Goal
+) -> LayerChoices:
     size = conv.kernel.size
     given = 100 * conv.zeros / size
     least = given + max(_LEAST_STEP_PERCENT, 100 * _LEAST_STEP_WEIGHTS / size)
-    steps = np.union1d(_STEPS_PERCENT, measured_percents)
-    most = 0.0 if curve is None else measured_percents[-1]
+    steps = np.union1d(_STEPS_PERCENT, tried)
+    further = steps[(steps >= least) & (steps <= max(tried, default=0))]
     # Of what is kept as given the plan says no more than it has.
-    percents = np.concatenate(
-        [[math.floor(100 * given) / 100], steps[(steps >= least) & (steps <= most)]]
-    )
-    zeros = np.concatenate([[conv.zeros], np.rint(percents[1:] * size / 100).astype(np.int64)])
-    magnitudes = np.sort(abs(conv.kernel), axis=None).astype(np.float64)
-    if curve is None:
-        errors = np.zeros(1)
-    else:
-        lost = np.concatenate([[0], np.cumsum(magnitudes**2)])
-        measured = [point.zeros for point in curve.points]
-        found = [point.score.mean_squared_error for point in curve.points]
-        # Of a layer that matters much the error may even shrink: no plan should bet on that.
-        errors = np.interp(lost[zeros], lost[measured], np.maximum.accumulate(found))
+    percents = np.concatenate([[math.floor(100 * given) / 100], further])
+    zeros = np.concatenate([[conv.zeros], np.rint(further * size / 100).astype(np.int64)])
     if goal == "sparsity":
-        return _Levels(percents, size - zeros, errors)
+        return LayerChoices(percents, zeros, size - zeros)
     codes = _quantize(layer)
-    costs = [
-        _measure_kernel(codes, abs(conv.kernel) >= (magnitudes[count] if count < size else np.inf))
-        for count in zeros
-    ]
-    return _Levels(percents, np.array(costs), errors)
+    magnitudes = np.append(np.sort(abs(conv.kernel), axis=None), np.inf)
+    costs = [_measure_kernel(codes, abs(conv.kernel) >= magnitudes[count]) for count in zeros]
+    return LayerChoices(percents, zeros, np.array(costs))
+
+
+def interpolate_errors(
+    conv: ConvWeights, choices: LayerChoices, curve: LayerCurve | None
+) -> FloatArray:
+    """Errors of a layer's choices, between the measured ones by the squared weights that go."""
+    if curve is None:
+        return np.zeros(len(choices.zeros))
+    magnitudes = np.sort(abs(conv.kernel), axis=None).astype(np.float64)
+    lost = np.concatenate([[0], np.cumsum(magnitudes**2)])
+    zeros = [point.zeros for point in curve.points]
+    errors = [point.score.mean_squared_error for point in curve.points]
+    # A measured error may fall where more is pruned, by chance: no plan should bet on that.
+    return np.interp(lost[choices.zeros], lost[zeros], np.maximum.accumulate(errors))
 
 
 def _quantize(layer: Layer) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
@@ -281,7 +294,9 @@ def _measure_kernel(
     )
 
 
-def _choose(costs: Sequence[IntArray], errors: Sequence[FloatArray], budget: int) -> list[int]:
+def choose_levels(
+    costs: Sequence[IntArray], errors: Sequence[FloatArray], budget: int
+) -> list[int]:
     """Choose a level of each layer: the least sum of errors whose sum of costs keeps the budget.
 
     Costs are rounded up to a part of the budget, so that the sum never exceeds it.

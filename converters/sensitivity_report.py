@@ -9,11 +9,11 @@ from typing import Any
 
 from edgel3_tflm import __version__
 from edgel3_tflm.converters.allocation import (
-    Goal,
+    Choices,
     Proposal,
-    count_nonzeros,
-    propose_for_bytes,
-    propose_for_sparsity,
+    Target,
+    list_choices,
+    propose,
     uniform_plan,
 )
 from edgel3_tflm.converters.plan_file import write_plan
@@ -54,20 +54,6 @@ SCORE_TITLES = {
 
 
 @dataclass(frozen=True)
-class Target:
-    """What a plan is to reach: percent of zeros over all kernels, or bytes of the packed model."""
-
-    goal: Goal
-    value: float
-
-    def __str__(self) -> str:
-        """Say it, for people."""
-        if self.goal == "sparsity":
-            return f"{self.value:g} % zeros"
-        return f"a packed model of {self.value:,.0f} bytes"
-
-
-@dataclass(frozen=True)
 class Judgement:
     """A proposed plan beside the plan of one percentage for all layers that costs the same.
 
@@ -93,12 +79,11 @@ class Study:
     def to_json(self) -> dict[str, Any]:
         """Turn the figures into plain data."""
         found = self.sensitivity.to_json()
-        if self.proposal is not None:
+        if self.target is not None and self.proposal is not None:
             found["plan"] = {
-                "target": asdict(self.target) if self.target else None,
+                "target": asdict(self.target),
                 "zeros_percent": self.proposal.plan.layers,
                 "total_percent": self.proposal.plan.total,
-                "nonzeros": count_nonzeros(self.proposal.weights),
                 "packed_bytes_at_most": self.proposal.packed_bytes,
                 "predicted_mean_squared_error": self.proposal.predicted_error,
                 "judgement": asdict(self.judgement) if self.judgement else None,
@@ -129,12 +114,14 @@ def study_sensitivity(
     """
     inputs = describe_inputs(weights, sample, sparsities, layers)
     with new_directory(output, marker=JSON_NAME) as new:
+        # A target out of reach is refused before anything takes long.
+        choices = None if target is None else list_choices(weights, inputs, target, progress)
         sensitivity = _find_measured(output / JSON_NAME, inputs)
         if sensitivity is None:
             sensitivity = measure_sensitivity(weights, sample, inputs, progress)
         study = Study(sensitivity)
-        if target is not None:
-            study = _propose(weights, sample, sensitivity, target, progress)
+        if choices is not None:
+            study = _propose(weights, sample, sensitivity, choices, progress)
         figures = json.dumps(study.to_json(), indent=2) + "\n"
         (new / JSON_NAME).write_text(figures, encoding="utf-8")
         (new / PLOT_NAME).write_bytes(plot_curves(sensitivity))
@@ -156,17 +143,12 @@ def _propose(
     weights: NetworkWeights,
     sample: Sample,
     sensitivity: Sensitivity,
-    target: Target,
+    choices: Choices,
     progress: Progress,
 ) -> Study:
-    if target.goal == "sparsity":
-        proposal = propose_for_sparsity(weights, sensitivity, target.value, progress)
-        cost = count_nonzeros(proposal.weights)
-    else:
-        cost = int(target.value)
-        proposal = propose_for_bytes(weights, sensitivity, cost, progress)
+    target, proposal = choices.target, propose(weights, sensitivity, choices)
     progress("judge the plan", 0, 0)
-    uniform = uniform_plan(weights, target.goal, cost)
+    uniform = uniform_plan(weights, target)
 
     def judge(network: NetworkWeights, *, kept: bool) -> Score | None:
         if not (sample.kept == kept).any():

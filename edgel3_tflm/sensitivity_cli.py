@@ -99,13 +99,13 @@ def sensitivity_command(
             raise EdgeL3Error("expected --clips or --manifest, got both")
         if target_sparsity is not None and target_bytes is not None:
             raise EdgeL3Error("expected --target-sparsity or --target-bytes, got both")
+        from edgel3_tflm.converters.allocation import Target
         from edgel3_tflm.converters.calibrate import bundled_clips_directory
         from edgel3_tflm.converters.sensitivity import load_network, sample_clips
         from edgel3_tflm.converters.sensitivity_report import (
             PLAN_NAME,
             PLOT_NAME,
             SCORE_TITLES,
-            Target,
             study_sensitivity,
         )
 
