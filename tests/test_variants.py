@@ -1,13 +1,25 @@
 """The table of networks against the published figures."""
 
 import csv
+from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.variants import PLANS, VARIANTS, Plan, PublishedFile, find_plan, find_variant
+from edgel3_tflm.variants import (
+    PLANS,
+    VARIANTS,
+    Plan,
+    PublishedFile,
+    Variant,
+    find_depth,
+    find_filters,
+    find_plan,
+    find_variant,
+)
 
 # EdgeL3 paper and slides: total, percents of conv1..conv8, MB (2^20) of non-zero float32 values.
 PUBLISHED_PLANS = {
@@ -224,6 +236,113 @@ def test_filters_that_no_network_has_are_refused(filters: tuple[int, ...]) -> No
         VARIANTS["l3-dense"].with_filters(filters)
 
 
+OWN_PLAN = Plan(0, (0, 10.25, 20, 30, 40, 50, 60, 70.0625))
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("sea-ust-64", "sea-ust-64-conv6"),
+        ("edgel3-90.5-kd", "edgel3-90.5-kd-conv6"),
+        ("l3-dense", "l3-dense-conv6"),
+    ],
+)
+def test_a_network_cut_at_a_depth_is_found_by_its_name(name: str, own: str) -> None:
+    known = VARIANTS[name]
+    variant = known.with_depth(6)
+    assert (variant.name, variant.filters) == (own, known.filters[:6])
+    assert variant.embedding_size == known.filters[5]
+    assert (variant.published, variant.frontend) == (None, known.frontend)
+    # Only the last layer may differ, in what follows it.
+    assert variant.layers[:5] == known.layers[:5]
+    assert variant.layers[5].batch_norm == known.final_relu
+    assert VARIANTS[own] == variant
+    assert known.with_depth(7).with_depth(6) == variant
+    assert variant.with_depth(6) == variant
+
+
+def test_whole_depth_changes_nothing() -> None:
+    for variant in VARIANTS.values():
+        assert variant.with_depth(8) is variant
+
+
+@pytest.mark.parametrize("depth", [-1, 0, 9])
+def test_depth_that_no_network_has_is_refused(depth: int) -> None:
+    with pytest.raises(EdgeL3Error, match=f"one of conv1 to conv8 of l3-dense, got conv{depth}"):
+        VARIANTS["l3-dense"].with_depth(depth)
+
+
+def test_cut_network_cannot_be_made_deeper() -> None:
+    with pytest.raises(EdgeL3Error, match="conv1 to conv5"):
+        VARIANTS["l3-dense"].with_depth(5).with_depth(6)
+
+
+def test_plan_of_a_cut_network_counts_the_layers_that_stay() -> None:
+    variant = VARIANTS["edgel3-95.45-ft"].with_depth(2)
+    assert variant.plan == Plan(round(100 * 0.85 * 36864 / (36864 + 576), 2), (0, 85))
+
+
+@pytest.mark.parametrize("name", ["sea-ust-64", "edgel3-90.5-kd", "l3-dense"])
+def test_depth_filters_and_plan_combine_in_any_order(name: str) -> None:
+    changes: list[Callable[[Variant], Variant]] = [
+        lambda variant: variant.with_depth(6),
+        lambda variant: variant.with_filters(CUT),
+        lambda variant: variant.with_plan(OWN_PLAN),
+    ]
+    made = set()
+    for order in permutations(changes):
+        variant = VARIANTS[name]
+        for change in order:
+            variant = change(variant)
+        made.add(variant)
+    assert len(made) == 1
+    (variant,) = made
+    assert variant.name.endswith("-plan-0-10.25-20-30-40-50-conv6-filters-64-48-64-64-128-128")
+    assert VARIANTS[variant.name] == variant
+
+
+def test_a_network_with_a_plan_of_its_own_says_no_published_number() -> None:
+    variant = VARIANTS["edgel3-95.45-kd"].with_plan(OWN_PLAN)
+    assert variant.name == "edgel3-kd-plan-0-10.25-20-30-40-50-60-70.0625"
+    assert variant.plan is not None
+    assert variant.plan.layers == OWN_PLAN.layers
+    assert (variant.plan.package_name, variant.published) == (None, None)
+    assert VARIANTS[variant.name] == variant
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [(), (0,) * 7, (0,) * 9, (*OWN_PLAN.layers[:7], 100), (*OWN_PLAN.layers[:7], -1)]
+    + [(*OWN_PLAN.layers[:7], bad) for bad in (float("nan"), float("inf"), 1e-5, 99.99999)],
+)
+def test_plan_that_no_network_has_is_refused(layers: tuple[float, ...]) -> None:
+    with pytest.raises(EdgeL3Error, match="percents of zeros"):
+        VARIANTS["edgel3-95.45-ft"].with_plan(Plan(0, layers))
+
+
+def test_zero_percent_has_one_name() -> None:
+    dense = VARIANTS["l3-dense"].with_depth(1)
+    assert dense.with_plan(Plan(0, (-0.0,))).name == "l3-dense-plan-0-conv1"
+
+
+def test_depth_and_filters_are_understood_as_they_are_typed() -> None:
+    assert find_depth("conv7") == 7
+    assert find_filters("1,2, 3") == (1, 2, 3)
+    assert find_filters("width-43.14") == CUT
+
+
+@pytest.mark.parametrize("typed", ["", "7", "conv0", "conv9", "conv", "Conv7", "conv07"])
+def test_unknown_embedding_layer_is_refused(typed: str) -> None:
+    with pytest.raises(EdgeL3Error, match="expected one of conv1, conv2"):
+        find_depth(typed)
+
+
+@pytest.mark.parametrize("typed", ["", "width-50", "1;2", "1,,2", "1.5"])
+def test_unknown_filters_are_refused(typed: str) -> None:
+    with pytest.raises(EdgeL3Error, match="or one of width-43"):
+        find_filters(typed)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -235,6 +354,17 @@ def test_filters_that_no_network_has_are_refused(filters: tuple[int, ...]) -> No
         "l3-dense-filters-1-1-1",
         "l3-dense-filters-1-1-1-1-1-1-1-x",
         "other-filters-1-1-1-1-1-1-1-1",
+        "",
+        "edgel3-ft",
+        "l3-dense-conv0",
+        "l3-dense-conv8",
+        "l3-dense-conv07",
+        "l3-dense-conv6-filters-64-48-64-64-128-128-256-256",
+        "l3-dense-conv6-plan-0-0-0-0-0-0",
+        "l3-dense-plan-0-0-0-0-0-0-0-100",
+        "l3-dense-plan-0-0-0-0-0-0-0-0.0",
+        "l3-dense-plan-0-0-0-0-0-0-0-1.2.3",
+        "edgel3-95.45-ft-plan-0-0-0-0-0-0-0-0",
     ],
 )
 def test_a_name_that_no_network_has_is_not_found(name: str) -> None:
