@@ -22,6 +22,7 @@ SOURCE_NAME = "edgel3_model.cc"
 HEADER_NAME = "edgel3_model.h"
 PACKED_SOURCE_NAME = "edgel3_packed_model.c"
 PACKED_HEADER_NAME = "edgel3_packed_model.h"
+TFLM_HEADER_NAME = "edgel3_tflm_model.h"
 FRONTEND_SOURCE_NAME = "edgel3_model_frontend.c"
 FRONTEND_HEADER_NAME = "edgel3_model_frontend.h"
 _BYTES_PER_LINE = 16
@@ -44,7 +45,8 @@ def write_source(model: bytes, banner: str) -> str:
     return f"""{banner}
 #include "{HEADER_NAME}"
 
-alignas(16) const unsigned char edgel3_model[EDGEL3_MODEL_BYTES] = {{
+alignas(16)
+{_write_placements()}const unsigned char edgel3_model[EDGEL3_MODEL_BYTES] = {{
 {_write_bytes(model)}
 }};
 """
@@ -74,7 +76,14 @@ __attribute__((aligned(16)))
 """
 
 
-def write_header(banner: str, constants: str, *, model_bytes: int, arena_bytes: int) -> str:
+def write_header(
+    banner: str,
+    constants: str,
+    *,
+    model_bytes: int,
+    arena_bytes: int,
+    arena_source: str = "on TFLM's host build",
+) -> str:
     """Write the .h file of the flatbuffer: size, arena hint and what ``write_constants`` gave."""
     return f"""{banner}
 #ifndef EDGEL3_MODEL_H_
@@ -84,7 +93,7 @@ def write_header(banner: str, constants: str, *, model_bytes: int, arena_bytes: 
 #define EDGEL3_MODEL_BYTES {model_bytes}
 extern const unsigned char edgel3_model[EDGEL3_MODEL_BYTES];
 
-// Tensor arena: {arena_bytes} bytes on TFLM's host build, plus {_ARENA_HEADROOM_BYTES} for the
+// Tensor arena: {arena_bytes} bytes {arena_source}, plus {_ARENA_HEADROOM_BYTES} for the
 // scratch buffers of optimised kernels.
 #define EDGEL3_MODEL_ARENA_BYTES {arena_bytes + _ARENA_HEADROOM_BYTES}
 
@@ -122,6 +131,40 @@ extern const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES];
 #endif
 
 #endif  // EDGEL3_PACKED_MODEL_H_
+"""
+
+
+def write_tflm_header(banner: str, *, engine: str, source_sha256: str, self_test_crc32: str) -> str:
+    """Write the .h file that has a node run the flatbuffer in TFLM's interpreter.
+
+    Parameters
+    ----------
+    banner : str
+    engine : str
+        What runs it, one of those of ``edgel3_node_tflm.h``.
+    source_sha256 : str
+        Of the dense flatbuffer, in hexadecimal.
+    self_test_crc32 : str
+        As the packed model's header has it.
+    """
+    half = ", ".join(f"0x{value:02x}" for value in bytes.fromhex(source_sha256)[:16])
+    return f"""{banner}
+#ifndef EDGEL3_TFLM_MODEL_H_
+#define EDGEL3_TFLM_MODEL_H_
+
+#include <stdint.h>
+
+#include "{HEADER_NAME}"
+
+#define EDGEL3_TFLM_MODEL_ENGINE {engine}
+
+// CRC-32 of the embedding that the reference kernels give for the window of a node's self-test.
+#define EDGEL3_TFLM_MODEL_SELF_TEST_CRC32 {self_test_crc32}
+
+// First half of the SHA-256 of the dense flatbuffer.
+static const uint8_t edgel3_tflm_model_source[16] = {{{half}}};
+
+#endif  // EDGEL3_TFLM_MODEL_H_
 """
 
 

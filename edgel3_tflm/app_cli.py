@@ -99,6 +99,15 @@ def export_app_command(
             metavar="FILE", help="What train-head wrote; the deployment's own, if it has one."
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="packed|tflm|tflm-builtin",
+            help="What runs the network: the library alone, or TensorFlow Lite Micro with the"
+            " library as its operator, or with its own dense kernels. TFLM is not part of the"
+            " project.",
+        ),
+    ] = "packed",
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -113,7 +122,7 @@ def export_app_command(
             raise EdgeL3Error(f"{output}: expected another directory than the deployment's own")
         if head is None and (directory / HEAD_NAME).is_file():
             head = directory / HEAD_NAME
-        exported = export_app(deployment, chosen, output, head)
+        exported = export_app(deployment, chosen, output, head, engine=engine)
         microphone = chosen.microphone
         screen.show(
             exported.to_json(),
@@ -127,8 +136,14 @@ def export_app_command(
                 if microphone
                 else "no microphone: audio comes from the host"
             ),
-            Text(f"next: cd {output} && pio run -t upload"),
-            Text(f"or open {output / SKETCH_NAME / SKETCH_NAME}.ino in the Arduino IDE"),
+            *(
+                [
+                    Text(f"next: cd {output} && pio run -t upload"),
+                    Text(f"or open {output / SKETCH_NAME / SKETCH_NAME}.ino in the Arduino IDE"),
+                ]
+                if engine == "packed"
+                else [Text(f"next: {output / 'README.md'} says where TensorFlow Lite Micro goes")]
+            ),
         )
 
 

@@ -27,6 +27,8 @@ from int8_network import build
 from test_engine import changed, draw_network, draw_windows, real_windows, seal
 
 from edgel3_tflm.audio import find_clips
+from edgel3_tflm.boards import BOARDS
+from edgel3_tflm.converters.app import LIBRARY_FOLDER, SKETCH_NAME, export_app
 from edgel3_tflm.converters.flatbuffer_writer import (
     WrittenOperator,
     WrittenTensor,
@@ -35,16 +37,20 @@ from edgel3_tflm.converters.flatbuffer_writer import (
 from edgel3_tflm.converters.pack import pack
 from edgel3_tflm.converters.packed_flatbuffer import wrap_packed
 from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.device import Device
+from edgel3_tflm.emulation import BuildError, Emulator, Program, build_node
 from edgel3_tflm.engine import Engine, arena_bytes
-from edgel3_tflm.errors import ModelFileError
+from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.interpreters import RUNTIMES, open_interpreter
 from edgel3_tflm.packed import CUSTOM_CODE, plan_memory, read_packed
+from edgel3_tflm.wire import Failure
 
 Int8Array = npt.NDArray[np.int8]
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "micro_app" / "lib" / "edgel3" / "src"
 OPERATOR = SOURCES / "edgel3_tflm.cc"
+NODE_ENGINE = SOURCES / "edgel3_node_tflm.cc"
 ENGINE_FILES = [
     "edgel3_engine.c",
     "edgel3_kernels.c",
@@ -136,7 +142,11 @@ def upstream_headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in folder.rglob("*.h"):
         text = path.read_text()
         text = re.sub(r"\btflite_micro\b", "tflite", text)
-        path.write_text(re.sub(r"\bvirtual (.*\bint sg\))", r"\1", text))
+        path.write_text(re.sub(r"\bvirtual (.*\bint sg\))( override)?", r"\1", text))
+    # Fields have come since, all behind those that are there; nothing inline reads them.
+    path = folder / "tensorflow" / "lite" / "micro" / "micro_interpreter.h"
+    fields = r"\1  char fields_that_have_come_since_[512];\n\2"
+    path.write_text(substitute(r"(class MicroInterpreter \{.*?\n)(\};)", fields, path.read_text()))
     path = folder / "tensorflow" / "lite" / "core" / "c" / "common.h"
     full, mark, reduced = path.read_text().partition("#else   // defined(TF_LITE_STATIC_MEMORY)?")
     reduced = substitute(
@@ -194,8 +204,9 @@ def assert_needs_only_tflm_and_engine(output: Path) -> None:
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_without_tflm_s_headers_there_is_nothing(tmp_path: Path, compiler: str) -> None:
     output = tmp_path / "operator.i"
-    compile_to(output, [*COMPILERS[compiler], "-std=c++11", *STRICT, "-E", "-P", OPERATOR])
-    assert output.read_text().strip() == ""
+    for source in (OPERATOR, NODE_ENGINE):
+        compile_to(output, [*COMPILERS[compiler], "-std=c++11", *STRICT, "-E", "-P", source])
+        assert output.read_text().strip() == ""
     # A sketch can ask.
     asking = tmp_path / "asking.cc"
     asking.write_text(
@@ -204,9 +215,9 @@ def test_without_tflm_s_headers_there_is_nothing(tmp_path: Path, compiler: str) 
     compile_to(output, [*COMPILERS[compiler], "-std=c++11", f"-I{SOURCES}", "-E", asking])
 
 
-def test_only_the_operator_knows_tflm() -> None:
+def test_only_the_operator_and_what_runs_it_know_tflm() -> None:
     files = [path for path in SOURCES.iterdir() if "tensorflow/" in path.read_text()]
-    assert sorted(path.name for path in files) == ["edgel3_tflm.cc", "edgel3_tflm.h"]
+    assert {path.name for path in files} == {OPERATOR.name, "edgel3_tflm.h", NODE_ENGINE.name}
 
 
 # Run -------------------------------------------------------------------------------------------
@@ -248,6 +259,25 @@ for number, (interpreter, found) in enumerate(zip(interpreters, outputs)):
 """
 ARENA_BYTES = 64 * 1024 * 1024
 
+# Each model is tried, one after the other; what is written of it ends with a line of its own.
+REFUSE = """
+import ctypes, os, sys
+from pathlib import Path
+sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
+from tflite_micro import runtime
+
+library, folder, arena_bytes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+for path in sorted(folder.glob("model*"), key=lambda path: int(path.name[5:])):
+    try:
+        runtime.Interpreter.from_bytes(path.read_bytes(),
+            custom_op_registerers=["edgel3_register"], arena_size=arena_bytes)
+        print("accepted", file=sys.stderr, flush=True)
+    except RuntimeError as error:
+        print("refused", error, file=sys.stderr, flush=True)
+"""
+REFUSED = "refused TFLM failed to allocate tensors"
+
 
 @dataclass(frozen=True)
 class Interpreter:
@@ -257,7 +287,11 @@ class Interpreter:
     folder: Path
 
     def start(
-        self, windows: Int8Array, models: Sequence[bytes], arena: int = ARENA_BYTES
+        self,
+        windows: Int8Array,
+        models: Sequence[bytes],
+        arena: int = ARENA_BYTES,
+        script: str = INTERPRET,
     ) -> subprocess.CompletedProcess[str]:
         for path in self.folder.iterdir():
             path.unlink()
@@ -265,7 +299,7 @@ class Interpreter:
         for number, model in enumerate(models):
             (self.folder / f"model{number}").write_bytes(model)
         return subprocess.run(
-            [sys.executable, "-c", INTERPRET, self.library, self.folder, str(arena)],
+            [sys.executable, "-c", script, self.library, self.folder, str(arena)],
             capture_output=True,
             text=True,
             timeout=300,
@@ -277,13 +311,19 @@ class Interpreter:
         assert done.returncode == 0, done.stderr
         return [np.load(self.folder / f"outputs{number}.npy") for number in range(len(models))]
 
-    def refuse(self, model: bytes, arena: int = ARENA_BYTES) -> list[str]:
-        """The lines the operator writes when it refuses a model."""
-        done = self.start(np.empty((0, 1, 1, 1), np.int8), [model], arena)
-        assert done.returncode == 1, done  # Python's own, for an exception
-        assert "RuntimeError: TFLM failed to allocate tensors" in done.stderr
-        lines = [line.strip() for line in done.stderr.splitlines()]
-        return [line.removeprefix("EDGEL3: ") for line in lines if line.startswith("EDGEL3: ")]
+    def refuse(self, *models: bytes, arena: int = ARENA_BYTES) -> list[list[str]]:
+        """The lines the operator writes as it refuses each of some models."""
+        done = self.start(np.empty((0, 1, 1, 1), np.int8), models, arena, REFUSE)
+        assert done.returncode == 0, done
+        lines: list[list[str]] = [[]]
+        for line in map(str.strip, done.stderr.splitlines()):
+            if line.startswith("EDGEL3: "):
+                lines[-1].append(line.removeprefix("EDGEL3: "))
+            elif line.startswith(("accepted", "refused")):
+                assert line.startswith(REFUSED), (line, lines)
+                lines.append([])
+        assert len(lines) == len(models) + 1
+        return lines[:-1]
 
 
 @pytest.fixture(scope="module")
@@ -416,16 +456,22 @@ def test_the_arena_holds_the_engine_and_little_else(
     assert 0 <= int(total[1]) - engine - window_and_embedding <= 1024
 
 
-def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
-    sea_int8: Deployment, tmp_path: Path
-) -> None:
-    """With TFLM's own headers and library for the Cortex-M7, where the environment names them."""
+def find_tflm_for_the_cortex_m7() -> tuple[list[str], str]:
+    """Give the folders of headers and the library that the environment names."""
     includes, tflm = (os.environ.get(f"EDGEL3_TFLM_{name}") for name in ("INCLUDE", "LIB"))
     if not includes or not tflm:
         pytest.skip(
             "set EDGEL3_TFLM_INCLUDE to the folders of TFLM's and its third parties' headers, and"
             " EDGEL3_TFLM_LIB to TFLM's library, built with TF_LITE_STATIC_MEMORY for cortex-m7"
         )
+    return includes.split(os.pathsep), tflm
+
+
+def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
+    sea_int8: Deployment, tmp_path: Path
+) -> None:
+    """With TFLM's own headers and library for the Cortex-M7, where the environment names them."""
+    includes, tflm = find_tflm_for_the_cortex_m7()
     packed = sea_int8.directory / "int8_packed.tflite"
     windows = np.random.default_rng(4).integers(-128, 128, (3, 64, 50, 1)).astype(np.int8)
     (tmp_path / "windows").write_bytes(windows.tobytes())
@@ -436,7 +482,7 @@ def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
         "test_windows_end:\n"
     )
     c = (*emulator.FLAGS, f"-I{SOURCES}", f"-I{BOARD}")
-    vendor = [word for folder in includes.split(os.pathsep) for word in ("-isystem", folder)]
+    vendor = [word for folder in includes for word in ("-isystem", folder)]
     options = [*COMPILERS["cortex-m7"][1:], "-std=c++17", *STRICT, STATIC_MEMORY, *vendor]
     sources = {BOARD / "board.c": c, tmp_path / "data.S": c}
     sources |= {SOURCES / name: c for name in ENGINE_FILES_M7}
@@ -468,6 +514,144 @@ def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
     assert embeddings == [values.tobytes().hex() for values in run_engine(blob, windows)]
     # The engine, TFLM's own records, window and embedding.
     assert 0 <= int(arena, 16) - plan_memory(blob).arena_bytes - 64 * 50 - 64 <= 1024
+
+
+# The node with TFLM ----------------------------------------------------------------------------
+
+TFLM_ENGINES = ("tflm", "tflm-builtin")
+
+# The program's main() among TFLM's functions, which the interpreter's package has.
+LAUNCH = """#!{python}
+import ctypes, os, sys
+sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
+from tflite_micro import runtime
+ctypes.CDLL("{program}", mode=ctypes.RTLD_GLOBAL).main()
+"""
+
+
+# The kernels' namespace moved between the headers and the interpreter.
+MOVED = """
+#include "tensorflow/lite/micro/micro_common.h"
+#define MOVED(name)                                                  \\
+  namespace tflite {                                                 \\
+  namespace micro {                                                  \\
+  TFLMRegistration name();                                           \\
+  }                                                                  \\
+  TFLMRegistration name() { return micro::name(); }                  \\
+  }
+MOVED(Register_CONV_2D)
+MOVED(Register_MAX_POOL_2D)
+MOVED(Register_RESHAPE)
+"""
+
+
+def export_model(deployment: Deployment, engine: str, output: Path) -> Path:
+    """Export an application; the folder of its library and model."""
+    export_app(deployment, BOARDS[0], output, engine=engine)
+    return output / SKETCH_NAME / LIBRARY_FOLDER
+
+
+@pytest.fixture(scope="module")
+def node_objects(upstream_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What a node with TFLM is made of, but for its model and its main()."""
+    require(INTERPRETER)
+    folder = tmp_path_factory.mktemp("node")
+    objects = []
+    for source in sorted(SOURCES.glob("*.c")):
+        objects.append(folder / f"{source.name}.o")
+        compile_to(objects[-1], ["gcc", "-std=c99", "-O2", "-fPIC", "-c", source])
+    gemmlowp = find_package("tensorflow") / "include" / "external" / "gemmlowp"
+    moved = folder / "moved.cc"
+    moved.write_text(MOVED)
+    for source in (OPERATOR, NODE_ENGINE, moved):
+        objects.append(folder / f"{source.name}.o")
+        options = [*STRICT, STATIC_MEMORY, "-isystem", gemmlowp]
+        compile_for_host(source, objects[-1], options, upstream_headers)
+    return objects
+
+
+def check_node(device: Device, deployment: Deployment) -> None:
+    """What a node of the packed model answers."""
+    blob = deployment.read_model("int8", "engine")
+    source = deployment.manifest["artefacts"]["int8.tflite"]["sha256"]
+    assert device.info.source_sha256.hex() == source[:32]
+    assert device.self_test() == Failure(0)
+    rng = np.random.default_rng(5)
+    windows = rng.integers(-128, 128, (2, 64, 50, 1)).astype(np.int8)
+    found = [device.embed_log_mel(window[:, :, 0]) for window in windows]
+    np.testing.assert_array_equal(found, run_engine(blob, windows))
+    # The log-mel values lie where the interpreter works afterwards.
+    embedding = device.embed_pcm(rng.normal(0, 3000, 8000).astype(np.int16))
+    window = device.log_mel()
+    np.testing.assert_array_equal(
+        embedding, run_engine(blob, window[np.newaxis, ..., np.newaxis])[0]
+    )
+
+
+@pytest.mark.parametrize("engine", TFLM_ENGINES)
+def test_a_node_in_tflm_s_interpreter_gives_the_engine_s_bytes(
+    node_objects: list[Path], sea_int8: Deployment, tmp_path: Path, engine: str
+) -> None:
+    model = export_model(sea_int8, engine, tmp_path / "app")
+    main = ROOT / "micro_app" / "boards" / "host" / "node.c"
+    objects = [*node_objects, tmp_path / "main.o", tmp_path / "frontend.o", tmp_path / "model.o"]
+    c = ["gcc", "-D_POSIX_C_SOURCE=200809L", "-std=c99", "-O2", "-fPIC", f"-I{model}", "-c"]
+    compile_to(tmp_path / "main.o", [*c, "-Wall", "-Wextra", "-Werror", main])
+    compile_to(tmp_path / "frontend.o", [*c, model / "edgel3_model_frontend.c"])
+    compile_to(tmp_path / "model.o", ["g++", "-fPIC", "-c", model / "edgel3_model.cc"])
+    program = tmp_path / "node.so"
+    compile_to(program, ["g++", "-shared", *objects])
+    launcher = tmp_path / "launch"
+    launcher.write_text(LAUNCH.format(python=sys.executable, program=program))
+    launcher.chmod(0o755)
+    with Program(launcher) as running, Device(running.connect(), timeout_s=30) as device:
+        check_node(device, sea_int8)
+
+
+@pytest.mark.parametrize("engine", TFLM_ENGINES)
+def test_a_node_in_tflm_s_interpreter_on_an_emulated_cortex_m7(
+    sea_int8: Deployment, tmp_path: Path, engine: str
+) -> None:
+    includes, tflm = find_tflm_for_the_cortex_m7()
+    model = export_model(sea_int8, engine, tmp_path / "app")
+    options = [f"-DEDGEL3_TFLM_INCLUDE={';'.join(includes)}", f"-DEDGEL3_TFLM_LIBRARY={tflm}"]
+    firmware = build_node(model, tmp_path / "build", options=tuple(options))
+    with Emulator(firmware) as running, Device(running.connect()) as device:
+        check_node(device, sea_int8)
+
+
+def test_a_sketch_with_tflm_compiles_without_a_warning(
+    upstream_headers: Path, sea_int8: Deployment, tmp_path: Path
+) -> None:
+    model = export_model(sea_int8, "tflm", tmp_path / "app")
+    stubs = Path(__file__).parent / "arduino_stubs"
+    platformio = (tmp_path / "app" / "platformio.ini").read_text()
+    assert f"-std=gnu++17 {STATIC_MEMORY}" in platformio
+    gemmlowp = find_package("tensorflow") / "include" / "external" / "gemmlowp"
+    options = ["-std=gnu++17", STATIC_MEMORY, *STRICT, f"-D{BOARDS[0].macros[0]}"]
+    includes = ["-isystem", upstream_headers, "-isystem", gemmlowp]
+    command = [*COMPILERS["cortex-m7"], *options, *includes]
+    sketch = tmp_path / "app" / SKETCH_NAME / f"{SKETCH_NAME}.ino"
+    arduino = [f"-I{stubs}", "-include", "Arduino.h", "-xc++"]
+    compile_to(tmp_path / "o", [*command, *arduino, "-c", sketch])
+    compile_to(tmp_path / "o", [*command, "-c", model / NODE_ENGINE.name])
+    compile_to(tmp_path / "o", [*command, "-c", model / "edgel3_model.cc"])
+
+
+def test_the_95_45_network_in_tflm_is_refused_for_want_of_ram(
+    standin: Deployment, tmp_path: Path
+) -> None:
+    """The interpreter keeps a copy of the input, and its arena is all taken while it runs."""
+    with pytest.raises(EdgeL3Error, match=r"at most 327,680 bytes of RAM .* choose another board"):
+        export_app(standin, BOARDS[0], tmp_path / "app", engine="tflm")
+
+
+def test_a_node_with_tflm_but_without_its_headers_says_what_is_missing(
+    sea_int8: Deployment, tmp_path: Path
+) -> None:
+    model = export_model(sea_int8, "tflm", tmp_path / "app")
+    with pytest.raises(BuildError, match="expected EDGEL3_TFLM_INCLUDE and"):
+        build_node(model, tmp_path / "build", "host")
 
 
 # Refused ---------------------------------------------------------------------------------------
@@ -533,9 +717,8 @@ def test_spoiled_models_are_refused_with_the_engine_s_reason(
         "the packed model is cut: fewer bytes than its header says": blob[:-1],
         "the packed model contradicts itself": seal(changed(blob, 64 + 9, 3)),
     }
-    for reason, spoiled in cases.items():
-        lines = interpreter.refuse(wrap(spoiled, like=blob))
-        assert lines == [f"the engine refuses its model: {reason}"]
+    lines = interpreter.refuse(*(wrap(spoiled, like=blob) for spoiled in cases.values()))
+    assert lines == [[f"the engine refuses its model: {reason}"] for reason in cases]
 
 
 def test_tensors_that_are_not_the_packed_model_s_are_refused(
@@ -593,8 +776,9 @@ def test_tensors_that_are_not_the_packed_model_s_are_refused(
             wrap(blob, second_output=True),
         ),
     ]
-    for line, flatbuffer in cases:
-        assert interpreter.refuse(flatbuffer) == [line]
+    assert interpreter.refuse(*(flatbuffer for _, flatbuffer in cases)) == [
+        [line] for line, _ in cases
+    ]
 
 
 def test_a_misaligned_model_is_refused(interpreter: Interpreter, blob: bytes) -> None:
@@ -603,7 +787,7 @@ def test_a_misaligned_model_is_refused(interpreter: Interpreter, blob: bytes) ->
     # Only the root's offset counts from the start of the file.
     moved = struct.pack("<I", root + 2) + flatbuffer[4:8] + bytes(2) + flatbuffer[8:]
     assert interpreter.refuse(moved) == [
-        "the packed model is not aligned to 4 bytes; align the flatbuffer to 16"
+        ["the packed model is not aligned to 4 bytes; align the flatbuffer to 16"]
     ]
 
 
@@ -612,7 +796,7 @@ def test_an_arena_that_is_too_small_says_what_the_engine_needs(
 ) -> None:
     needed = arena_bytes(blob)
     for size in (needed + 200, needed // 2):
-        (line,) = interpreter.refuse(wrap(blob), size)
+        ((line,),) = interpreter.refuse(wrap(blob), arena=size)
         assert line == f"the engine needs {needed} bytes of the tensor arena; enlarge it"
 
 
@@ -627,7 +811,7 @@ def test_another_layout_than_tflm_s_library_has_says_so(
     compile_to(tmp_path / "operator.so", ["g++", "-shared", tmp_path / "operator.o", *others])
     folder = tmp_path / "models"
     folder.mkdir()
-    (line,) = Interpreter(tmp_path / "operator.so", folder).refuse(wrap(blob))
+    ((line,),) = Interpreter(tmp_path / "operator.so", folder).refuse(wrap(blob))
     assert "TF_LITE_STATIC_MEMORY is not defined as it is for TFLM's library" in line
 
 

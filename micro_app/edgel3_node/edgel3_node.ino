@@ -29,7 +29,7 @@ constexpr uint32_t kWindowBytes = EDGEL3_NODE_WINDOW_BYTES;
 constexpr uint32_t kNodeBytes = sizeof(edgel3_node);
 constexpr uint32_t kMicrophoneBytes = EDGEL3_BOARD_HAS_MICROPHONE ? kMicrophoneRingBytes : 0;
 constexpr uint32_t kRamBytes = kArenaBytes + kWindowBytes + kNodeBytes + kMicrophoneBytes;
-constexpr uint32_t kModelBytes = EDGEL3_PACKED_MODEL_BYTES;
+constexpr uint32_t kModelBytes = EDGEL3_NODE_NETWORK_BYTES;
 static_assert(kRamBytes <= EDGEL3_BOARD_RAM_BUDGET_BYTES, "more RAM than the board has to spare");
 static_assert(kModelBytes <= EDGEL3_BOARD_FLASH_BUDGET_BYTES, "a model too large for the flash");
 

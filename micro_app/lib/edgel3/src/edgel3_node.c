@@ -24,16 +24,14 @@ static uint32_t classes(const edgel3_node *node) {
 static uint32_t find_failures(edgel3_node *node) {
   const edgel3_node_model *model = &node->model;
   const edgel3_frontend_config *frontend = model->frontend;
-  size_t arena_bytes = 0;
   memset(&node->info, 0, sizeof node->info);
-  if (edgel3_describe(model->packed, model->packed_bytes, &node->info) != EDGEL3_OK ||
-      edgel3_arena_bytes(model->packed, model->packed_bytes, EDGEL3_KERNELS_BEST, &arena_bytes) !=
-          EDGEL3_OK ||
+  const edgel3_status described = model->engine->describe(model, &node->info);
+  if ((described != EDGEL3_OK && described != EDGEL3_ERROR_ARENA) ||
       node->info.rows != frontend->mels || node->info.columns != frontend->frames ||
       (model->head != NULL && model->head->embedding != node->info.embedding)) {
     return EDGEL3_NODE_MODEL_REFUSED;
   }
-  if (arena_bytes > model->arena_bytes ||
+  if (described == EDGEL3_ERROR_ARENA ||
       edgel3_frontend_log_mel_bytes(frontend) > model->arena_bytes ||
       edgel3_frontend_work_bytes(frontend) > model->window_bytes ||
       window_values(node) > model->window_bytes ||
@@ -71,16 +69,12 @@ static uint32_t push(edgel3_node *node, const int16_t *samples, uint32_t count) 
   return taken;
 }
 
-/* Run the network on the window. The arena held log-mel values: the engine is set up anew. */
+/* Run the network on the window. */
 static edgel3_status embed(edgel3_node *node) {
   const edgel3_node_model *model = &node->model;
-  edgel3_engine *engine;
   const uint32_t start = node->port.ticks(node->port.context);
-  edgel3_status status = edgel3_open(&engine, model->packed, model->packed_bytes,
-                                     EDGEL3_KERNELS_BEST, model->arena, model->arena_bytes);
-  if (status == EDGEL3_OK) {
-    status = edgel3_run(engine, (const int8_t *)model->window, node->embedding);
-  }
+  const edgel3_status status =
+      model->engine->run(model, (const int8_t *)model->window, node->embedding);
   node->engine_ticks = node->port.ticks(node->port.context) - start;
   return status;
 }
@@ -140,7 +134,7 @@ static uint32_t answer_info(edgel3_node *node) {
   edgel3_put_f32(body + 20, node->info.output_scale);
   edgel3_put_u32(body + 24, (uint32_t)node->info.output_zero_point);
   memcpy(body + 28, node->info.source_sha256, 16);
-  edgel3_put_u32(body + 44, (uint32_t)node->model.packed_bytes);
+  edgel3_put_u32(body + 44, (uint32_t)node->model.network_bytes);
   edgel3_put_u32(body + 48, (uint32_t)node->model.arena_bytes);
   edgel3_put_u32(body + 52, (uint32_t)node->model.window_bytes);
   edgel3_put_u32(body + 56, node->port.ticks_per_second);

@@ -19,14 +19,31 @@ extern "C" {
 #define EDGEL3_NODE_MAX_CLASSES 64u
 
 /** Failures that SELF_TEST answers, a bit each. */
-#define EDGEL3_NODE_MODEL_REFUSED 1u    /**< the packed model is damaged */
+#define EDGEL3_NODE_MODEL_REFUSED 1u    /**< the network is damaged, or another one */
 #define EDGEL3_NODE_MEMORY_TOO_SMALL 2u /**< the arena, or a buffer, is */
 #define EDGEL3_NODE_OTHER_EMBEDDING 4u  /**< not what the converter's own run gave */
 
+struct edgel3_node_model;
+
+/** What runs a network. */
+typedef struct edgel3_node_engine {
+  /** Check a model and describe it; EDGEL3_ERROR_ARENA if its arena is too small. May write to the
+   * arena. */
+  edgel3_status (*describe)(const struct edgel3_node_model *model, edgel3_info *info);
+  /** From a window to its embedding. What the arena holds is of no use any more. */
+  edgel3_status (*run)(const struct edgel3_node_model *model, const int8_t *window,
+                       int8_t *embedding);
+} edgel3_node_engine;
+
+/** This library's own, for packed models. Those of TFLM are in edgel3_node_tflm.h. */
+extern const edgel3_node_engine edgel3_node_packed;
+
 /** What the converter makes, and the memory it says that takes. */
 typedef struct edgel3_node_model {
-  const void *packed;
-  size_t packed_bytes;
+  const edgel3_node_engine *engine;
+  const void *network; /**< a packed model, or a flatbuffer */
+  size_t network_bytes;
+  const uint8_t *source_sha256; /**< [16] as in edgel3_info; null where the network says it */
   const edgel3_frontend_config *frontend;
   const edgel3_head *head;  /**< null without one */
   uint32_t self_test_crc32; /**< of the embedding of edgel3_node_self_test_value's window */

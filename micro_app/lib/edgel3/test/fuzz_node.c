@@ -171,7 +171,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   edgel3_node *node = (edgel3_node *)malloc(sizeof *node);
   host from = {.node = node};
   const edgel3_node_model model = {
-      packed,       sizeof packed - (size_t)refused, &frontend, &head, 0, arena, arena_bytes, input,
+      &edgel3_node_packed,
+      packed,
+      sizeof packed - (size_t)refused,
+      NULL,
+      &frontend,
+      &head,
+      0,
+      arena,
+      arena_bytes,
+      input,
       window_bytes,
   };
   const edgel3_node_port port = {"fuzz", &from, write_frame, count_up, 1000, count_up, listen};
