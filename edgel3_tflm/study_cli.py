@@ -112,9 +112,9 @@ def study_command(
             )
         screen.show(
             {"rows": [row.to_json() for row in rows], "notes": notes},
-            _rows_table(rows),
+            rows_table(rows),
             *map(Text, notes),
-            _published_table([row.published for row in rows]),
+            published_table([row.published for row in rows]),
             Text("published: the authors' float networks; accuracies behind fine-tuning (before)"),
         )
 
@@ -141,7 +141,8 @@ def _choose(sparsities: list[str], depths: list[str], widths: list[str]) -> set[
     return names
 
 
-def _rows_table(rows: "list[StudyRow]") -> Table:
+def rows_table(rows: "list[StudyRow]") -> Table:
+    """Tabulate what was counted, beside the published reduction."""
     table = new_table(
         "row",
         "reduction\n%",
@@ -165,7 +166,8 @@ def _rows_table(rows: "list[StudyRow]") -> Table:
     return table
 
 
-def _published_table(published: list[PublishedResult]) -> Table:
+def published_table(published: list[PublishedResult]) -> Table:
+    """Tabulate the published rows."""
     table = new_table(
         "published", "reduction\n%", "MB", *(f"{title}\n%" for title in _TASKS.values())
     )
