@@ -129,6 +129,9 @@ def load_dataset(name: str, data_home: Path | None = None, *, download: bool = F
             f"{name}: expected the audio of {len(dataset.clips)} clips, {len(missing)} of them"
             f" lack it; the first is {missing[0]}"
         )
+    for split in dataset.splits:
+        if not dataset.targets[split.test].any():
+            raise EdgeL3Error(f"{name}: {split.name}: expected a label among the clips to judge")
     return dataset
 
 

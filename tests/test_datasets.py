@@ -233,6 +233,10 @@ def test_a_split_does_not_take_a_clip_twice() -> None:
         ([("1.wav", "a", 3), ("2.wav", "b", 3)], "found 3 alone"),
         ([("1.wav", "a", 1), ("2.wav", "a", 2)], "two classes to train on when fold 1"),
         ([("1.wav", "a", 1), ("2.wav", "b", 2)], "two classes to train on when fold 1"),
+        (
+            [("1.wav", "", 1), ("2.wav", "a;b", 2), ("3.wav", "a;b", 3)],
+            "fold 1: expected a label among the clips to judge",
+        ),
     ],
 )
 def test_folds_that_judge_nothing_are_refused(
