@@ -3,7 +3,7 @@
 BatchNorms are folded into the convolutions; ReLU and pool belong to the layer in front of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +184,90 @@ def write_chain(chain: tuple[QuantizedLayer, ...], rows: int, columns: int) -> b
 
     A maximum pool and a reshape have the quantization of what they read.
     """
+    maps = (chain[0].input, *(each.output for each in chain))
+
+    def map_tensor(name: str, shape: tuple[int, ...], behind: int) -> WrittenTensor:
+        scale, zero_point = float(maps[behind].scale), maps[behind].zero_point
+        return WrittenTensor(name, tflite.TensorType.INT8, shape, (scale,), (zero_point,))
+
+    def constants(position: int) -> tuple[WrittenTensor, WrittenTensor]:
+        each = chain[position]
+        kernel = np.ascontiguousarray(each.kernel.transpose(3, 0, 1, 2))
+        zeros = (0,) * len(each.bias)
+        return (
+            WrittenTensor(
+                f"{each.layer.name}/kernel",
+                tflite.TensorType.INT8,
+                kernel.shape,
+                tuple(each.scales.tolist()),
+                zeros,
+                data=kernel.tobytes(),
+            ),
+            WrittenTensor(
+                f"{each.layer.name}/bias",
+                tflite.TensorType.INT32,
+                (len(each.bias),),
+                tuple(each.bias_scales.tolist()),
+                zeros,
+                data=each.bias.astype("<i4").tobytes(),
+            ),
+        )
+
+    layers = [each.layer for each in chain]
+    versions = _Versions(convolution=3, pool=2)
+    return _write(layers, rows, columns, map_tensor, constants, versions, "int8")
+
+
+def write_float_chain(layers: Sequence[Layer], rows: int, columns: int) -> bytes:
+    """Write the float flatbuffer of folded layers; needs no TensorFlow."""
+
+    def map_tensor(name: str, shape: tuple[int, ...], _behind: int) -> WrittenTensor:
+        return WrittenTensor(name, tflite.TensorType.FLOAT32, shape)
+
+    def constants(position: int) -> tuple[WrittenTensor, WrittenTensor]:
+        layer = layers[position]
+        kernel = layer.kernel.transpose(3, 0, 1, 2).astype("<f4")
+        return (
+            WrittenTensor(
+                f"{layer.name}/kernel",
+                tflite.TensorType.FLOAT32,
+                kernel.shape,
+                data=kernel.tobytes(),
+            ),
+            WrittenTensor(
+                f"{layer.name}/bias",
+                tflite.TensorType.FLOAT32,
+                layer.bias.shape,
+                data=layer.bias.astype("<f4").tobytes(),
+            ),
+        )
+
+    versions = _Versions(convolution=1, pool=1)
+    return _write(layers, rows, columns, map_tensor, constants, versions, "float")
+
+
+@dataclass(frozen=True)
+class _Versions:
+    """Of the operators, which depend on the type of their tensors."""
+
+    convolution: int
+    pool: int
+
+
+def _write(
+    layers: Sequence[Layer],
+    rows: int,
+    columns: int,
+    map_tensor: Callable[[str, tuple[int, ...], int], WrittenTensor],
+    constants: Callable[[int], tuple[WrittenTensor, WrittenTensor]],
+    versions: _Versions,
+    description: str,
+) -> bytes:
+    """Write the operators of a chain.
+
+    ``map_tensor`` takes a name, a shape and how many layers a map lies behind; ``constants`` takes a
+    layer's position and returns its kernel and bias.
+    """
     tensors: list[WrittenTensor] = []
     operators: list[WrittenOperator] = []
 
@@ -191,46 +275,19 @@ def write_chain(chain: tuple[QuantizedLayer, ...], rows: int, columns: int) -> b
         tensors.append(tensor)
         return len(tensors) - 1
 
-    def add_map(name: str, shape: tuple[int, ...], quantization: Quantization) -> int:
-        scales, zero_points = (float(quantization.scale),), (quantization.zero_point,)
-        return add(WrittenTensor(name, tflite.TensorType.INT8, shape, scales, zero_points))
-
-    current = add_map("log_mel", (1, rows, columns, 1), chain[0].input)
+    current = add(map_tensor("log_mel", (1, rows, columns, 1), 0))
     filters = 0
-    for each in chain:
-        layer, filters = each.layer, each.kernel.shape[-1]
-        zeros = (0,) * filters
-        kernel = np.ascontiguousarray(each.kernel.transpose(3, 0, 1, 2))
-        inputs = (
-            current,
-            add(
-                WrittenTensor(
-                    f"{layer.name}/kernel",
-                    tflite.TensorType.INT8,
-                    kernel.shape,
-                    tuple(each.scales.tolist()),
-                    zeros,
-                    data=kernel.tobytes(),
-                )
-            ),
-            add(
-                WrittenTensor(
-                    f"{layer.name}/bias",
-                    tflite.TensorType.INT32,
-                    (filters,),
-                    tuple(each.bias_scales.tolist()),
-                    zeros,
-                    data=each.bias.astype("<i4").tobytes(),
-                )
-            ),
-        )
-        current = add_map(layer.name, (1, rows, columns, filters), each.output)
+    for behind, layer in enumerate(layers, start=1):
+        filters = layer.kernel.shape[-1]
+        kernel, bias = constants(behind - 1)
+        inputs = (current, add(kernel), add(bias))
+        current = add(map_tensor(layer.name, (1, rows, columns, filters), behind))
         operators.append(
             WrittenOperator(
                 tflite.BuiltinOperator.CONV_2D,
                 inputs,
                 (current,),
-                version=3,
+                version=versions.convolution,
                 options_type=tflite.BuiltinOptions.Conv2DOptions,
                 write_options=_convolution_options(layer),
             )
@@ -239,13 +296,13 @@ def write_chain(chain: tuple[QuantizedLayer, ...], rows: int, columns: int) -> b
             continue
         window = (layer.pool, layer.pool) if layer.pool else (rows, columns)
         rows, columns = rows // window[0], columns // window[1]
-        pooled = add_map(f"{layer.name}/pool", (1, rows, columns, filters), each.output)
+        pooled = add(map_tensor(f"{layer.name}/pool", (1, rows, columns, filters), behind))
         operators.append(
             WrittenOperator(
                 tflite.BuiltinOperator.MAX_POOL_2D,
                 (current,),
                 (pooled,),
-                version=2,
+                version=versions.pool,
                 options_type=tflite.BuiltinOptions.Pool2DOptions,
                 write_options=_pool_options(window),
             )
@@ -253,11 +310,13 @@ def write_chain(chain: tuple[QuantizedLayer, ...], rows: int, columns: int) -> b
         current = pooled
     shape = np.array([1, filters], "<i4")
     reshape = add(WrittenTensor("shape", tflite.TensorType.INT32, (2,), data=shape.tobytes()))
-    embedding = add_map("embedding", (1, filters), chain[-1].output)
+    embedding = add(map_tensor("embedding", (1, filters), len(layers)))
     operators.append(
         WrittenOperator(tflite.BuiltinOperator.RESHAPE, (current, reshape), (embedding,))
     )
-    return write_flatbuffer(tensors, operators, inputs=[0], outputs=[embedding], description="int8")
+    return write_flatbuffer(
+        tensors, operators, inputs=[0], outputs=[embedding], description=description
+    )
 
 
 def _convolution_options(layer: Layer) -> Callable[[Any], int]:

@@ -45,9 +45,7 @@ from edgel3_tflm.variants import Variant
 from edgel3_tflm.weights import (
     NetworkWeights,
     WeightsWord,
-    find_weights,
-    load_bundled_weights,
-    load_weights,
+    load_given,
 )
 
 FloatArray = npt.NDArray[np.float32]
@@ -143,28 +141,6 @@ def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deploy
     with new_directory(output, marker=MANIFEST_NAME) as directory:
         _write(options, directory, progress)
     return Deployment.load(output)
-
-
-def load_given(variant: Variant, source: Path | WeightsWord) -> NetworkWeights | None:
-    """Load the weights that are asked for, by a file or a word of ``ConvertOptions``.
-
-    Returns
-    -------
-    NetworkWeights or None
-        None if they are to be generated.
-
-    Raises
-    ------
-    WeightsError
-        If they cannot be had.
-    """
-    if isinstance(source, Path):
-        return load_weights(variant, source)
-    if source == "auto":
-        return find_weights(variant)
-    if source == "bundled":
-        return load_bundled_weights(variant)
-    return load_weights(variant) if source == "published" else None
 
 
 def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None:

@@ -20,7 +20,6 @@ from edgel3_tflm.audio import read_windows
 from edgel3_tflm.converters.calibrate import Calibration, bundled_clips_directory
 from edgel3_tflm.converters.chain import Layer, fold
 from edgel3_tflm.converters.generate import generate_weights
-from edgel3_tflm.converters.pipeline import load_given
 from edgel3_tflm.converters.prune import prune
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import InputMap
@@ -29,7 +28,7 @@ from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.frontend import is_silent, log_mel
 from edgel3_tflm.metrics import METRICS
 from edgel3_tflm.variants import FrontendSpec, Plan, Variant
-from edgel3_tflm.weights import NetworkWeights, WeightsWord
+from edgel3_tflm.weights import NetworkWeights, WeightsWord, load_given
 
 DEFAULT_WINDOWS = 64
 _HOP_S = 0.5
@@ -139,7 +138,7 @@ class Sensitivity:
 def load_network(
     variant: Variant, source: Path | WeightsWord, progress: Progress
 ) -> NetworkWeights:
-    """Load or generate the weights that are asked for; errors as ``pipeline.load_given``."""
+    """Load or generate the weights that are asked for; errors as ``weights.load_given``."""
     given = load_given(variant, source)
     if given is not None:
         return given

@@ -1,8 +1,9 @@
 """Clips: reading, downmixing, resampling and cutting into windows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,13 @@ import soxr
 from edgel3_tflm.errors import AudioError
 
 FloatArray = npt.NDArray[np.float32]
+
+BLOCK_FRAMES = 1 << 16
+"""Frames read at a time."""
+MAX_SAMPLE_RATE_HZ = 10_000_000
+"""More than any recorder's; a damaged header may say anything."""
+_LONGEST_FRAMES = 1 << 48
+_NO_SAMPLES = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -63,19 +71,86 @@ def read_clip(path: Path, sample_rate_hz: int) -> Clip:
     AudioError
         If libsndfile cannot read the file, or it holds no samples or non-finite ones.
     """
+    samples = np.concatenate([_NO_SAMPLES, *read_blocks(path, sample_rate_hz)])
+    return Clip(samples, sample_rate_hz)
+
+
+def read_blocks(path: Path, sample_rate_hz: int) -> Iterator[FloatArray]:
+    """Read a file of any length block by block; together the blocks are :func:`read_clip`'s samples.
+
+    Yields
+    ------
+    numpy.ndarray, shape (n,), float32
+        Mono, at ``sample_rate_hz``, full scale 1.
+
+    Raises
+    ------
+    AudioError
+        As :func:`read_clip`, after any number of blocks.
+    """
     try:
-        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            if not 0 < file.samplerate <= MAX_SAMPLE_RATE_HZ:
+                raise AudioError(
+                    f"{path}: expected a sample rate of 1 to {MAX_SAMPLE_RATE_HZ} Hz, the file says"
+                    f" {file.samplerate}"
+                )
+            try:
+                yield from resample_blocks(_read_mono(file), file.samplerate, sample_rate_hz)
+            except AudioError as error:
+                raise AudioError(f"{path}: {error}") from error
     except (soundfile.LibsndfileError, OSError, MemoryError) as error:
         reason = getattr(error, "error_string", None) or str(error)
         raise AudioError(f"{path}: expected an audio file libsndfile can read: {reason}") from error
-    if len(samples) == 0:
-        raise AudioError(f"{path}: expected audio, the clip is empty (0 samples)")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: expected finite samples, some are NaN or infinite")
-    mono = samples.mean(axis=1)
-    if rate_hz != sample_rate_hz:
-        mono = soxr.resample(mono, rate_hz, sample_rate_hz, quality="HQ")
-    return Clip(np.ascontiguousarray(mono, np.float32), sample_rate_hz)
+
+
+def _read_mono(file: Any) -> Iterator[FloatArray]:
+    empty = True
+    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        empty = False
+        yield mix_down(block)
+    if empty:
+        raise AudioError("expected audio, the clip is empty (0 samples)")
+
+
+def mix_down(block: npt.NDArray[Any]) -> FloatArray:
+    """Average the channels of samples, shape (n, channels), to float32 of shape (n,).
+
+    Raises
+    ------
+    AudioError
+        If one is NaN or infinite.
+    """
+    mono: FloatArray = block.astype(np.float32, copy=False).mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise AudioError("expected finite samples, some are NaN or infinite")
+    return mono
+
+
+def resample_blocks(
+    blocks: Iterable[FloatArray], from_hz: float, to_hz: int
+) -> Iterator[FloatArray]:
+    """Resample mono samples that come block by block, by soxr's high quality.
+
+    Where they are divided changes nothing.
+    """
+    if from_hz == to_hz:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(_NO_SAMPLES, last=True)
+
+
+def measure_seconds(path: Path) -> float:
+    """Length of a file as its header has it; 0 where that is no help."""
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError):
+        return 0.0
+    # A stream that was never closed says the largest number there is.
+    return info.duration if info.frames < _LONGEST_FRAMES else 0.0
 
 
 def cut_windows(clip: Clip, *, window_samples: int, hop_samples: int) -> FloatArray:

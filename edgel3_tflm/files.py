@@ -29,9 +29,22 @@ def write_whole(path: Path, data: bytes) -> None:
     EdgeL3Error
         If the disk refuses; what was at ``path`` is as it was.
     """
+    with new_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name for a file to be written; rename it to ``path`` at the end.
+
+    Raises
+    ------
+    EdgeL3Error
+        As :func:`write_whole`; on any other exception too, what was at ``path`` is as it was.
+    """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         raise EdgeL3Error(f"cannot write {path}: {error.strerror or error}") from error

@@ -233,6 +233,28 @@ def find_weights(variant: Variant) -> NetworkWeights:
         return load_bundled_weights(variant)
 
 
+def load_given(variant: Variant, source: Path | WeightsWord) -> NetworkWeights | None:
+    """Load the weights that are asked for, by a file or a word.
+
+    Returns
+    -------
+    NetworkWeights or None
+        None if they are to be generated.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be had.
+    """
+    if isinstance(source, Path):
+        return load_weights(variant, source)
+    if source == "auto":
+        return find_weights(variant)
+    if source == "bundled":
+        return load_bundled_weights(variant)
+    return load_weights(variant) if source == "published" else None
+
+
 def inspect_weights(path: Path) -> NetworkWeights:
     """Read a weight file of any known network; the arrays' shapes tell which.
 
