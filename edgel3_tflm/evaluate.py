@@ -81,7 +81,7 @@ class Protocol:
             f"MLP {'-'.join(map(str, self.layers))}: Adam {self.learning_rate:g}, L2 {self.l2:g},"
             f" batches of {self.batch_windows}, at most {self.most_passes} passes, stopped when the"
             f" validation clips' loss has not fallen for {self.patience}; {seeds}, seeded",
-            f"95 % intervals over all clips judged: {RESAMPLES} resamples, in pairs",
+            f"intervals of 95 %: {RESAMPLES} resamples of the clips judged, in pairs",
         ]
 
 

@@ -11,7 +11,6 @@ from rich.text import Text
 from edgel3_tflm.corpus import HOP_S
 from edgel3_tflm.datasets import DATASETS, MANIFEST_NAME, load_dataset
 from edgel3_tflm.deployment import Deployment
-from edgel3_tflm.downstream import Interval
 from edgel3_tflm.drift_cli import provenance_lines
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import write_whole
@@ -120,14 +119,15 @@ def _splits_table(found: "Evaluation") -> Table:
 
 
 def _measures_table(found: "Evaluation") -> Table:
-    table = new_table("measure", "float", found.quantization, "change")
+    table = new_table("all clips judged", "estimate", "from", "to")
     for each in found.measures:
-        table.add_row(
-            each.name,
-            _interval(each.name, each.in_float),
-            _interval(each.name, each.quantized),
-            _interval(each.name, each.change, signed=True),
-        )
+        sides = {"float": each.in_float, found.quantization: each.quantized, "change": each.change}
+        for side, interval in sides.items():
+            bounds = (interval.estimate, interval.low, interval.high)
+            table.add_row(
+                f"{each.name}, {side}",
+                *(_figure(each.name, value, signed=side == "change") for value in bounds),
+            )
     return table
 
 
@@ -137,14 +137,6 @@ def _published_table(found: "Evaluation") -> Table:
     for each in found.published:
         table.add_row(each.title, _figure(each.measure, each.value), each.source)
     return table
-
-
-def _interval(measure: str, interval: Interval, *, signed: bool = False) -> str:
-    estimate, low, high = (
-        _figure(measure, value, signed=signed)
-        for value in (interval.estimate, interval.low, interval.high)
-    )
-    return f"{estimate} ({low} to {high})"
 
 
 def _figure(measure: str, value: float, *, signed: bool = False) -> str:

@@ -234,7 +234,7 @@ def test_a_split_does_not_take_a_clip_twice() -> None:
         ([("1.wav", "a", 1), ("2.wav", "a", 2)], "two classes to train on when fold 1"),
         ([("1.wav", "a", 1), ("2.wav", "b", 2)], "two classes to train on when fold 1"),
         (
-            [("1.wav", "", 1), ("2.wav", "a;b", 2), ("3.wav", "a;b", 3)],
+            [("1.wav", "", 1), *((f"{fold}.wav", "a;b", fold) for fold in (2, 3, 4))],
             "fold 1: expected a label among the clips to judge",
         ),
     ],
