@@ -4,10 +4,7 @@ What the engine computes are the bytes that a microcontroller computes, and thos
 Lite's reference kernels with the dense model. The frontend's are those of the portable transform.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
-from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +13,7 @@ import numpy.typing as npt
 from edgel3_tflm.deployment import InputMap
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError
 from edgel3_tflm.frontend import DYNAMIC_RANGE_DB, FrontendTables
-from edgel3_tflm.interpreters import TensorSpec, available_cores
+from edgel3_tflm.interpreters import TensorSpec, WindowPool, available_cores
 from edgel3_tflm.variants import FrontendSpec
 
 try:
@@ -259,13 +256,7 @@ class EngineInterpreter:
     def __init__(
         self, model: bytes, kernels: Kernels = "best", *, threads: int | None = None
     ) -> None:
-        self._model = model
-        self._kernels: Kernels = kernels
-        self._threads = threads or available_cores()
-        self._idle: SimpleQueue[Engine] = SimpleQueue()
-        self._engines = 0
-        self._opening = Lock()
-        self._open_engines(1)
+        self._pool = WindowPool(lambda: Engine(model, kernels).run, threads or available_cores())
         info = describe(model)
         self.input = TensorSpec(
             shape=(1, info.rows, info.columns, 1),
@@ -293,31 +284,8 @@ class EngineInterpreter:
         """
         windows = _check_values(windows, (len(windows), *self.input.shape[1:]))
         outputs = np.empty((len(windows), *self.output.shape[1:]), np.int8)
-
-        def embed(position: int) -> None:
-            engine = self._idle.get()
-            try:
-                outputs[position] = engine.run(windows[position, :, :, 0])
-            finally:
-                self._idle.put(engine)
-
-        workers = min(len(windows), self._threads)
-        self._open_engines(workers)
-        if workers < 2:
-            for position in range(len(windows)):
-                embed(position)
-        else:
-            # The C library runs without Python's lock.
-            with ThreadPoolExecutor(workers) as executor:
-                list(executor.map(embed, range(len(windows))))
+        self._pool.run(windows[..., 0], outputs)
         return outputs
-
-    def _open_engines(self, count: int) -> None:
-        """Have at least so many engines: memory for those that are never used is not taken."""
-        with self._opening:
-            while self._engines < count:
-                self._idle.put(Engine(self._model, self._kernels))
-                self._engines += 1
 
 
 class DeviceFrontend:

@@ -16,9 +16,12 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,7 +59,7 @@ class Interpreter(Protocol):
     output: TensorSpec
 
     def run(self, windows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Run windows one after the other.
+        """Run windows.
 
         Parameters
         ----------
@@ -80,25 +83,88 @@ def _tensor_spec(details: dict[str, Any]) -> TensorSpec:
     )
 
 
-class _TFLiteInterpreter:
-    """The interface that tflite-runtime, ai-edge-litert and tf.lite share."""
+RunWindow = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+"""Runs a single window: an input without its batch dimension to an output without it."""
 
-    def __init__(self, interpreter: Any) -> None:
-        self._interpreter = interpreter
-        interpreter.allocate_tensors()
-        (input_details,) = interpreter.get_input_details()
-        (output_details,) = interpreter.get_output_details()
-        self._input_index = input_details["index"]
-        self._output_index = output_details["index"]
-        self.input = _tensor_spec(input_details)
-        self.output = _tensor_spec(output_details)
+
+class WindowPool:
+    """Spreads windows over threads, each with a ``RunWindow`` of its own.
+
+    They are opened as they are needed: memory for those that are never used is not taken.
+
+    Parameters
+    ----------
+    open_one : callable
+        Opens a ``RunWindow``; the first at once, so that what refuses a model does so here.
+    threads : int
+    """
+
+    def __init__(self, open_one: Callable[[], RunWindow], threads: int) -> None:
+        self._open_one = open_one
+        self._threads = threads
+        self._idle: SimpleQueue[RunWindow] = SimpleQueue()
+        self._opened = 0
+        self._opening = Lock()
+        self._open(1)
+
+    def run(self, windows: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> None:
+        """Run windows, shape (n, ...), several at a time, into outputs, shape (n, ...)."""
+
+        def run_one(position: int) -> None:
+            run_window = self._idle.get()
+            try:
+                outputs[position] = run_window(windows[position])
+            finally:
+                self._idle.put(run_window)
+
+        workers = min(len(windows), self._threads)
+        self._open(workers)
+        if workers < 2:
+            for position in range(len(windows)):
+                run_one(position)
+        else:
+            # Native code runs without Python's lock.
+            with ThreadPoolExecutor(workers) as executor:
+                list(executor.map(run_one, range(len(windows))))
+
+    def _open(self, count: int) -> None:
+        with self._opening:
+            while self._opened < count:
+                self._idle.put(self._open_one())
+                self._opened += 1
+
+
+class _TFLiteInterpreter:
+    """The interface that tflite-runtime, ai-edge-litert and tf.lite share.
+
+    A window to a thread: threads within a window wait for each other at every layer.
+    """
+
+    def __init__(self, open_native: Callable[[], Any], threads: int) -> None:
+        details: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+        def open_one() -> RunWindow:
+            with native_stderr():
+                interpreter = open_native()
+                interpreter.allocate_tensors()
+            (input_details,) = interpreter.get_input_details()
+            (output_details,) = interpreter.get_output_details()
+            details.append((input_details, output_details))
+
+            def run_window(window: npt.NDArray[Any]) -> npt.NDArray[Any]:
+                interpreter.set_tensor(input_details["index"], window[np.newaxis])
+                interpreter.invoke()
+                output: npt.NDArray[Any] = interpreter.get_tensor(output_details["index"])[0]
+                return output
+
+            return run_window
+
+        self._pool = WindowPool(open_one, threads)
+        self.input, self.output = map(_tensor_spec, details[0])
 
     def run(self, windows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         outputs = np.empty((len(windows), *self.output.shape[1:]), self.output.dtype)
-        for window, output in zip(windows, outputs, strict=True):
-            self._interpreter.set_tensor(self._input_index, window[np.newaxis])
-            self._interpreter.invoke()
-            output[:] = self._interpreter.get_tensor(self._output_index)[0]
+        self._pool.run(windows, outputs)
         return outputs
 
 
@@ -148,24 +214,29 @@ def _open_tflite_runtime(model: bytes, threads: int) -> Interpreter:
         )
     import tflite_runtime.interpreter as tflite
 
-    return _TFLiteInterpreter(tflite.Interpreter(model_content=model, num_threads=threads))
+    return _TFLiteInterpreter(
+        lambda: tflite.Interpreter(model_content=model, num_threads=1), threads
+    )
 
 
 def _open_litert(model: bytes, threads: int) -> Interpreter:
     from ai_edge_litert import interpreter as litert
 
-    return _TFLiteInterpreter(litert.Interpreter(model_content=model, num_threads=threads))
+    return _TFLiteInterpreter(
+        lambda: litert.Interpreter(model_content=model, num_threads=1), threads
+    )
 
 
-def _open_reference(model: bytes, _threads: int) -> Interpreter:
+def _open_reference(model: bytes, threads: int) -> Interpreter:
     tf = import_tensorflow()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tf.lite announces its own end at every use
-        resolver = tf.lite.experimental.OpResolverType.BUILTIN_REF
-        interpreter = tf.lite.Interpreter(
-            model_content=model, experimental_op_resolver_type=resolver
-        )
-    return _TFLiteInterpreter(interpreter)
+
+    def open_native() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tf.lite announces its own end at every use
+            resolver = tf.lite.experimental.OpResolverType.BUILTIN_REF
+            return tf.lite.Interpreter(model_content=model, experimental_op_resolver_type=resolver)
+
+    return _TFLiteInterpreter(open_native, threads)
 
 
 # The host build's arena is taken from the heap at once; the dense L3 network needs 6.5 MB as int8.
@@ -227,7 +298,8 @@ def open_interpreter(
     runtime : str
         One of ``RUNTIMES``.
     threads : int, optional
-        How many threads compute, where the runtime takes more than one; one a core if not given.
+        How many windows to run at a time, each in memory of its own; one a core if not given.
+        TFLM runs one.
 
     Raises
     ------

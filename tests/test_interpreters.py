@@ -44,6 +44,15 @@ def test_every_runtime_but_the_engine_runs_the_float_model(
     np.testing.assert_allclose(interpreter.run(window), default, rtol=0, atol=bound)
 
 
+@pytest.mark.parametrize("runtime", ["tflite-runtime", "litert", "engine"])
+def test_threads_change_no_byte(sea_int8: Deployment, runtime: str) -> None:
+    model = sea_int8.read_model("int8", runtime)
+    windows = np.random.default_rng(1).integers(-128, 128, (9, 64, 50, 1)).astype(np.int8)
+    alone = open_interpreter(model, runtime, threads=1).run(windows)
+    assert len(np.unique(alone, axis=0)) == 9
+    np.testing.assert_array_equal(open_interpreter(model, runtime, threads=4).run(windows), alone)
+
+
 def test_quantized_values_and_real_values() -> None:
     spec = interpreters.TensorSpec((1, 3), np.dtype(np.int8), scale=0.5, zero_point=-128)
     values = spec.dequantize(np.array([[-128, -127, 127]], np.int8))
