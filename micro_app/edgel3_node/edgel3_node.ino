@@ -10,6 +10,7 @@
 
 #include "board.h"
 #include "microphone.h"
+#include "sleep.h"
 
 #define EDGEL3_NODE_RAM_BUDGET_BYTES EDGEL3_BOARD_RAM_BUDGET_BYTES
 #if __has_include("src/edgel3/edgel3_node_model.h")
@@ -125,19 +126,21 @@ static int listen_to_microphone(void *, int on) {
   return rate.is_usable;
 }
 
-static void hear() {
+/* Whether there was something. */
+static bool hear() {
   static int16_t samples[256];
   const uint32_t lost = microphone_take_lost();
   if (lost > 0) {
     edgel3_node_miss(&node, lost);
-    return;
+    return true;
   }
   const uint32_t count = microphone_read(samples, sizeof samples / sizeof *samples);
   if (count > 0) edgel3_node_hear(&node, samples, count);
+  return count > 0;
 }
 #else
 static int (*const listen_to_microphone)(void *, int) = nullptr;
-static void hear() {}
+static bool hear() { return false; }
 #endif
 
 void setup() {
@@ -163,5 +166,5 @@ void loop() {
     bytes[count++] = static_cast<uint8_t>(Serial.read());
   }
   if (count > 0) edgel3_node_receive(&node, bytes, count);
-  hear();
+  if (!hear() && count == 0) wait_for_interrupt();
 }

@@ -7,6 +7,8 @@
 #include <Arduino.h>
 #include <PDM.h>
 
+#include "sleep.h"
+
 namespace {
 
 constexpr uint32_t kBadBuffers = 4;
@@ -76,6 +78,7 @@ MicrophoneRate microphone_start(uint32_t sample_rate_hz, int gain) {
   }
   const uint32_t start = millis();
   while (measured_us < kMeasureMicroseconds && millis() - start < kPatienceMilliseconds) {
+    wait_for_interrupt();
   }
   if (measured_us > 0) {
     rate_hz = static_cast<uint32_t>(measured_samples * 1000000ull / measured_us);

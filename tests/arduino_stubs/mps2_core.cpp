@@ -1,5 +1,6 @@
 /* An Arduino core for the emulated Cortex-M7. Serial is UART 0. The microphone hears noise at 8 kHz;
- * its interrupt comes when the sketch asks for the time or for serial data, late but not lost.
+ * its interrupt comes when the sketch asks for the time or for serial data, late but not lost. The
+ * processor's own, of a received byte and of every millisecond, are masked: they only end its sleep.
  */
 #include <Arduino.h>
 #include <PDM.h>
@@ -22,6 +23,20 @@ struct Uart {
 };
 
 Uart &uart() { return *reinterpret_cast<Uart *>(0x40004000u); }
+
+volatile uint32_t &word(uintptr_t address) {
+  return *reinterpret_cast<volatile uint32_t *>(address);
+}
+
+constexpr uintptr_t kNvicEnable = 0xe000e100u, kNvicClear = 0xe000e280u;
+constexpr uintptr_t kSysTick = 0xe000e010u, kSysTickReload = 0xe000e014u, kIcsr = 0xe000ed04u;
+
+/* What is pending would end the next sleep at once; a byte that waits does so again. */
+void clear_pending() {
+  uart().interrupts = 2;
+  word(kNvicClear) = 1;
+  word(kIcsr) = 1u << 25;
+}
 
 constexpr uint32_t kBufferSamples = 256;
 constexpr uint32_t kBufferMicroseconds = kBufferSamples * 1000000u / 8000u;
@@ -80,9 +95,14 @@ SerialStub Serial;
 
 void SerialStub::begin(unsigned long) {
   uart().divider = 16;
-  uart().control = 3; /* writes and reads */
+  uart().control = 1 | 2 | 8; /* writes, reads and their interrupt */
+  __asm__ volatile("cpsid i");
+  word(kNvicEnable) = 1;
+  word(kSysTickReload) = 1000 * kTicksPerMicrosecond - 1;
+  word(kSysTick) = 7; /* the processor's clock, with its interrupt */
 }
 int SerialStub::available() {
+  clear_pending();
   interrupt();
   return uart().state >> 1 & 1;
 }
@@ -95,6 +115,7 @@ size_t SerialStub::write(const uint8_t *bytes, size_t count) {
 }
 
 uint32_t micros() {
+  clear_pending();
   interrupt();
   return read_clock();
 }
