@@ -4,9 +4,11 @@ from pathlib import Path
 
 from edgel3_tflm.converters.network import build_network
 from edgel3_tflm.converters.prune import prune
+from edgel3_tflm.converters.reduce import reduce_weights
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.drift import KERAS, FloatArray, Subject
 from edgel3_tflm.errors import WeightsError
+from edgel3_tflm.variants import VARIANTS
 from edgel3_tflm.weights import NetworkWeights, load_bundled_weights, load_weights
 
 # A map of the dense L3's first layers takes 13 MB a window.
@@ -60,14 +62,22 @@ def _find_weights(deployment: Deployment, source: Path | None) -> NetworkWeights
             f"{deployment.directory}: expected a deployment of weights from a file to run in Keras,"
             " those of this one were generated; convert with --weights FILE"
         )
+    variant = deployment.variant
+    try:
+        whole = VARIANTS[named.get("network", variant.name)]  # before convert cut it
+    except KeyError as error:
+        raise WeightsError(
+            f"{deployment.directory}: expected weights of a known network, the manifest names"
+            f" {error}; convert again"
+        ) from error
     if source is None and named["kind"] == "bundled":
-        weights = load_bundled_weights(deployment.variant)
+        weights = load_bundled_weights(whole)
     else:
-        weights = load_weights(deployment.variant, source)
+        weights = load_weights(whole, source)
     if (found := weights.provenance.sha256) != named["sha256"]:
         raise WeightsError(
             f"{source or weights.provenance.name}: expected the weights of"
             f" {deployment.directory}, SHA-256 {named['sha256'][:12]}..., found {found[:12]}...;"
             " give --weights FILE with the file that it was converted from"
         )
-    return weights
+    return reduce_weights(weights, len(variant.filters), variant.filters)
