@@ -288,10 +288,14 @@ def _quantize(layer: Layer) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]
 def _measure_kernel(
     codes: tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]], mask: npt.NDArray[np.bool_]
 ) -> int:
-    return max(
-        measure_weights((each * mask).transpose(3, 0, 1, 2).reshape(mask.shape[3], -1))
-        for each in codes
+    rounded, full = (
+        (each * mask).transpose(3, 0, 1, 2).reshape(mask.shape[3], -1) for each in codes
     )
+    size = measure_weights(full)
+    # Places and signs alone decide on the size, and of large weights none is rounded to zero.
+    if np.count_nonzero(rounded) == np.count_nonzero(full):
+        return size
+    return max(size, measure_weights(rounded))
 
 
 def choose_levels(

@@ -210,13 +210,12 @@ def sample_clips(
 
 
 def _check_probe(sample: Sample) -> None:
-    folds = {clip.fold for clip in sample.clips}
-    for fold_number in sorted(folds, key=str):
-        classes = {clip.label for clip in sample.clips if clip.fold != fold_number}
+    for tested in {clip.fold for clip in sample.clips}:
+        classes = {clip.label for clip in sample.clips if clip.fold != tested}
         if len(classes) < 2:
             raise EdgeL3Error(
                 "expected clips of at least two classes outside each fold, to probe with; outside"
-                f" fold {fold_number} there are {len(classes)} among {len(sample.clips)} clips;"
+                f" fold {tested} there are {len(classes)} among {len(sample.clips)} clips;"
                 " take more --windows, or --clips in place of --manifest"
             )
 
@@ -324,17 +323,9 @@ def score_network(
     kept : bool
         On the windows that were kept from the curves, or on the others.
     """
-    chosen = sample.kept == kept
-    maps = InputMap.of(reference).normalise(sample.decibels[chosen])
-    embeddings = []
-    for network in (reference, weights):
-        layers = fold(network)
-        parts = [
-            _run(layers, maps[start : start + _BATCH_WINDOWS])
-            for start in range(0, len(maps), _BATCH_WINDOWS)
-        ]
-        embeddings.append(_flatten(parts))
-    return Score(**_distances(*embeddings))
+    maps = InputMap.of(reference).normalise(sample.decibels)
+    wanted, found = (_embed(fold(each), maps) for each in (reference, weights))
+    return Score(**_distances(wanted, found, sample, kept=kept))
 
 
 class _Judge:
@@ -346,8 +337,8 @@ class _Judge:
         self._silent = is_silent(sample.decibels)
 
     def score(self, embeddings: FloatArray) -> Score:
-        seen = ~self._sample.kept
-        score = Score(**_distances(self.reference[seen], embeddings[seen]))
+        distances = _distances(self.reference, embeddings, self._sample, kept=False)
+        score = Score(**distances)
         if self._sample.clips[0].label is None:
             return score
         return replace(score, probe_percent=self._probe(embeddings))
@@ -366,10 +357,15 @@ class _Judge:
         return 100 * right / count
 
 
-def _distances(reference: FloatArray, embeddings: FloatArray) -> dict[str, float]:
-    mean = reference.mean(axis=0, dtype=np.float64)
+def _distances(
+    reference: FloatArray, embeddings: FloatArray, sample: Sample, *, kept: bool
+) -> dict[str, float]:
+    """Distances on the windows that are kept or on the others, of all windows' embeddings."""
+    # One mean for both, for a few kept windows have none to speak of.
+    mean = reference[~sample.kept].mean(axis=0, dtype=np.float64)
+    chosen = sample.kept == kept
     return {
-        metric.name: metric.compute(reference, embeddings, mean)
+        metric.name: metric.compute(reference[chosen], embeddings[chosen], mean)
         for metric in METRICS
         if metric.name in Score.__dataclass_fields__
     }
@@ -383,6 +379,15 @@ def _run(layers: Sequence[Layer], maps: FloatArray) -> FloatArray:
     for layer in layers:
         maps = layer.finish(layer.convolve(maps)).numpy()
     return maps
+
+
+def _embed(layers: Sequence[Layer], maps: FloatArray) -> FloatArray:
+    return _flatten(
+        [
+            _run(layers, maps[start : start + _BATCH_WINDOWS])
+            for start in range(0, len(maps), _BATCH_WINDOWS)
+        ]
+    )
 
 
 def _flatten(parts: Sequence[FloatArray]) -> FloatArray:

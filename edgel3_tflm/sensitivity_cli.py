@@ -1,5 +1,6 @@
 """The command ``sensitivity``: what pruning each layer costs, and a plan that costs least."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -182,6 +183,15 @@ def _describe(found: "Sensitivity") -> list[Text]:
     ]
     if given:
         lines.append(Text(f"given with zeros, and pruned only beyond: {', '.join(given)}"))
+    if found.layers[0].points[0].score.probe_percent is not None:
+        # Of a share of n clips, sqrt(p (1 - p) / n), which is largest at a half.
+        error = 50 / math.sqrt(len(clips))
+        lines.append(
+            Text(
+                f"linear probe over the folds of all {len(clips)} clips: one standard error is"
+                f" {error:.1f} points at most"
+            )
+        )
     return lines
 
 
