@@ -6,9 +6,7 @@ map joins them in training and is thrown away.
 """
 
 import json
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,15 @@ from edgel3_tflm.converters.network import build_network, read_network
 from edgel3_tflm.converters.prune import Pruner
 from edgel3_tflm.converters.quantize import to_float
 from edgel3_tflm.converters.recipe import Recipe, Validation
+from edgel3_tflm.converters.training import (
+    FIGURES_NAME,
+    STUDENT_NAME,
+    Judgement,
+    Loop,
+    Progress,
+    claim_directory,
+    precision,
+)
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Embedder, InputMap
 from edgel3_tflm.errors import EdgeL3Error
@@ -35,17 +42,10 @@ from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.variants import Variant
 from edgel3_tflm.weights import NetworkWeights, pack_weights
 
-_log = logging.getLogger(__name__)
-
-STUDENT_NAME = "student.h5.gz"
 DENSE_NAME = "dense.h5.gz"
-FIGURES_NAME = "figures.json"
-_RECIPE_NAME = "recipe.json"
 # Batches, numbered from here on, that set the scales of inputs and targets.
 _SCALE_BATCHES = range(1_000_000_000, 1_000_000_012)
-_AHEAD = 4
 _STATISTICS_FLOOR_DB = 3.0
-_FINAL_LEARNING_RATE = 0.02
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -68,9 +68,6 @@ class Figures:
     mean_cosine: float
     """The same for a student that always answers the teacher's mean embedding."""
     windows: int
-
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -203,38 +200,21 @@ def distill(
             f"expected weights of {student.name} to start from, these are of"
             f" {initial.variant.name}; give the recipe's student their filters"
         )
-    output.mkdir(parents=True, exist_ok=True)
-    _claim(output, recipe, student, teacher, initial, [*training, *validation])
+    claim_directory(
+        output,
+        {
+            "recipe": asdict(recipe),
+            "student": student.name,
+            "teacher": teacher.provenance.sha256,
+            "initial": initial.provenance.sha256 if initial else None,
+            "clips": [
+                [clip.path.name, clip.label, sha256_hex(clip.path.read_bytes())]
+                for clip in [*training, *validation]
+            ],
+        },
+    )
     run = _Run(recipe, student, teacher, initial, training, validation, output, progress)
     return run.train(progress, on_validation)
-
-
-def _claim(
-    output: Path,
-    recipe: Recipe,
-    student: Variant,
-    teacher: NetworkWeights,
-    initial: NetworkWeights | None,
-    clips: Sequence[DistillClip],
-) -> None:
-    """Write down what a directory's run is made of, or check that it is the same."""
-    identity = {
-        "recipe": asdict(recipe),
-        "student": student.name,
-        "teacher": teacher.provenance.sha256,
-        "initial": initial.provenance.sha256 if initial else None,
-        "clips": [
-            [clip.path.name, clip.label, sha256_hex(clip.path.read_bytes())] for clip in clips
-        ],
-    }
-    path = output / _RECIPE_NAME
-    text = json.dumps(identity, indent=1).encode()
-    if path.exists() and path.read_bytes() != text:
-        raise EdgeL3Error(
-            f"{output}: expected a new directory or one of the same recipe, teacher and clips; it"
-            " holds another run; choose another directory or remove it"
-        )
-    write_whole(path, text)
 
 
 class _Run:
@@ -273,12 +253,12 @@ class _Run:
         self._validation = self._prepare_validation(validation, rate_hz)
         self._build(initial, teacher.variant.embedding_size, classes)
 
-    def _batch(self, number: int) -> _Batch:
+    def batch(self, number: int) -> _Batch:
         windows, labels = self._source.batch(number, self._recipe.training.batch_windows)
         return self._targets.compute(windows, labels)
 
     def _measure_scales(self) -> _Scales:
-        batches = [self._batch(number) for number in _SCALE_BATCHES]
+        batches = [self.batch(number) for number in _SCALE_BATCHES]
         decibels = np.concatenate([batch.decibels for batch in batches])
         teacher = np.concatenate([batch.teacher for batch in batches])
         statistics = np.concatenate([batch.statistics for batch in batches])
@@ -320,12 +300,8 @@ class _Run:
             seed=training.seed,
         )
         self._initial, self._input_map = initial, InputMap.of(initial)
-        policy = keras.mixed_precision.global_policy()
-        keras.mixed_precision.set_global_policy(training.precision)
-        try:
+        with precision(training.precision):
             self._network = build_network(initial, batch_size=None)
-        finally:
-            keras.mixed_precision.set_global_policy(policy)
 
         # Thrown away after training: what the terms of the loss read from the embedding.
         def linear(size: int, name: str) -> Any:
@@ -342,24 +318,9 @@ class _Run:
                 linear(classes + 1, "to_labels")(embedding),
             ],
         )
-        self._optimizer = keras.optimizers.Adam(training.learning_rate)
-        self._optimizer.build(self._model.trainable_variables)
         self._pruner = Pruner(self._schedules())
-        self._step = tf.Variable(0, dtype=tf.int64)
-        self._best = tf.Variable(-2.0, dtype=tf.float64)
-        self._stale = tf.Variable(0, dtype=tf.int64)
-        self._checkpoints = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                model=self._model,
-                optimizer=self._optimizer,
-                step=self._step,
-                best=self._best,
-                stale=self._stale,
-                masks=[wrapper.pruning_vars for wrapper in self._pruner.wrappers],
-            ),
-            str(self._output / "checkpoints"),
-            max_to_keep=1,
-        )
+        masks = [wrapper.pruning_vars for wrapper in self._pruner.wrappers]
+        self._loop = Loop(self._output, self._model, training, masks=masks)
         self._train_step = tf.function(self._compute_step)
 
     def _schedules(self) -> dict[Any, Any]:
@@ -407,65 +368,33 @@ class _Run:
             )
             loss = tf.reduce_sum(terms * [weights.teacher, weights.statistics, weights.labels])
         variables = self._model.trainable_variables
-        self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        gradients = tape.gradient(loss, variables)
+        self._loop.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return terms
-
-    def _batches(self, first: int) -> Iterator[tuple[int, _Batch]]:
-        """Batches from a step on, made ahead by one thread: the embedder serves one at a time."""
-        steps = self._recipe.training.steps
-        with ThreadPoolExecutor(1) as pool:
-            waiting: list[Future[_Batch]] = []
-            try:
-                for step in range(first, steps):
-                    while len(waiting) < _AHEAD and step + len(waiting) < steps:
-                        waiting.append(pool.submit(self._batch, step + len(waiting)))
-                    yield step, waiting.pop(0).result()
-            finally:
-                for future in waiting:
-                    future.cancel()
 
     def train(self, progress: Progress, on_validation: Callable[[Figures], None]) -> Figures:
         """Train from the last checkpoint, or the start, to the end."""
-        recipe, scales, tf = self._recipe.training, self._scales, self._tf
-        if self._checkpoints.latest_checkpoint:
-            self._checkpoints.checkpoint.restore(
-                self._checkpoints.latest_checkpoint
-            ).assert_consumed()
-            _log.info("going on from step %d", int(self._step))
-        begin, pruned_at = self._pruning_steps()
-        writer = tf.summary.create_file_writer(str(self._output / "log"))
-        for step, batch in self._batches(int(self._step)):
-            if int(self._stale) >= recipe.patience_validations:
-                break
-            rate = _learning_rate(recipe.learning_rate, step, recipe.warmup_steps, recipe.steps)
-            self._optimizer.learning_rate.assign(rate)
-            terms = self._train_step(
-                self._input_map.normalise(batch.decibels),
-                (batch.teacher - scales.teacher_mean) / scales.teacher_deviation,
-                (batch.statistics - scales.statistics_mean) / scales.statistics_deviation,
-                batch.labels,
-            ).numpy()
-            if self._student.plan is not None and step == begin:
-                dense = read_network(self._network, self._initial)
-                write_whole(self._output / DENSE_NAME, pack_weights(dense))
-            self._pruner.apply(step)
-            with writer.as_default(step=step):
-                for name, value in zip(("teacher", "statistics", "labels"), terms, strict=True):
-                    tf.summary.scalar(f"loss/{name}", value)
-                tf.summary.scalar("learning_rate", rate)
-            self._step.assign(step + 1)
-            progress("distill", step + 1, recipe.steps)
-            if (step + 1) % recipe.validate_every_steps == 0 or step + 1 == recipe.steps:
-                figures = self._validate(step + 1)
-                with writer.as_default(step=step):
-                    tf.summary.scalar("validation/teacher_cosine", figures.teacher_cosine)
-                if self._student.plan is None or step >= pruned_at:
-                    self._keep_if_best(figures)
-                self._checkpoints.save()
-                on_validation(figures)
+        for _ in self._loop.run(self, "distill", progress):
+            on_validation(self._figures)
         return Figures(**json.loads((self._output / FIGURES_NAME).read_bytes())["validation"])
 
-    def _validate(self, step: int) -> Figures:
+    def learn(self, step: int, batch: _Batch) -> Mapping[str, float]:
+        """Take one step of the optimizer, and prune."""
+        scales = self._scales
+        terms = self._train_step(
+            self._input_map.normalise(batch.decibels),
+            (batch.teacher - scales.teacher_mean) / scales.teacher_deviation,
+            (batch.statistics - scales.statistics_mean) / scales.statistics_deviation,
+            batch.labels,
+        ).numpy()
+        if self._student.plan is not None and step == self._pruning_steps()[0]:
+            dense = read_network(self._network, self._initial)
+            write_whole(self._output / DENSE_NAME, pack_weights(dense))
+        self._pruner.apply(step)
+        return dict(zip(("teacher", "statistics", "labels"), terms, strict=True))
+
+    def judge(self, step: int) -> Judgement:
+        """Compare with the teacher on the validation clips; a dense student does not count."""
         scales, data = self._scales, self._validation
         answers = []
         size = self._recipe.training.batch_windows
@@ -474,29 +403,22 @@ class _Run:
             answers.append(self._model(inputs, training=False)[0].numpy())
         answer = np.concatenate(answers) * scales.teacher_deviation + scales.teacher_mean
         mean = np.broadcast_to(scales.teacher_mean, answer.shape)
-        return Figures(
+        self._figures = Figures(
             step,
             float(cosine_similarity(data.teacher, answer).mean()),
             float(cosine_similarity(data.teacher, mean).mean()),
             len(answer),
         )
+        cosine = self._figures.teacher_cosine
+        is_pruned = self._student.plan is None or step > self._pruning_steps()[1]
+        return Judgement(cosine if is_pruned else None, {"teacher_cosine": cosine})
 
-    def _keep_if_best(self, figures: Figures) -> None:
-        if figures.teacher_cosine <= float(self._best):
-            self._stale.assign_add(1)
-            return
-        self._stale.assign(0)
-        self._best.assign(figures.teacher_cosine)
+    def keep(self) -> None:
+        """Write the student and its figures."""
         weights = read_network(self._network, self._initial)
         write_whole(self._output / STUDENT_NAME, pack_weights(weights))
         text = json.dumps(
-            {"validation": asdict(figures), "sparsity_percent": weights.sparsity_percent}, indent=1
+            {"validation": asdict(self._figures), "sparsity_percent": weights.sparsity_percent},
+            indent=1,
         )
         write_whole(self._output / FIGURES_NAME, (text + "\n").encode())
-
-
-def _learning_rate(peak: float, step: int, warmup_steps: int, steps: int) -> float:
-    """Linear warm-up, then a half cosine down to 2 % of the peak."""
-    cosine = 0.5 * (1 + np.cos(np.pi * step / steps))
-    fade = _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine
-    return float(peak * min(1.0, (step + 1) / max(1, warmup_steps)) * fade)

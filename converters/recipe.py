@@ -1,23 +1,31 @@
-"""A distillation recipe: every choice of a training run, in one TOML file."""
+"""Recipes: every choice of a training run, in one TOML file."""
 
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.variants import CONVOLUTIONS, MAX_FILTERS
+from edgel3_tflm.variants import (
+    CONVOLUTIONS,
+    MAX_FILTERS,
+    VARIANTS,
+    Variant,
+    find_depth,
+    find_variant,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Filters = Annotated[
     tuple[Annotated[int, Field(ge=1, le=MAX_FILTERS)], ...],
-    Field(min_length=CONVOLUTIONS, max_length=CONVOLUTIONS),
+    Field(max_length=CONVOLUTIONS),
 ]
+AllFilters = Annotated[Filters, Field(min_length=CONVOLUTIONS)]
 
 # A misspelt key is a choice that was not made: refuse it.
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -32,6 +40,30 @@ class NetworkChoice:
     retrain_type: Literal["ft", "kd"] = "kd"
     emb_dim: int = 128
 
+    @property
+    def variant(self) -> Variant:
+        """The network meant.
+
+        Raises
+        ------
+        EdgeL3Error
+            If there is no such network.
+        """
+        return find_variant(
+            self.model_type,
+            sparsity=self.sparsity,
+            retrain_type=self.retrain_type,
+            embedding_size=self.emb_dim,
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            _ = self.variant
+        except EdgeL3Error as error:
+            raise ValueError(str(error)) from error
+        return self
+
 
 @dataclass(frozen=True, config=_STRICT)
 class StudentChoice(NetworkChoice):
@@ -39,11 +71,33 @@ class StudentChoice(NetworkChoice):
 
     Parameters
     ----------
-    filters : tuple of 8 int, optional
-        Of conv1..conv8, in place of the network's own; the last is the embedding size.
+    embedding_layer : str, optional
+        The convolution that gives the embedding, ``conv1`` to ``conv8``; those behind it are left
+        out.
+    filters : tuple of int, optional
+        Of each convolution, in place of the network's own; the last is the embedding size.
     """
 
+    embedding_layer: str | None = None
     filters: Filters | None = None
+
+    @property
+    def depth(self) -> int | None:
+        """Number of convolutions, where the recipe says it."""
+        return None if self.embedding_layer is None else find_depth(self.embedding_layer)
+
+    @property
+    def uncut(self) -> Variant:
+        """The network meant, before it is cut."""
+        return super().variant
+
+    @property
+    def variant(self) -> Variant:
+        """The network meant, cut in depth and width."""
+        variant = self.uncut
+        if self.depth is not None:
+            variant = variant.with_depth(self.depth)
+        return variant if self.filters is None else variant.with_filters(self.filters)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -124,7 +178,7 @@ class Training:
 
 @dataclass(frozen=True, config=_STRICT)
 class Recipe:
-    """All of a run but the places where clips and teacher lie."""
+    """All of a distillation but the places where clips and teacher lie."""
 
     student: StudentChoice
     teacher: NetworkChoice
@@ -135,8 +189,69 @@ class Recipe:
     training: Training = Training()
 
 
-def parse_recipe(text: str) -> Recipe:
+@dataclass(frozen=True, config=_STRICT)
+class VideoChoice:
+    """The video subnetwork: L3's, unless it is made smaller.
+
+    Parameters
+    ----------
+    filters : tuple of 8 int
+        Of its convolutions; the last is the size of its embedding.
+    frame_pixels : int
+        Width and height of what it sees of a frame.
+    """
+
+    filters: AllFilters = VARIANTS["l3-dense"].filters
+    frame_pixels: Annotated[int, Field(ge=8, le=1024)] = 224
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HeldVideos:
+    """What is kept from training: a share of the videos, and how many pairs are drawn from them."""
+
+    share: Share = 0.1
+    pairs: Count = 512
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Fusion:
+    """The layers over both embeddings: units of the hidden one."""
+
+    units: Count = 128
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FinetuneRecipe:
+    """All of a fine-tuning but the places where videos and weights lie.
+
+    Parameters
+    ----------
+    student : StudentChoice
+        The audio network to fine-tune.
+    training : Training
+    video_training : Training
+        Of the first stage, which makes video weights where none are given.
+    """
+
+    student: StudentChoice
+    video: VideoChoice = VideoChoice()
+    fusion: Fusion = Fusion()
+    validation: HeldVideos = HeldVideos()
+    training: Training = Training()
+    video_training: Training = Training()
+
+
+_AnyRecipe = TypeVar("_AnyRecipe", Recipe, FinetuneRecipe)
+
+
+def parse_recipe(text: str, kind: type[_AnyRecipe]) -> _AnyRecipe:
     """Read a recipe.
+
+    Parameters
+    ----------
+    text : str
+    kind : type
+        Recipe, of a distillation, or FinetuneRecipe.
 
     Raises
     ------
@@ -145,7 +260,7 @@ def parse_recipe(text: str) -> Recipe:
     """
     try:
         # By way of JSON, for pydantic's strict mode takes a list for a pair only from there.
-        return TypeAdapter(Recipe).validate_json(json.dumps(tomllib.loads(text)))
+        return TypeAdapter(kind).validate_json(json.dumps(tomllib.loads(text)))
     except (tomllib.TOMLDecodeError, TypeError) as error:
         raise EdgeL3Error(f"expected a recipe in TOML: {error}") from error
     except ValidationError as error:
@@ -154,10 +269,10 @@ def parse_recipe(text: str) -> Recipe:
         raise EdgeL3Error(f"recipe, {where}: {first['msg']}, found {first['input']!r}") from error
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, kind: type[_AnyRecipe]) -> _AnyRecipe:
     """Read a recipe file; errors as :func:`parse_recipe`, with the file's name."""
     try:
-        return parse_recipe(path.read_text(encoding="utf-8"))
+        return parse_recipe(path.read_text(encoding="utf-8"), kind)
     except (OSError, UnicodeDecodeError) as error:
         raise EdgeL3Error(f"{path}: cannot read the recipe: {error}") from error
     except EdgeL3Error as error:

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.app_cli import estimate_command, export_app_command, train_head_command
-from edgel3_tflm.audio import find_clips
 from edgel3_tflm.boards import BOARDS, fits
 from edgel3_tflm.corpus import read_manifest
 from edgel3_tflm.deployment import QUANTIZATIONS, Deployment, quantized_model_name
@@ -21,6 +20,7 @@ from edgel3_tflm.device_cli import device_app
 from edgel3_tflm.drift_cli import compare_command, provenance_lines, report_app
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.evaluate_cli import evaluate_command
+from edgel3_tflm.finetune_cli import distill_command, finetune_command
 from edgel3_tflm.flatbuffer import FlatbufferSummary, find_packed_model, summarize
 from edgel3_tflm.frontend import log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, measure_arena_bytes
@@ -33,7 +33,6 @@ from edgel3_tflm.weights import (
     NetworkWeights,
     WeightsWord,
     inspect_weights,
-    load_weights,
 )
 
 app = typer.Typer(
@@ -359,84 +358,8 @@ def probe_command(
         )
 
 
-@app.command("distill")
-def distill_command(
-    recipe_file: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="TOML file with every choice of the run.")
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Directory of the run; goes on if one is there."
-        ),
-    ],
-    manifest: Annotated[
-        Path | None,
-        typer.Option(metavar="MANIFEST", help="Labelled clips: columns file, label and fold."),
-    ] = None,
-    clips: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="More clips: a file or a directory; repeatable."),
-    ] = None,
-    teacher_weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The teacher's weights; the published ones if none."),
-    ] = None,
-    student_weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What the student starts from; random if none."),
-    ] = None,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Teach a pruned student the embedding of a teacher."""
-    going_on = "the same command goes on from the last checkpoint"
-    with open_screen(quiet=quiet, as_json=as_json, interrupted=going_on) as screen:
-        from edgel3_tflm.converters.distill import FIGURES_NAME, STUDENT_NAME, choose_clips, distill
-        from edgel3_tflm.converters.recipe import read_recipe
-
-        recipe = read_recipe(recipe_file)
-        student, teacher = (
-            find_variant(
-                choice.model_type,
-                sparsity=choice.sparsity,
-                retrain_type=choice.retrain_type,
-                embedding_size=choice.emb_dim,
-            )
-            for choice in (recipe.student, recipe.teacher)
-        )
-        if recipe.student.filters is not None:
-            student = student.with_filters(recipe.student.filters)
-        training, validation = choose_clips(
-            recipe.validation,
-            read_manifest(manifest) if manifest else [],
-            find_clips(clips or []),
-        )
-        with screen.progress() as progress:
-            figures = distill(
-                recipe,
-                student=student,
-                teacher=load_weights(teacher, teacher_weights),
-                initial=load_weights(student, student_weights) if student_weights else None,
-                training=training,
-                validation=validation,
-                output=output,
-                progress=progress,
-                on_validation=lambda each: progress.note(
-                    f"step {each.step}: cosine to the teacher {each.teacher_cosine:.4f}"
-                    f" (always its mean: {each.mean_cosine:.4f})"
-                ),
-            )
-        screen.show(
-            asdict(figures),
-            Text(
-                f"kept step {figures.step}: cosine to the teacher {figures.teacher_cosine:.4f} over"
-                f" {figures.windows} windows kept from training"
-            ),
-            Text(f"student: {output / STUDENT_NAME}, figures: {output / FIGURES_NAME}"),
-        )
-
-
+app.command("distill")(distill_command)
+app.command("finetune")(finetune_command)
 app.command("evaluate")(evaluate_command)
 app.command("train-head")(train_head_command)
 app.command("export-app")(export_app_command)

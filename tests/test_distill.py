@@ -20,13 +20,14 @@ from edgel3_tflm.converters.distill import DistillClip, choose_clips, distill
 from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.converters.prune import Pruner
 from edgel3_tflm.converters.recipe import Augmentation, Recipe, Validation, parse_recipe
+from edgel3_tflm.converters.reduce import reduce_weights
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.drift import compare
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.variants import Plan, Variant, find_variant
-from edgel3_tflm.weights import NetworkWeights, load_weights
+from edgel3_tflm.weights import NetworkWeights, inspect_weights, load_weights
 
 SMALLEST = '[student]\nmodel_type = "sparse"\n[teacher]\nmodel_type = "sea"\n'
 PERCENTS = (0, 50, 60, 70, 50, 90, 95, 80)
@@ -34,7 +35,7 @@ PERCENTS = (0, 50, 60, 70, 50, 90, 95, 80)
 
 class TestRecipes:
     def test_the_rest_has_defaults(self) -> None:
-        recipe = parse_recipe(SMALLEST + "[augmentation]\nmix_db = [-3, 4]\n")
+        recipe = parse_recipe(SMALLEST + "[augmentation]\nmix_db = [-3, 4]\n", Recipe)
         assert recipe.student.sparsity == "95.45"
         assert recipe.augmentation.mix_db == (-3.0, 4.0)
         assert recipe.training.steps > 0
@@ -52,7 +53,10 @@ class TestRecipes:
             (SMALLEST + '[pruning]\nschedule = "never"\n', "pruning.schedule"),
             (SMALLEST + "[augmentation]\nmix_db = [1]\n", "augmentation.mix_db"),
             (SMALLEST + "filters = [1, 1, 1, 1, 1, 1, 1, 1]\n", "teacher.filters"),
-            ("[student]\nfilters = [1, 1, 1, 1, 1, 1, 1]\n" + SMALLEST[10:], "at least 8 items"),
+            (
+                "[student]\nfilters = [1, 1, 1, 1, 1, 1, 1]\n" + SMALLEST[10:],
+                "expected 8 numbers of filters",
+            ),
             ("[student]\nfilters = [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + SMALLEST[10:], "most 8 items"),
             ("[student]\nfilters = [1, 1, 0, 1, 1, 1, 1, 1]\n" + SMALLEST[10:], "filters.2"),
             ("[student]\nfilters = [1, 1, 1025, 1, 1, 1, 1, 1]\n" + SMALLEST[10:], "filters.2"),
@@ -62,11 +66,11 @@ class TestRecipes:
     )
     def test_a_choice_that_is_none_is_named(self, text: str, part: str) -> None:
         with pytest.raises(EdgeL3Error, match=part):
-            parse_recipe(text)
+            parse_recipe(text, Recipe)
 
     def test_the_stand_in_s_recipe_is_one(self) -> None:
         path = Path(__file__).parents[1] / "edgel3_tflm" / "standin" / "recipe.toml"
-        recipe = parse_recipe(path.read_text())
+        recipe = parse_recipe(path.read_text(), Recipe)
         assert (recipe.student.sparsity, recipe.validation.fold) == ("95.45", 4)
 
 
@@ -214,7 +218,8 @@ steps = 24
 batch_windows = 4
 warmup_steps = 4
 validate_every_steps = 8
-"""
+""",
+    Recipe,
 )
 
 
@@ -347,7 +352,7 @@ def clips(tmp_path: Path) -> Path:
     return directory
 
 
-def distill_command(recipe: Path, clips: Path, teacher: Path) -> list[str]:
+def distill_command(recipe: Path, clips: Path, teacher: Path, *more: str) -> list[str]:
     return [
         str(Path(sys.executable).with_name("edgel3-tflm")),
         "distill",
@@ -358,10 +363,11 @@ def distill_command(recipe: Path, clips: Path, teacher: Path) -> list[str]:
         str(clips),
         "--teacher-weights",
         str(teacher),
+        *more,
     ]
 
 
-def test_a_student_with_filters_of_its_own_converts_and_compares(
+def test_a_student_with_a_depth_and_filters_of_its_own_converts_and_compares(
     sea_weights: Path,
     clips: Path,
     convert_to: Callable[[ConvertOptions], Deployment],
@@ -369,7 +375,8 @@ def test_a_student_with_filters_of_its_own_converts_and_compares(
 ) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        f'[student]\nmodel_type = "sparse"\nsparsity = "90.5"\nfilters = {list(FILTERS)}\n'
+        '[student]\nmodel_type = "sparse"\nsparsity = "90.5"\nembedding_layer = "conv6"\n'
+        f"filters = {list(FILTERS[:6])}\n"
         '[teacher]\nmodel_type = "sea"\nemb_dim = 64\n[validation]\nshare = 0.3\n'
         "[pruning]\nbegin = 0.0\nend = 0.5\nevery_steps = 1\n"
         "[training]\nsteps = 4\nbatch_windows = 2\nvalidate_every_steps = 2\n"
@@ -382,9 +389,10 @@ def test_a_student_with_filters_of_its_own_converts_and_compares(
         find_variant(sparsity="90.5"), tmp_path / "run" / "student.h5.gz", calibration=clips
     )
     deployment = convert_to(options)
-    assert deployment.variant == find_variant(sparsity="90.5").with_filters(FILTERS)
+    student = find_variant(sparsity="90.5").with_depth(6).with_filters(FILTERS[:6])
+    assert deployment.variant == student
     manifest = deployment.manifest
-    assert manifest["variant"]["name"] == "edgel3-90.5-ft-filters-3-2-4-2-3-4-2-5"
+    assert manifest["variant"]["name"] == "edgel3-90.5-ft-conv6-filters-3-2-4-2-3-4"
     assert manifest["weights"]["pruned_layers"] == []  # the plan's zeros were learned
     for layer in manifest["layers"]:
         kept = round(layer["weights"] * (1 - layer["plan_percent"] / 100))
@@ -393,13 +401,14 @@ def test_a_student_with_filters_of_its_own_converts_and_compares(
         deployment, [clips], runtimes=[DEFAULT_RUNTIME], hop_s=0.5, progress=ignore_progress
     )
     assert len(report.clips) == 8
-    assert deployment.embedder("int8").embed(np.ones((1, 48_000), np.float32)).shape == (1, 5)
+    assert deployment.embedder("int8").embed(np.ones((1, 48_000), np.float32)).shape == (1, 4)
 
 
 def test_the_command_stops_and_goes_on(sea_weights: Path, clips: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        '[student]\nmodel_type = "sea"\nemb_dim = 64\n[teacher]\nmodel_type = "sea"\nemb_dim = 64\n'
+        f'[student]\nmodel_type = "sea"\nemb_dim = 64\nfilters = {list(FILTERS)}\n'
+        '[teacher]\nmodel_type = "sea"\nemb_dim = 64\n'
         "[validation]\nshare = 0.3\n[training]\nsteps = 6\nbatch_windows = 2\n"
         "validate_every_steps = 2\n"
     )
@@ -417,3 +426,24 @@ def test_the_command_stops_and_goes_on(sea_weights: Path, clips: Path, tmp_path:
     assert "step 2:" not in second.stderr  # it went on behind it
     assert "step 6:" in second.stderr
     assert "kept step" in second.stdout
+
+
+def test_a_student_starts_from_a_bigger_network_s_weights_cut(
+    sea_weights: Path, clips: Path, teacher: NetworkWeights, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    filters = (4, 4, 6, 6, 8)
+    recipe.write_text(
+        '[student]\nmodel_type = "sea"\nemb_dim = 64\nembedding_layer = "conv5"\n'
+        f'filters = {list(filters)}\n[teacher]\nmodel_type = "sea"\nemb_dim = 64\n'
+        "[validation]\nshare = 0.3\n[training]\nsteps = 1\nbatch_windows = 2\n"
+        "learning_rate = 0.0\n"
+    )
+    command = distill_command(recipe, clips, sea_weights, "--student-weights", str(sea_weights))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    student = inspect_weights(tmp_path / "run" / "student.h5.gz")
+    cut = reduce_weights(teacher, 5, filters)
+    assert student.variant == cut.variant
+    for given, kept in zip(cut.convs, student.convs, strict=True):
+        np.testing.assert_array_equal(kept.kernel, given.kernel.astype(np.float16))

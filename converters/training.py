@@ -1,0 +1,217 @@
+"""What training runs share: a directory that says what it holds, checkpoints, one loop."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.recipe import Training
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import write_whole
+
+_log = logging.getLogger(__name__)
+
+STUDENT_NAME = "student.h5.gz"
+FIGURES_NAME = "figures.json"
+_RECIPE_NAME = "recipe.json"
+_AHEAD = 4
+_FINAL_LEARNING_RATE = 0.02
+
+Progress = Callable[[str, int, int], None]
+
+
+def claim_directory(output: Path, identity: Mapping[str, Any]) -> None:
+    """Write down what a directory's run is made of, or check that it is the same.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+        Made if it is not there.
+    identity : mapping
+        Everything the result depends on, as JSON takes it.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the directory holds another run.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeL3Error(f"cannot write {output}: {error.strerror or error}") from error
+    path = output / _RECIPE_NAME
+    text = json.dumps(identity, indent=1).encode()
+    if path.exists() and path.read_bytes() != text:
+        raise EdgeL3Error(
+            f"{output}: expected a new directory or one of the same {', '.join(identity)}; it"
+            " holds another run; choose another directory or remove it"
+        )
+    write_whole(path, text)
+
+
+@contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Build Keras layers that compute in a precision; their weights stay float32."""
+    mixed = load_backend().keras.mixed_precision
+    before = mixed.global_policy()
+    mixed.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        mixed.set_global_policy(before)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a validation found.
+
+    Parameters
+    ----------
+    score : float, optional
+        The more, the better; None where the network is not yet what is to be kept.
+    log : mapping
+        Scalars for TensorBoard.
+    """
+
+    score: float | None
+    log: Mapping[str, float]
+
+
+class Task(Protocol):
+    """What a loop trains."""
+
+    def batch(self, number: int) -> Any:
+        """Make the batch of a step; the same number gives the same batch."""
+
+    def learn(self, step: int, batch: Any) -> Mapping[str, float]:
+        """Take one step of the optimizer; returns the terms of the loss."""
+
+    def judge(self, step: int) -> Judgement:
+        """Validate the network as it is after so many steps."""
+
+    def keep(self) -> None:
+        """Write the network that was judged last; it is the best so far."""
+
+
+class Loop:
+    """Adam over the steps of a run, with early stopping; it goes on from its last checkpoint.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+        Holds ``checkpoints`` and ``log``, TensorBoard's.
+    model : tf_keras.Model
+    settings : Training
+    **more : trackable
+        What a checkpoint holds beside model, optimizer and the loop's own place.
+    """
+
+    def __init__(self, output: Path, model: Any, settings: Training, **more: Any) -> None:
+        tf, keras, _ = load_backend()
+        self._output = output
+        self._settings = settings
+        self.optimizer = keras.optimizers.Adam(settings.learning_rate)
+        self.optimizer.build(model.trainable_variables)
+        self._step = tf.Variable(0, dtype=tf.int64)
+        self._best = tf.Variable(-np.inf, dtype=tf.float64)
+        self._stale = tf.Variable(0, dtype=tf.int64)
+        self._checkpoints = tf.train.CheckpointManager(
+            tf.train.Checkpoint(
+                model=model,
+                optimizer=self.optimizer,
+                step=self._step,
+                best=self._best,
+                stale=self._stale,
+                **more,
+            ),
+            str(output / "checkpoints"),
+            max_to_keep=1,
+        )
+
+    def run(self, task: Task, name: str, progress: Progress, workers: int = 1) -> Iterator[None]:
+        """Train from the last checkpoint, or the start, to the end.
+
+        Parameters
+        ----------
+        task : Task
+        name : str
+            What ``progress`` calls it.
+        progress : callable
+        workers : int
+            Threads that make batches ahead.
+
+        Yields
+        ------
+        None
+            After each validation, once its checkpoint is written.
+        """
+        tf, settings = load_backend().tf, self._settings
+        if self._checkpoints.latest_checkpoint:
+            self._checkpoints.checkpoint.restore(
+                self._checkpoints.latest_checkpoint
+            ).assert_consumed()
+            _log.info("going on from step %d", int(self._step))
+        writer = tf.summary.create_file_writer(str(self._output / "log"))
+        for step, batch in self._batches(task, workers):
+            if int(self._stale) >= settings.patience_validations:
+                break
+            rate = _learning_rate(settings, step)
+            self.optimizer.learning_rate.assign(rate)
+            terms = task.learn(step, batch)
+            with writer.as_default(step=step):
+                for term, value in terms.items():
+                    tf.summary.scalar(f"loss/{term}", value)
+                tf.summary.scalar("learning_rate", rate)
+            self._step.assign(step + 1)
+            progress(name, step + 1, settings.steps)
+            if (step + 1) % settings.validate_every_steps == 0 or step + 1 == settings.steps:
+                judgement = task.judge(step + 1)
+                with writer.as_default(step=step):
+                    for scalar, value in judgement.log.items():
+                        tf.summary.scalar(f"validation/{scalar}", value)
+                if judgement.score is not None:
+                    self._note(judgement.score, task)
+                self._checkpoints.save()
+                yield
+        if not np.isfinite(float(self._best)):
+            raise EdgeL3Error(
+                f"{name}: expected a network to keep, no validation found one: either the loss is"
+                " not finite (lower learning_rate) or pruning ends behind the last validation"
+                " (lower pruning.end)"
+            )
+
+    def _note(self, score: float, task: Task) -> None:
+        if not score > float(self._best):  # nor what is no number
+            self._stale.assign_add(1)
+            return
+        self._stale.assign(0)
+        self._best.assign(score)
+        task.keep()
+
+    def _batches(self, task: Task, workers: int) -> Iterator[tuple[int, Any]]:
+        steps = self._settings.steps
+        with ThreadPoolExecutor(workers) as pool:
+            waiting: list[Future[Any]] = []
+            try:
+                for step in range(int(self._step), steps):
+                    while len(waiting) < max(_AHEAD, 2 * workers) and step + len(waiting) < steps:
+                        waiting.append(pool.submit(task.batch, step + len(waiting)))
+                    yield step, waiting.pop(0).result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def _learning_rate(settings: Training, step: int) -> float:
+    """Linear warm-up, then a half cosine down to 2 % of the peak."""
+    cosine = 0.5 * (1 + np.cos(np.pi * step / settings.steps))
+    fade = _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    return float(settings.learning_rate * warm * fade)
