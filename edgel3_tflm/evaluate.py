@@ -2,7 +2,7 @@
 
 The classifier and its training are L3-Net's (Cramer et al., Look, Listen and Learn More, ICASSP
 2019, and the training script its authors released), which EdgeL3 was judged by. Needs the extra
-``evaluate``.
+``evaluate``; without scikit-learn :mod:`edgel3_tflm.probe` says so.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,10 @@ from edgel3_tflm.corpus import HOP_S
 from edgel3_tflm.datasets import Dataset, Split
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.downstream import MLP_LAYERS, RESAMPLES, Interval, bootstrap
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.probe import extract_features
 from edgel3_tflm.published import PUBLISHED_RESULTS
-
-try:
-    from sklearn.metrics import auc, precision_recall_curve
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.preprocessing import StandardScaler
-except ImportError as error:
-    raise RuntimeUnavailableError(
-        f"evaluating needs the package {error.name}, which is not installed;"
-        " pip install 'edgel3-tflm[evaluate]'"
-    ) from error
 
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
@@ -305,6 +295,8 @@ def score_clips(
     numpy.ndarray, shape (test clips, labels)
         Mean probability over a clip's windows.
     """
+    from sklearn.preprocessing import StandardScaler
+
     train, validate, test = (
         np.isin(clip, part) for part in (split.train, split.validate, split.test)
     )
@@ -331,7 +323,10 @@ def _train(
     multi_label: bool,
     protocol: Protocol,
     seed: int,
-) -> MLPClassifier:
+) -> Any:
+    """Train an MLPClassifier, and give it the weights of its best pass."""
+    from sklearn.neural_network import MLPClassifier
+
     values, wanted = training
     network = MLPClassifier(
         protocol.layers,
@@ -361,7 +356,7 @@ def _train(
     return network
 
 
-def _parameters(network: MLPClassifier) -> tuple[list[FloatArray], list[FloatArray]]:
+def _parameters(network: Any) -> tuple[list[FloatArray], list[FloatArray]]:
     return network.coefs_, network.intercepts_
 
 
@@ -393,5 +388,7 @@ def _measure_auprc(scores: FloatArray, targets: BoolArray) -> tuple[float, float
 
 
 def _area(scores: FloatArray, targets: BoolArray) -> float:
+    from sklearn.metrics import auc, precision_recall_curve
+
     precision, recall, _ = precision_recall_curve(targets, scores)
     return float(auc(recall, precision))

@@ -98,8 +98,8 @@ def _splits_table(found: "Evaluation") -> Table:
     measure = found.measures[0].name
     table = new_table(
         "judged",
-        "clips\ntrained on",
-        "clips\nvalidated",
+        "clips\ntrained",
+        "clips\nheld out",
         "clips\njudged",
         f"float\n{measure}",
         f"{found.quantization}\n{measure}",
