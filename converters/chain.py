@@ -265,8 +265,8 @@ def _write(
 ) -> bytes:
     """Write the operators of a chain.
 
-    ``map_tensor`` takes a name, a shape and how many layers a map lies behind; ``constants`` takes a
-    layer's position and returns its kernel and bias.
+    ``map_tensor`` takes a name, a shape and how many layers a map lies behind; ``constants`` takes
+    a layer's position and returns its kernel and bias.
     """
     tensors: list[WrittenTensor] = []
     operators: list[WrittenOperator] = []

@@ -20,7 +20,7 @@ from edgel3_tflm.converters.generate import generate_weights
 from edgel3_tflm.converters.network import build_network
 from edgel3_tflm.converters.pack import pack
 from edgel3_tflm.converters.packed_flatbuffer import wrap_packed
-from edgel3_tflm.converters.prune import prune
+from edgel3_tflm.converters.prune import PruningResult, prune
 from edgel3_tflm.converters.quantize import to_float, to_quantized
 from edgel3_tflm.converters.quantizer import AUTO, PLAIN, QuantizerOptions, quantize
 from edgel3_tflm.converters.reduce import reduce_weights
@@ -164,15 +164,11 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
             lambda done, total: progress("generate weights", done, total),
         )
     progress("prune", 0, 0)
-    pruned_layers: tuple[str, ...] = ()
-    weights = given
+    pruned = PruningResult(given, ())
     if variant.plan is not None:
-        result = prune(given, variant.plan)
-        weights, pruned_layers = result.weights, result.pruned_layers
-    description = weights.provenance.description
-    if pruned_layers:
-        description += f"; {', '.join(pruned_layers)} pruned here by magnitude, not retrained"
-    description = f"edgel3-tflm {__version__}, {variant.name}, {description}"
+        pruned = prune(given, variant.plan)
+    weights, pruned_layers = pruned.weights, pruned.pruned_layers
+    description = f"edgel3-tflm {__version__}, {variant.name}, {pruned.description}"
 
     input_map = InputMap.of(weights)
     network = build_network(weights)

@@ -24,6 +24,15 @@ class PruningResult:
     weights: NetworkWeights
     pruned_layers: tuple[str, ...]
 
+    @property
+    def description(self) -> str:
+        """Where the weights come from, and what was done to them here."""
+        description = self.weights.provenance.description
+        if self.pruned_layers:
+            names = ", ".join(self.pruned_layers)
+            description += f"; {names} pruned here by magnitude, not retrained"
+        return description
+
 
 class Pruner:
     """TF-MOT's masks on some convolutions of a network that may be in training.

@@ -76,7 +76,7 @@ def read_clip(path: Path, sample_rate_hz: int) -> Clip:
 
 
 def read_blocks(path: Path, sample_rate_hz: int) -> Iterator[FloatArray]:
-    """Read a file of any length block by block; together the blocks are :func:`read_clip`'s samples.
+    """Read a file of any length block by block; together they are :func:`read_clip`'s samples.
 
     Yields
     ------

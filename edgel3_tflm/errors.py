@@ -1,4 +1,4 @@
-"""The exceptions this package raises: one root, so that a caller needs one ``except``."""
+"""The exceptions and warnings of this package: one root, so that a caller needs one ``except``."""
 
 
 class EdgeL3Error(Exception):
@@ -6,6 +6,10 @@ class EdgeL3Error(Exception):
 
     The message is one line: what was expected, what came, what to do.
     """
+
+
+class EdgeL3Warning(UserWarning):
+    """Something the user should know of a result."""
 
 
 class WeightsError(EdgeL3Error):

@@ -142,13 +142,19 @@ def cache_directory() -> Path:
     return Path(os.environ.get("EDGEL3_TFLM_CACHE") or pooch.os_cache("edgel3-tflm"))
 
 
+def unpacked_directory() -> Path:
+    """Directory of files as an installed edgel3 package has them; in the cache."""
+    return cache_directory() / "edgel3"
+
+
 def load_weights(
     variant: Variant, source: Path | None = None, *, base_url: str = PUBLISHED_BASE_URL
 ) -> NetworkWeights:
     """Load weights from a file, or else the published ones.
 
-    Published weights are looked for in the cache, in an installed edgel3 package and at the
-    authors' address, in this order; what is downloaded must have the published git blob id.
+    Published weights are looked for in the cache, in an installed edgel3 package (or in a copy of
+    its files, :func:`unpacked_directory`) and at the authors' address, in this order; what is
+    downloaded must have the published git blob id.
 
     A file that :func:`pack_weights` wrote of a network with a depth or filters of its own says so,
     and the result's variant has them.
@@ -179,14 +185,15 @@ def load_weights(
         return _load_file(cached, variant, expected_blob_id=published.git_blob_id)
     # Looked up, not imported: edgel3 needs a Keras that does not load beside this TensorFlow.
     package = find_spec("edgel3")
-    for directory in (package and package.submodule_search_locations) or []:
-        unpacked = Path(directory) / published.name.removesuffix(".gz")
+    installed = (package and package.submodule_search_locations) or []
+    for directory in [*map(Path, installed), unpacked_directory()]:
+        unpacked = directory / published.name.removesuffix(".gz")
         if unpacked.is_file():
             weights = _load_file(unpacked, variant)
             provenance = replace(
                 weights.provenance,
                 kind="package",
-                description=f"{unpacked.name} of an installed edgel3 package (digest unknown)",
+                description=f"unpacked {unpacked.name} as of an edgel3 package (digest unknown)",
             )
             return replace(weights, provenance=provenance)
     _download(base_url + published.name, cached, published.git_blob_id)

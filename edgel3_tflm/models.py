@@ -1,0 +1,353 @@
+"""Networks that are ready to embed, from weights or from a deployment.
+
+A float network needs no TensorFlow: its flatbuffer is written from the weights here. An int8 one
+is a deployment: one that is given, or one that is converted once and kept in the cache.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from numbers import Real
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm._version import __version__
+from edgel3_tflm.deployment import PACKED_MODEL_NAME, Deployment, Embedder, InputMap
+from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning, WeightsError
+from edgel3_tflm.files import sha256_hex
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.variants import Variant, find_variant
+from edgel3_tflm.weights import (
+    SUBSTITUTE_KINDS,
+    NetworkWeights,
+    WeightsWord,
+    cache_directory,
+    load_given,
+    unpacked_directory,
+)
+
+FloatArray = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+FLOAT = "float"
+QUANTIZATION_NAMES = (FLOAT, "int8")
+"""What a network by its name can be; a deployment is what it was converted to, or float."""
+
+_log = logging.getLogger(__name__)
+
+
+def _log_progress(step: str, done: int, total: int) -> None:
+    if done == 0:
+        _log.info("%s (%d)", step, total)
+
+
+@dataclass(frozen=True)
+class EmbeddingModel:
+    """A network in a runtime, ready to embed: what edgel3 calls a model.
+
+    One thread at a time may use it.
+
+    Parameters
+    ----------
+    variant : Variant
+    quantization : str
+        'float', 'int8' or 'int16x8'.
+    runtime : str
+    sha256 : str
+        Of the bytes that the runtime runs.
+    weights_kind, description : str
+        Where the weights come from; the kinds are those of ``Provenance``.
+    embedder : Embedder
+
+    Warns
+    -----
+    EdgeL3Warning
+        If the weights stand for the authors' own.
+    """
+
+    variant: Variant
+    quantization: str
+    runtime: str
+    sha256: str
+    weights_kind: str
+    description: str
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        if self.is_substitute:
+            warnings.warn(self.description, EdgeL3Warning, stacklevel=2)
+
+    @property
+    def output_shape(self) -> tuple[None, int]:
+        """As a Keras model has it: any number of windows, values of an embedding."""
+        return (None, self.variant.embedding_size)
+
+    @property
+    def is_substitute(self) -> bool:
+        """Whether the weights stand for the authors' own."""
+        return self.weights_kind in SUBSTITUTE_KINDS
+
+    @property
+    def provenance(self) -> tuple[str, ...]:
+        """What there is to say of embeddings made with it, weights first."""
+        return (
+            self.description,
+            f"network {self.variant.name}, {self.quantization}, in {self.runtime}",
+            f"model SHA-256 {self.sha256}",
+            f"edgel3-tflm {__version__}",
+        )
+
+    def embed(self, windows: FloatArray) -> FloatArray:
+        """Embed windows, shape (n, samples of a second), to (n, d) float32."""
+        return self.embedder.embed(windows)
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What to open: small enough to travel to a worker process, and opened there.
+
+    Parameters
+    ----------
+    source : Variant or pathlib.Path
+        A network, or a deployment directory.
+    quantization : str, optional
+        One of ``QUANTIZATION_NAMES``. If not given, a network is float and a deployment what it was
+        converted to.
+    runtime : str, optional
+        One of ``interpreters.RUNTIMES``. If not given, the engine for int8 where it was built, else
+        the default.
+    weights : pathlib.Path or str
+        Of a network: a file, or a word of ``WeightsWord`` but 'generated'.
+    """
+
+    source: Variant | Path
+    quantization: str | None = None
+    runtime: str | None = None
+    weights: Path | WeightsWord = "auto"
+
+    def settle(self, progress: Progress = _log_progress) -> "ModelChoice":
+        """Convert a network to int8 if it is to be int8 and is not yet in the cache.
+
+        Returns
+        -------
+        ModelChoice
+            One that several processes may open at once: of the deployment, or this one.
+
+        Raises
+        ------
+        EdgeL3Error
+            If there are no weights, or nothing to convert with.
+        """
+        if isinstance(self.source, Path) or self.quantization in (None, FLOAT):
+            return self
+        if self.quantization not in QUANTIZATION_NAMES:
+            raise EdgeL3Error(
+                f"unknown quantization {self.quantization!r}: expected one of"
+                f" {', '.join(QUANTIZATION_NAMES)}; for another, convert and give the deployment"
+            )
+        weights = _load(self.source, self.weights)
+        # What they are converted to follows from these, and from the version.
+        name = f"{weights.variant.name}-{weights.provenance.sha256[:16]}-{__version__}"
+        directory = cache_directory() / "deployments" / name
+        if not directory.exists():
+            from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+
+            _log.info("converting %s to int8, once", self.source.name)
+            convert(ConvertOptions(self.source, self.weights), directory, progress)
+        return replace(self, source=directory)
+
+    def open(
+        self, *, threads: int | None = None, progress: Progress = _log_progress
+    ) -> EmbeddingModel:
+        """Open the model.
+
+        Parameters
+        ----------
+        threads : int, optional
+            One a core if not given.
+        progress : callable
+            Told of a conversion.
+
+        Raises
+        ------
+        EdgeL3Error
+            If weights or deployment cannot be used, or a package is missing.
+        """
+        choice = self.settle(progress)
+        if isinstance(choice.source, Path):
+            return open_deployment(
+                Deployment.load(choice.source), choice.quantization, choice.runtime, threads=threads
+            )
+        return _open_float(choice.source, choice.weights, choice.runtime, threads)
+
+
+def open_deployment(
+    deployment: Deployment,
+    quantization: str | None = None,
+    runtime: str | None = None,
+    *,
+    threads: int | None = None,
+) -> EmbeddingModel:
+    """Open a deployment; its own quantization if none is given.
+
+    Raises
+    ------
+    EdgeL3Error
+        If it has no such model, or the runtime cannot run it.
+    """
+    quantization = quantization or deployment.quantization
+    if quantization not in (FLOAT, deployment.quantization):
+        raise EdgeL3Error(
+            f"{deployment.directory}: expected quantization {FLOAT} or {deployment.quantization},"
+            f" got {quantization!r}"
+        )
+    if runtime is None:
+        has_engine = find_spec("edgel3_tflm._engine") is not None
+        packed = quantization == "int8" and PACKED_MODEL_NAME in deployment.manifest["artefacts"]
+        runtime = "engine" if has_engine and packed else DEFAULT_RUNTIME
+    weights = deployment.manifest["weights"]
+    return EmbeddingModel(
+        deployment.variant,
+        quantization,
+        runtime,
+        sha256_hex(deployment.read_model(quantization, runtime)),
+        str(weights["kind"]),
+        str(weights["description"]),
+        deployment.embedder(quantization, runtime, threads=threads),
+    )
+
+
+def _open_float(
+    variant: Variant, source: Path | WeightsWord, runtime: str | None, threads: int | None
+) -> EmbeddingModel:
+    from edgel3_tflm.converters.chain import fold, write_float_chain
+    from edgel3_tflm.converters.prune import PruningResult, prune
+
+    given = _load(variant, source)
+    variant = given.variant  # with the file's own filters, where it has any
+    # Weights that have the plan's zeros are left alone, which takes no TensorFlow.
+    pruned = PruningResult(given, ()) if variant.plan is None else prune(given, variant.plan)
+    spec, weights = variant.frontend, pruned.weights
+    model = write_float_chain(fold(weights), spec.mels, spec.frames)
+    runtime = runtime or DEFAULT_RUNTIME
+    return EmbeddingModel(
+        variant,
+        FLOAT,
+        runtime,
+        sha256_hex(model),
+        weights.provenance.kind,
+        f"{variant.name}, {pruned.description}",
+        Embedder(model, variant, InputMap.of(weights), runtime, threads=threads),
+    )
+
+
+def _load(variant: Variant, source: Path | WeightsWord) -> NetworkWeights:
+    weights = load_given(variant, source)
+    if weights is None:
+        raise WeightsError(
+            "expected weights that were trained, got 'generated'; to try the pipeline with them,"
+            " convert, and give the deployment"
+        )
+    return weights
+
+
+def find_weights_source(weights: str | Path) -> Path | WeightsWord:
+    """Tell a word that names weights from a file."""
+    return cast(WeightsWord, weights) if weights in get_args(WeightsWord) else Path(weights)
+
+
+def is_positive(value: Any) -> bool:
+    """Whether something is a real number above zero, and not infinite."""
+    return isinstance(value, Real) and 0 < float(value) < math.inf
+
+
+def find_network(model_type: str, emb_dim: int, retrain_type: str, sparsity: float) -> Variant:
+    """Find a network by edgel3's four words.
+
+    Raises
+    ------
+    EdgeL3Error
+        If one is not edgel3's; unlike there, every published sparsity is one.
+    """
+    if not is_positive(sparsity):
+        raise EdgeL3Error(f"expected a sparsity in percent, got {sparsity!r}")
+    # All four are checked, those that are not read too.
+    find_variant("sea", embedding_size=emb_dim)
+    find_variant("sparse", sparsity=str(sparsity), retrain_type=retrain_type)
+    return find_variant(
+        model_type, sparsity=str(sparsity), retrain_type=retrain_type, embedding_size=emb_dim
+    )
+
+
+def load_embedding_model(
+    model_type: str,
+    emb_dim: int,
+    retrain_type: str,
+    sparsity: float,
+    *,
+    quantization: str = FLOAT,
+    runtime: str | None = None,
+    weights: str | Path = "auto",
+) -> EmbeddingModel:
+    """Load a network by edgel3's words.
+
+    Parameters
+    ----------
+    model_type : {'sparse', 'sea', 'dense'}
+        EdgeL3, UST-specialised, or L3, for which there are no published weights.
+    emb_dim : {512, 256, 128, 64}
+        Values of an embedding; read only for 'sea'.
+    retrain_type : {'ft', 'kd'}
+        Fine-tuned or knowledge-distilled; read only for 'sparse'.
+    sparsity : float
+        Percent of zeros: 95.45, 53.5, 63.5, 72.3, 87.0 and the others of ``variants.PLANS``; read
+        only for 'sparse'.
+    quantization : {'float', 'int8'}
+        The first time int8 is asked for, the network is converted, for which the extra ``convert``
+        must be installed; the result is kept in the cache.
+    runtime : str, optional
+        As for :class:`ModelChoice`.
+    weights : str or pathlib.Path
+        A file; 'published'; 'bundled', the stand-in; 'auto', the stand-in where the published ones
+        cannot be reached.
+
+    Raises
+    ------
+    EdgeL3Error
+        If a word is unknown, or there are no weights.
+
+    Warns
+    -----
+    EdgeL3Warning
+        If the weights are the stand-in's.
+    """
+    variant = find_network(model_type, emb_dim, retrain_type, sparsity)
+    return ModelChoice(variant, quantization, runtime, find_weights_source(weights)).open()
+
+
+def load_embedding_model_path(
+    model_type: str, emb_dim: int, retrain_type: str, sparsity: float
+) -> str:
+    """Path of a network's unpacked weight file, as an edgel3 package has it.
+
+    In the package if it is installed, else in the cache. There need be no file: it is one of the
+    places that are looked at.
+
+    Raises
+    ------
+    EdgeL3Error
+        If a word is unknown, or no file was published.
+    """
+    variant = find_network(model_type, emb_dim, retrain_type, sparsity)
+    if variant.published is None:
+        raise WeightsError(f"{variant.name}: no weights are published for this network")
+    package = find_spec("edgel3")
+    installed = (package and package.submodule_search_locations) or []
+    directory = next(map(Path, installed), unpacked_directory())
+    return str(directory / variant.published.name.removesuffix(".gz"))
