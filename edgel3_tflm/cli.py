@@ -28,7 +28,15 @@ from edgel3_tflm.packed import PackedModel, describe_packed, plan_memory, read_p
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.sensitivity_cli import sensitivity_command
 from edgel3_tflm.study_cli import study_command
-from edgel3_tflm.variants import PLANS, WIDTHS, find_depth, find_filters, find_variant
+from edgel3_tflm.variants import (
+    CONVOLUTIONS,
+    PLANS,
+    WIDTHS,
+    Plan,
+    find_depth,
+    find_filters,
+    find_variant,
+)
 from edgel3_tflm.weights import (
     NetworkWeights,
     WeightsWord,
@@ -177,8 +185,12 @@ def convert_command(
         from edgel3_tflm.converters.plan_file import read_plan
         from edgel3_tflm.converters.quantizer import CalibrationMethod, QuantizerOptions
 
+        depth = None if embedding_layer is None else find_depth(embedding_layer)
         if plan is not None:
-            variant = variant.with_plan(read_plan(plan))
+            percents = read_plan(plan).layers
+            if len(percents) == depth:  # what is cut away needs no percents
+                percents += (0,) * (CONVOLUTIONS - depth)
+            variant = variant.with_plan(Plan(0, percents))
         options = ConvertOptions(
             variant,
             weights=cast(WeightsWord, weights) if weights in _WEIGHTS_WORDS else Path(weights),
@@ -187,7 +199,7 @@ def convert_command(
             quantizer=QuantizerOptions(
                 cast(CalibrationMethod, calibration_method), equalize, bias_correction, adaround
             ),
-            depth=None if embedding_layer is None else find_depth(embedding_layer),
+            depth=depth,
             filters=None if filters is None else find_filters(filters),
         )
         directory = output or Path(f"{options.target.name}-{quantization}")

@@ -248,7 +248,7 @@ def test_whatever_follows_convert_takes_a_network_with_plan_depth_and_filters(
     tmp_path: Path, sea_file: Path, hiss: Path
 ) -> None:
     plan, output, app = tmp_path / "plan.toml", tmp_path / "cut", tmp_path / "app"
-    plan.write_bytes(write_plan(PLAN, "made up"))
+    plan.write_bytes(write_plan(Plan(0, PLAN.layers[:5]), "of the layers that stay"))
     words = ["--model-type", "sea", "--emb-dim", 64, "--weights", sea_file, "--plan", plan]
     words += ["--embedding-layer", "conv5", "--filters", ",".join(map(str, SMALLER))]
     words += ["--calibration", hiss, "--calibration-method", "minmax"]
@@ -272,6 +272,7 @@ def test_whatever_follows_convert_takes_a_network_with_plan_depth_and_filters(
         (["--filters", "width-1"], "unknown filters 'width-1'"),
         (["--filters", "1,2"], "expected 8 numbers of filters from 1 to 1024, got 1, 2"),
         (["--filters", "4,6,4,8,6,4,6,9"], "at most the filters that the weights have"),
+        (["--plan", "short.toml"], "expected 8 percents of zeros from 0 to 100, got 0, 25"),
         (["--plan", "none.toml"], "none.toml: cannot read the plan"),
         (["--plan", "none.toml", "--sparsity", "99"], "one of --sparsity and --plan FILE"),
     ],
@@ -279,10 +280,12 @@ def test_whatever_follows_convert_takes_a_network_with_plan_depth_and_filters(
 def test_cut_that_cannot_be_made_is_refused_and_writes_nothing(
     tmp_path: Path, sea_file: Path, words: list[str], part: str
 ) -> None:
-    output = tmp_path / "out"
+    short, output = tmp_path / "short.toml", tmp_path / "out"
+    short.write_bytes(write_plan(Plan(0, PLAN.layers[:2]), "two layers"))
+    words = [str(short) if word == short.name else word for word in words]
     known = ["--model-type", "sea", "--emb-dim", 64, "--weights", sea_file, "-o", output]
     assert_one_error_line(run("convert", *known, *words), part)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [short]
 
 
 def test_plan_of_one_s_own_has_neither_published_weights_nor_the_stand_in(tmp_path: Path) -> None:
