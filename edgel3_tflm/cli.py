@@ -1,6 +1,8 @@
 """The command line: ``edgel3-tflm COMMAND``."""
 
 import logging
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -18,6 +20,14 @@ from edgel3_tflm.corpus import read_manifest
 from edgel3_tflm.deployment import QUANTIZATIONS, Deployment, quantized_model_name
 from edgel3_tflm.device_cli import device_app
 from edgel3_tflm.drift_cli import compare_command, provenance_lines, report_app
+from edgel3_tflm.edgel3_cli import (  # noqa: F401 - edgel3's own callers look for them here
+    get_file_list,
+    parse_args,
+    positive_float,
+    positive_int,
+    run,
+)
+from edgel3_tflm.embed_cli import embed_command
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.evaluate_cli import evaluate_command
 from edgel3_tflm.finetune_cli import distill_command, finetune_command
@@ -58,8 +68,20 @@ _WEIGHTS_WORDS = get_args(WeightsWord)
 
 
 def main() -> None:
-    """Entry point of the command ``edgel3-tflm``."""
-    app()
+    """Entry point of the command ``edgel3-tflm``.
+
+    Files without a command are embedded, as edgel3's own command does.
+    """
+    arguments = sys.argv[1:]
+    known = {each.name for each in app.registered_commands}
+    known |= {each.name for each in app.registered_groups}
+    if arguments and arguments[0] not in known and os.path.exists(arguments[0]):  # noqa: PTH110
+        arguments.insert(0, "embed")
+    try:
+        app(arguments)
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
 def _print_version(wanted: bool) -> None:
@@ -214,6 +236,7 @@ def convert_command(
 
 
 app.command("compare")(compare_command)
+app.command("embed")(embed_command)
 
 
 @app.command("info")

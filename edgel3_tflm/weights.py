@@ -188,7 +188,7 @@ def load_weights(
     installed = (package and package.submodule_search_locations) or []
     for directory in [*map(Path, installed), unpacked_directory()]:
         unpacked = directory / published.name.removesuffix(".gz")
-        if unpacked.is_file():
+        if os.path.isfile(unpacked):  # noqa: PTH113
             weights = _load_file(unpacked, variant)
             provenance = replace(
                 weights.provenance,

@@ -1,0 +1,5 @@
+"""``python -m edgel3_tflm``."""
+
+from edgel3_tflm.cli import main
+
+main()
