@@ -113,9 +113,7 @@ def _why_not_judged(labelled: Sequence[LabelledClip | None]) -> str:
         return f"the labelled clips are all of fold {folds[0]}; give them two folds or more"
     for fold in folds:
         if len({each.label for each in known if each.fold != fold}) < 2:
-            return (
-                f"without fold {fold} fewer than two classes are left"
-            )
+            return f"without fold {fold} fewer than two classes are left"
     if find_spec("sklearn") is None:
         return "scikit-learn is not installed; pip install 'edgel3-tflm[probe]'"
     return ""

@@ -5,13 +5,14 @@ The classifier and its training are L3-Net's (Cramer et al., Look, Listen and Le
 ``evaluate``; without scikit-learn :mod:`edgel3_tflm.probe` says so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgel3_tflm._version import __version__
 from edgel3_tflm.corpus import HOP_S
 from edgel3_tflm.datasets import Dataset, Split
 from edgel3_tflm.deployment import Deployment
@@ -70,7 +71,8 @@ class Protocol:
             " clip's score is the mean over its windows",
             f"MLP {'-'.join(map(str, self.layers))}: Adam {self.learning_rate:g}, L2 {self.l2:g},"
             f" batches of {self.batch_windows}, at most {self.most_passes} passes, stopped when the"
-            f" validation clips' loss has not fallen for {self.patience}; {seeds}, seeded",
+            f" loss of the clips held out (the fold before) has not fallen for {self.patience};"
+            f" {seeds}, seeded",
             f"intervals of 95 %: {RESAMPLES} resamples of the clips judged, in pairs",
         ]
 
@@ -109,12 +111,16 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Classifiers on float and quantized embeddings, side by side."""
+    """Classifiers on float and quantized embeddings, side by side.
+
+    ``models_sha256`` are of the deployment's files that were run.
+    """
 
     dataset: str
     model: str
     quantization: str
     weights: str
+    models_sha256: Mapping[str, str]
     runtime: str
     clips: int
     windows: int
@@ -126,7 +132,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Turn it into plain data."""
-        return asdict(self)
+        return {"generator": f"edgel3-tflm {__version__}", **asdict(self)}
 
 
 def evaluate(
@@ -171,6 +177,10 @@ def evaluate(
     def embed(decibels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return np.concatenate([model.embed_log_mel(decibels) for model in models], axis=1)
 
+    names = (
+        deployment.model_name("float", DEFAULT_RUNTIME),
+        deployment.model_name(deployment.quantization, runtime),
+    )
     features = extract_features(dataset.clips, spec, embed, progress, protocol.hop_s)
     in_float, quantized = np.split(features.values, 2, axis=1)
     splits, measures = judge(dataset, features.clip, in_float, quantized, protocol, progress)
@@ -179,6 +189,7 @@ def evaluate(
         model=deployment.variant.name,
         quantization=deployment.quantization,
         weights=deployment.manifest["weights"]["description"],
+        models_sha256={name: deployment.manifest["artefacts"][name]["sha256"] for name in names},
         runtime=runtime,
         clips=len(dataset.clips),
         windows=len(features.values),
