@@ -15,7 +15,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import (
     Executor,
     Future,
@@ -25,21 +26,21 @@ from concurrent.futures import (
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
-from edgel3_tflm.audio import cut_windows, find_clips, read_clip
+from edgel3_tflm.audio import find_clips
+from edgel3_tflm.core import Framing, StreamEmbedder
 from edgel3_tflm.corpus import read_rows
-from edgel3_tflm.deployment import Deployment
-from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.errors import AudioError, EdgeL3Error, EdgeL3Warning, RuntimeUnavailableError
 from edgel3_tflm.files import sha256_hex, write_whole
 from edgel3_tflm.interpreters import available_cores
+from edgel3_tflm.models import ModelChoice, Progress
 
 try:
     import pyarrow as pa
@@ -51,7 +52,6 @@ except ImportError as error:
     ) from error
 
 FloatArray = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 EngineName = Literal["local", "dask"]
 
 ERRORS_NAME = "_errors.tsv"
@@ -64,106 +64,79 @@ _MOST_CLIPS_A_PART = 256
 _ROWS_IN_MEMORY = 4096
 
 
-class FileEmbedder(Protocol):
-    """Embeds files; a worker opens one."""
+@dataclass(frozen=True)
+class CorpusModel:
+    """What embeds a corpus: small enough to travel to a worker, and opened there.
 
-    def embed_file(self, path: Path) -> Iterator[tuple[FloatArray, npt.NDArray[np.float64]]]:
-        """Embed a file block by block.
+    Parameters
+    ----------
+    choice : ModelChoice
+    framing : Framing
+    settings : mapping
+        What the embeddings follow from: a dataset holds those of one choice. ``model_sha256`` and
+        ``embedding_size`` are among them.
+    provenance : sequence of str
+        What else there is to say, weights first.
+    """
 
-        Yields
-        ------
-        embeddings, times : numpy.ndarray of shape (n, d), float32; of shape (n,), seconds
+    choice: ModelChoice
+    framing: Framing
+    settings: Mapping[str, Any]
+    provenance: Sequence[str]
+
+    @classmethod
+    def of(cls, choice: ModelChoice, framing: Framing, progress: Progress) -> "CorpusModel":
+        """Open a model once, to learn what it is.
 
         Raises
         ------
-        AudioError
-            If the file cannot be used, after any number of blocks.
+        EdgeL3Error
+            If it cannot be opened.
         """
-        ...
-
-
-class Model(Protocol):
-    """What embeds a corpus: small enough to travel to a worker, and openable there."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What the embeddings follow from: a dataset holds those of one choice.
-
-        ``model_sha256`` and ``embedding_size`` are among them.
-        """
-        ...
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """What else there is to say, weights first."""
-        ...
-
-    def open(self) -> FileEmbedder:
-        """Open the model in a worker, on one thread."""
-        ...
-
-
-@dataclass(frozen=True)
-class DeploymentModel:
-    """A deployment directory as the model of a corpus.
-
-    ``hop_s`` is the time from one window to the next; with ``center`` half a window of zeros comes
-    first, so that a time is the middle of its window.
-    """
-
-    directory: Path
-    precision: str
-    runtime: str
-    hop_s: float
-    center: bool
-
-    @cached_property
-    def _deployment(self) -> Deployment:
-        return Deployment.load(self.directory)
-
-    @cached_property
-    def settings(self) -> Mapping[str, Any]:
-        """Name what the embeddings follow from."""
-        model = self._deployment.read_model(self.precision, self.runtime)
-        return {
-            "model_sha256": sha256_hex(model),
-            "embedding_size": self._deployment.variant.embedding_size,
-            "variant": self._deployment.variant.name,
-            "precision": self.precision,
-            "runtime": self.runtime,
-            "hop_s": self.hop_s,
-            "center": self.center,
+        choice = choice.settle(progress)
+        model = choice.open(threads=1)
+        # Workers elsewhere have another directory of their own, and perhaps other runtimes.
+        choice = replace(
+            choice,
+            source=_absolute(choice.source),
+            weights=_absolute(choice.weights),
+            quantization=model.quantization,
+            runtime=model.runtime,
+        )
+        framing.hop_samples(model.variant.frontend.sample_rate_hz)
+        settings = {
+            "model_sha256": model.sha256,
+            "embedding_size": model.variant.embedding_size,
+            "variant": model.variant.name,
+            "quantization": model.quantization,
+            "runtime": model.runtime,
+            "hop_s": float(framing.hop_size),
+            "center": bool(framing.center),
         }
+        return cls(choice, framing, settings, model.provenance)
 
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Tell where the weights come from."""
-        weights = self._deployment.manifest["weights"]
-        return {"weights": weights}
+    def open(self) -> StreamEmbedder:
+        """Open the model in a worker, on one thread: workers share the cores.
 
-    def open(self) -> "_DeploymentEmbedder":
-        """Open the model in a worker, on one thread."""
-        return _DeploymentEmbedder(self)
+        Raises
+        ------
+        EdgeL3Error
+            If it cannot be opened there, or is another one there.
+        """
+        model = self.choice.open(threads=1)
+        if model.sha256 != self.settings["model_sha256"]:
+            raise EdgeL3Error(
+                f"expected the model {self.settings['model_sha256'][:12]}... in every worker, one"
+                f" found {model.sha256[:12]}... at {self.choice.source}; give all of them the same"
+            )
+        return StreamEmbedder(model, self.framing)
 
 
-class _DeploymentEmbedder:
-    def __init__(self, model: DeploymentModel) -> None:
-        deployment = Deployment.load(model.directory)
-        self._model = model
-        self._spec = deployment.variant.frontend
-        self._embedder = deployment.embedder(model.precision, model.runtime, threads=1)
+T = TypeVar("T")
 
-    def embed_file(self, path: Path) -> Iterator[tuple[FloatArray, npt.NDArray[np.float64]]]:
-        spec = self._spec
-        clip = read_clip(path, spec.sample_rate_hz)
-        if self._model.center:
-            samples = np.pad(clip.samples, (spec.window_samples // 2, 0))
-            clip = replace(clip, samples=samples)
-        hop_samples = int(self._model.hop_s * spec.sample_rate_hz)
-        windows = cut_windows(clip, window_samples=spec.window_samples, hop_samples=hop_samples)
-        for first in range(0, len(windows), 64):
-            block = windows[first : first + 64]
-            yield self._embedder.embed(block), (first + np.arange(len(block))) * self._model.hop_s
+
+def _absolute(source: T | Path) -> T | Path:
+    return source.absolute() if isinstance(source, Path) else source
 
 
 @dataclass(frozen=True)
@@ -226,7 +199,7 @@ def read_clip_list(path: Path) -> list[CorpusClip]:
 
 def embed_corpus(
     clips: Sequence[CorpusClip],
-    model: Model,
+    model: CorpusModel,
     dataset: Path,
     *,
     engine: EngineName = "local",
@@ -242,7 +215,7 @@ def embed_corpus(
     Parameters
     ----------
     clips : sequence of CorpusClip
-    model : Model
+    model : CorpusModel
     dataset : pathlib.Path
         A directory: new, empty or of an earlier run with the same settings.
     engine : {'local', 'dask'}
@@ -345,7 +318,7 @@ class _Task:
 
     part: Path
     clips: tuple[CorpusClip, ...]
-    model: Model
+    model: CorpusModel
 
 
 @dataclass(frozen=True)
@@ -356,7 +329,7 @@ class _Result:
 
 
 def _divide(
-    clips: Sequence[CorpusClip], known: set[str], model: Model, dataset: Path
+    clips: Sequence[CorpusClip], known: set[str], model: CorpusModel, dataset: Path
 ) -> list[_Task]:
     """Divide what is missing into parts.
 
@@ -364,7 +337,6 @@ def _divide(
     missing of it: a worker that outlives a run writes what the next run would write there.
     """
     size = min(_MOST_CLIPS_A_PART, math.isqrt(max(len(clips) - 1, 0)) + 1)
-    # Workers elsewhere have another directory of their own.
     dataset = dataset.absolute()
     tasks = []
     for number, first in enumerate(range(0, len(clips), size)):
@@ -463,12 +435,14 @@ def _follow_parent() -> None:
 _opened = threading.local()
 
 
-def _open(model: Model) -> FileEmbedder:
+def _open(model: CorpusModel) -> StreamEmbedder:
     """Open a model once a thread: not every runtime may be used by two at a time."""
     if getattr(_opened, "model", None) != model:
+        # Silent clips and short ones are no news in a corpus, and the weights are known by now.
+        warnings.simplefilter("ignore", EdgeL3Warning)
         _opened.embedder = model.open()
         _opened.model = model
-    embedder: FileEmbedder = _opened.embedder
+    embedder: StreamEmbedder = _opened.embedder
     return embedder
 
 
@@ -496,7 +470,7 @@ def _embed_part(task: _Task) -> _Result:
 
 
 def _write_part(
-    task: _Task, embedder: FileEmbedder, path: Path, damaged: dict[str, str]
+    task: _Task, embedder: StreamEmbedder, path: Path, damaged: dict[str, str]
 ) -> _Result:
     settings = task.model.settings
     columns = pa.schema(
@@ -513,7 +487,7 @@ def _write_part(
                 {
                     "version": __version__,
                     "settings": dict(settings),
-                    "provenance": dict(task.model.provenance),
+                    "provenance": list(task.model.provenance),
                 },
                 sort_keys=True,
             )

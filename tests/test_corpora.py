@@ -1,16 +1,19 @@
 """Corpora: a Parquet dataset that is whole whatever happens to the run or to a worker."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -18,8 +21,18 @@ from distributed import LocalCluster
 from toy_model import ToyModel
 
 from edgel3_tflm import corpora
-from edgel3_tflm.corpora import ERRORS_NAME, CorpusClip, CorpusRun, embed_corpus, read_clip_list
-from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.core import Framing, get_embedding
+from edgel3_tflm.corpora import (
+    ERRORS_NAME,
+    CorpusClip,
+    CorpusModel,
+    CorpusRun,
+    embed_corpus,
+    read_clip_list,
+)
+from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.errors import AudioError, EdgeL3Error, EdgeL3Warning, RuntimeUnavailableError
+from edgel3_tflm.models import ModelChoice
 
 CLIPS = 20
 ROWS = 25
@@ -90,6 +103,40 @@ def test_a_dataset_holds_every_window_of_every_clip(
     assert run.windows == ROWS * (CLIPS - 1)
     assert_whole(tmp_path / "dataset", expected)
     assert pq.read_table(tmp_path / "dataset").column("clip").equals(expected.column("clip"))
+
+
+@pytest.fixture(scope="module")
+def sea_corpus(sea_int8: Deployment) -> CorpusModel:
+    choice = ModelChoice(sea_int8.directory)
+    return CorpusModel.of(choice, Framing(hop_size=0.25), lambda *_: None)
+
+
+def test_a_dataset_of_a_network_has_what_get_embedding_returns(
+    archive: Path, sea_int8: Deployment, sea_corpus: CorpusModel, tmp_path: Path
+) -> None:
+    clips = read_clip_list(archive)[:3]
+    embed_corpus(clips, sea_corpus, tmp_path / "dataset", workers=1, progress=lambda *_: None)
+    table = pq.read_table(tmp_path / "dataset")
+    for clip in clips:
+        samples, rate_hz = soundfile.read(clip.path)
+        with pytest.warns(EdgeL3Warning, match="shorter"):
+            expected, times = get_embedding(samples, rate_hz, sea_int8, hop_size=0.25)
+        rows = table.filter(pc.equal(table["clip"], clip.name))
+        np.testing.assert_array_equal(np.stack(rows["embedding"].to_numpy()), expected)
+        np.testing.assert_array_equal(rows["time"], times)
+    digest = sea_int8.manifest["artefacts"]["packed.edgel3"]["sha256"]
+    assert table["model"].unique().to_pylist() == [digest]
+    provenance = json.loads(table.schema.metadata[b"edgel3_tflm"])["provenance"]
+    assert sea_int8.manifest["weights"]["description"] in provenance
+
+
+def test_a_worker_with_another_model_is_refused(
+    archive: Path, sea_corpus: CorpusModel, tmp_path: Path
+) -> None:
+    other = replace(sea_corpus, settings={**sea_corpus.settings, "model_sha256": "0" * 64})
+    with pytest.raises(EdgeL3Error, match="expected the model 000000000000"):
+        embed(archive, other, tmp_path / "dataset")
+    assert not list((tmp_path / "dataset").glob("*"))
 
 
 def test_damaged_clips_are_named(archive: Path, toy: ToyModel, tmp_path: Path) -> None:
@@ -241,7 +288,7 @@ def test_a_long_clip_that_is_torn_behind_its_start_leaves_no_row(
     task = corpora._Task(tmp_path / "part-0.parquet", tuple(clips), toy)
     result = corpora._embed_part(task)
     assert list(result.damaged) == ["03.wav"]
-    kept = expected.filter(pa.compute.not_equal(expected["clip"], "03.wav"))
+    kept = expected.filter(pc.not_equal(expected["clip"], "03.wav"))
     found = pq.ParquetFile(task.part)
     assert found.read().cast(kept.schema).equals(kept)
     assert found.num_row_groups > 10

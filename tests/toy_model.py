@@ -1,4 +1,4 @@
-"""A model for tests of corpora, in a module of its own so that worker processes can import it."""
+"""A model of a corpus for tests, in a module of its own so that worker processes can import it."""
 
 import os
 import signal
@@ -33,8 +33,8 @@ class ToyModel:
         return {"model_sha256": self.name, "embedding_size": 4}
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
-        return {"weights": "none"}
+    def provenance(self) -> tuple[str, ...]:
+        return ("no weights",)
 
     def open(self) -> "ToyModel":
         return self
