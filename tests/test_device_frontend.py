@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import soundfile
+import soxr
 from emulator import COMPILER, FLAGS, MACHINE, QEMU
 
 from edgel3_tflm.audio import find_clips, read_windows
@@ -22,6 +24,7 @@ from edgel3_tflm.engine import DeviceFrontend
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.frontend import FrontendTables, dft_window, log_mel, mel_filterbank
 from edgel3_tflm.interpreters import TensorSpec, open_interpreter
+from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.variants import FrontendSpec, find_variant
 
 Int16Array = npt.NDArray[np.int16]
@@ -112,6 +115,32 @@ def test_real_clips_give_the_host_s_cells_and_embeddings(
         least_cosine = min(least_cosine, float(((ours * theirs).sum(axis=1) / norms).min()))
     assert moved <= 0.01 * cells
     assert least_cosine >= 0.999
+
+
+@pytest.mark.parametrize("rate_hz", [47_991, 48_780.5])
+def test_a_microphone_s_true_rate_matters_less_than_when_a_window_begins(
+    rate_hz: float, standin: Deployment, esc10: Path
+) -> None:
+    """What Portenta's, and Giga's and Nicla's drivers give when asked for 48 kHz."""
+    spec = standin.variant.frontend
+    clips = find_clips([esc10])
+    engine = open_interpreter(standin.read_model("int8", "engine"), "engine")
+
+    def embed(rate_hz: float, later_s: float = 0) -> npt.NDArray[np.float64]:
+        windows = []
+        for clip in clips[:: len(clips) // 12][:12]:
+            samples, clip_hz = soundfile.read(clip, dtype="float64", always_2d=True)
+            heard = soxr.resample(samples[: 2 * clip_hz].mean(axis=1), clip_hz, rate_hz)
+            begin = round(later_s * rate_hz)
+            windows.append(heard[begin : begin + spec.window_samples])
+        inputs = standin.input_map.apply(log_mel(np.stack(windows), spec), engine.input)
+        return engine.output.dequantize(engine.run(inputs)).astype(np.float64)
+
+    expected = embed(48_000)
+    moved = cosine_similarity(expected, embed(rate_hz))
+    later = cosine_similarity(expected, embed(48_000, later_s=0.05))
+    assert moved.mean() > later.mean()
+    assert cosine_similarity(expected, embed(44_100)).mean() < later.mean()
 
 
 # Constructed windows ---------------------------------------------------------------------------

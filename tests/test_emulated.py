@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import bench
 import emulator
@@ -124,31 +125,26 @@ def shifted(least: int, greatest: int, activation: str) -> Int8Network:
 def make_networks() -> dict[str, Int8Network]:
     rng = np.random.default_rng(20)
     networks = {}
+    shapes: dict[str, dict[str, Any]] = {
+        "odd": {
+            "rows": 11,
+            "columns": 27,
+            "filters": [3, 7, 5, 9],
+            "pools": ["none", "2x2", "none", "global"],
+        },
+        "even": {
+            "rows": 16,
+            "columns": 40,
+            "filters": [16, 32, 24, 48],
+            "pools": ["2x2", "none", "2x2", "global"],
+        },
+        "one pixel": {"rows": 1, "columns": 1, "filters": [13, 8], "pools": ["none", "global"]},
+    }
     for sparsity in (0, 0.15, 0.5, 0.85, 0.98, 1):
-        networks[f"sparsity {sparsity}, odd"] = random_network(
-            rng,
-            rows=11,
-            columns=27,
-            filters=[3, 7, 5, 9],
-            pools=["none", "2x2", "none", "global"],
-            sparsity=sparsity,
-        )
-        networks[f"sparsity {sparsity}, even"] = random_network(
-            rng,
-            rows=16,
-            columns=40,
-            filters=[16, 32, 24, 48],
-            pools=["2x2", "none", "2x2", "global"],
-            sparsity=sparsity,
-        )
-        networks[f"sparsity {sparsity}, one pixel"] = random_network(
-            rng,
-            rows=1,
-            columns=1,
-            filters=[13, 8],
-            pools=["none", "global"],
-            sparsity=sparsity,
-        )
+        for name, shape in shapes.items():
+            networks[f"sparsity {sparsity}, {name}"] = random_network(
+                rng, **shape, sparsity=sparsity
+            )
     for columns in (1, 2, 3, 4, 5, 6, 7, 8, 9, 63, 64, 65, 199):
         networks[f"{columns} columns"] = random_network(
             rng, rows=3, columns=columns, filters=[5, 4], pools=["none", "global"], sparsity=0.6

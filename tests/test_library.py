@@ -108,7 +108,8 @@ def test_properties_are_complete() -> None:
     assert properties["category"] in CATEGORIES
     assert (LIBRARY / "src" / properties["includes"]).is_file()
     assert (LIBRARY / "src" / f"{properties['name']}.h").is_file()
-    assert properties["url"].startswith("https://")
+    # Required, and a page that can be read: that of the networks, as long as this has none.
+    assert f"]({properties['url']})" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_platformio_manifest_names_files_that_exist() -> None:

@@ -513,7 +513,7 @@ def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
     blob = sea_int8.read_model("int8", "engine")
     assert embeddings == [values.tobytes().hex() for values in run_engine(blob, windows)]
     # The engine, TFLM's own records, window and embedding.
-    assert 0 <= int(arena, 16) - plan_memory(blob).arena_bytes - 64 * 50 - 64 <= 1024
+    assert 0 <= int(arena) - plan_memory(blob).arena_bytes - 64 * 50 - 64 <= 1024
 
 
 # The node with TFLM ----------------------------------------------------------------------------

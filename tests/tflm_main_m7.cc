@@ -1,5 +1,5 @@
 /* Runs a flatbuffer of the custom operator in TFLM on the emulated board: a line of hexadecimal
- * digits for each embedding, then one with the bytes used of the arena. */
+ * digits for each embedding, then one that says how many bytes of the arena are used. */
 #include "edgel3_tflm.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
@@ -18,12 +18,6 @@ namespace {
 
 alignas(16) uint8_t arena[3 * 1024 * 1024];
 
-void WriteByte(unsigned value) {
-  const char digits[] = "0123456789abcdef";
-  const char text[] = {digits[value >> 4 & 15u], digits[value & 15u], '\0'};
-  board_write(text);
-}
-
 }  // namespace
 
 int main() {
@@ -36,11 +30,10 @@ int main() {
   for (const unsigned char *at = test_windows; at < test_windows_end; at += window->bytes) {
     for (size_t i = 0; i < window->bytes; ++i) window->data.uint8[i] = at[i];
     if (interpreter.Invoke() != kTfLiteOk) return 3;
-    for (size_t i = 0; i < embedding->bytes; ++i) WriteByte(embedding->data.uint8[i]);
+    board_write_bytes("", embedding->data.raw, static_cast<uint32_t>(embedding->bytes));
     board_write("\n");
   }
-  const unsigned used = static_cast<unsigned>(interpreter.arena_used_bytes());
-  for (int shift = 24; shift >= 0; shift -= 8) WriteByte(used >> shift);
+  board_write_number("", interpreter.arena_used_bytes());
   board_write("\n");
   return 0;
 }

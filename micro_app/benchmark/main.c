@@ -18,34 +18,10 @@ static int8_t output[OUTPUT_MAX_BYTES];
 
 /* ---- lines of JSON ---- */
 
-static void write_number(const char *name, uint64_t number) {
-  char text[21];
-  char *begin = text + sizeof text - 1;
-  *begin = 0;
-  do {
-    *--begin = (char)('0' + number % 10u);
-    number /= 10u;
-  } while (number != 0);
-  board_write(name);
-  board_write(begin);
-}
-
 static void write_numbers(const char *name, const uint64_t *numbers, uint32_t count) {
   board_write(name);
-  for (uint32_t i = 0; i < count; ++i) write_number(i == 0 ? "" : ", ", numbers[i]);
+  for (uint32_t i = 0; i < count; ++i) board_write_number(i == 0 ? "" : ", ", numbers[i]);
   board_write("]");
-}
-
-static void write_bytes(const char *name, const int8_t *bytes, uint32_t count) {
-  static char text[2u * OUTPUT_MAX_BYTES + 1u];
-  for (uint32_t i = 0; i < count; ++i) {
-    text[2u * i] = "0123456789abcdef"[(uint8_t)bytes[i] >> 4];
-    text[2u * i + 1u] = "0123456789abcdef"[bytes[i] & 15];
-  }
-  text[2u * count] = 0;
-  board_write(name);
-  board_write(text);
-  board_write("\"");
 }
 
 static uint64_t instructions(uint32_t ticks) {
@@ -112,7 +88,7 @@ void __wrap_edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uin
 /* ---- jobs ---- */
 
 static void refuse(uint32_t number, const char *reason) {
-  write_number("{\"job\": ", number);
+  board_write_number("{\"job\": ", number);
   board_write(", \"error\": \"");
   board_write(reason);
   board_write("\"}\n");
@@ -166,13 +142,13 @@ static void run_engine(uint32_t number, const job *task) {
       layer_instructions[i] = instructions(layers.ticks[i]);
       layer_rows[i] = layers.rows[i];
     }
-    write_number("{\"job\": ", number);
-    write_number(", \"window\": ", w);
-    write_number(", \"instructions\": ", instructions(end - start));
+    board_write_number("{\"job\": ", number);
+    board_write_number(", \"window\": ", w);
+    board_write_number(", \"instructions\": ", instructions(end - start));
     write_numbers(", \"layers\": [", layer_instructions, info.convolutions);
     write_numbers(", \"rows\": [", layer_rows, info.convolutions);
-    write_bytes(", \"output\": \"", output, info.embedding);
-    board_write("}\n");
+    board_write_bytes(", \"output\": \"", output, info.embedding);
+    board_write("\"}\n");
   }
 
   const uint32_t stack_bytes = stack_used(stack_end);
@@ -180,13 +156,13 @@ static void run_engine(uint32_t number, const job *task) {
   uint32_t touched_end = arena_end;
   while (touched_end > arena && memory[touched_end - 1u] == pattern(touched_end - 1u))
     --touched_end;
-  write_number("{\"job\": ", number);
-  write_number(", \"open_instructions\": ", instructions(open_ticks));
-  write_number(", \"arena_bytes\": ", arena_bytes);
-  write_number(", \"arena_touched_bytes\": ", touched_end - arena);
-  write_number(", \"stack_bytes\": ", stack_bytes);
-  write_number(", \"guard_bytes_changed\": ",
-               count_changed(0, arena) + count_changed(arena_end, guard_end));
+  board_write_number("{\"job\": ", number);
+  board_write_number(", \"open_instructions\": ", instructions(open_ticks));
+  board_write_number(", \"arena_bytes\": ", arena_bytes);
+  board_write_number(", \"arena_touched_bytes\": ", touched_end - arena);
+  board_write_number(", \"stack_bytes\": ", stack_bytes);
+  board_write_number(", \"guard_bytes_changed\": ",
+                     count_changed(0, arena) + count_changed(arena_end, guard_end));
   /* The model has a checksum: this is a guard round it, too. */
   board_write(", \"model\": \"");
   board_write(edgel3_status_text(edgel3_describe(model, task->model_size, &info)));
@@ -215,13 +191,14 @@ static void run_dense(uint32_t number, const job *task) {
       return;
     }
     for (uint32_t i = 0; i < 2u * count; ++i) parts[i] = instructions(ticks[i]);
-    write_number("{\"job\": ", number);
-    write_number(", \"window\": ", w);
-    write_number(", \"instructions\": ", instructions(end - start));
+    board_write_number("{\"job\": ", number);
+    board_write_number(", \"window\": ", w);
+    board_write_number(", \"instructions\": ", instructions(end - start));
     write_numbers(", \"parts\": [", parts, 2u * count);
-    write_number(", \"stack_bytes\": ", stack_bytes);
-    write_bytes(", \"output\": \"", (const int8_t *)network[count - 1u].pooled, task->output_bytes);
-    board_write("}\n");
+    board_write_number(", \"stack_bytes\": ", stack_bytes);
+    board_write_bytes(", \"output\": \"", (const void *)network[count - 1u].pooled,
+                      task->output_bytes);
+    board_write("\"}\n");
   }
 }
 
@@ -238,8 +215,8 @@ int main(void) {
     } else if (jobs[i].kind == JOB_DENSE) {
       run_dense(i, &jobs[i]);
     } else if (jobs[i].kind == JOB_OVERFLOW) {
-      write_number("{\"job\": ", i);
-      write_number(", \"survived\": ", overflow_stack(0));
+      board_write_number("{\"job\": ", i);
+      board_write_number(", \"survived\": ", overflow_stack(0));
       board_write("}\n");
     } else {
       refuse(i, "unknown kind");

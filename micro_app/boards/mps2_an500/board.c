@@ -44,6 +44,33 @@ uint32_t board_ticks(void) { return ~TIMER_VALUE; }
 
 void board_write(const char *text) { semihost(SYS_WRITE0, text); }
 
+void board_write_number(const char *text, uint64_t number) {
+  char digits[21];
+  char *first = digits + sizeof digits - 1;
+  *first = 0;
+  do {
+    *--first = (char)('0' + number % 10u);
+    number /= 10u;
+  } while (number != 0);
+  board_write(text);
+  board_write(first);
+}
+
+void board_write_bytes(const char *text, const void *bytes, uint32_t count) {
+  const uint8_t *byte = (const uint8_t *)bytes;
+  char digits[129];
+  board_write(text);
+  while (count > 0) {
+    uint32_t length = 0;
+    for (; count > 0 && length + 1u < sizeof digits; --count, ++byte) {
+      digits[length++] = "0123456789abcdef"[*byte >> 4];
+      digits[length++] = "0123456789abcdef"[*byte & 15u];
+    }
+    digits[length] = 0;
+    board_write(digits);
+  }
+}
+
 void board_exit(int code) {
   const uint32_t argument[2] = {ADP_STOPPED_APPLICATION_EXIT, (uint32_t)code};
   for (;;) semihost(SYS_EXIT_EXTENDED, argument);

@@ -17,6 +17,12 @@ uint32_t board_ticks(void);
 /** Write text to the host's console. */
 void board_write(const char *text);
 
+/** Write text, and a number in decimal digits behind it. */
+void board_write_number(const char *text, uint64_t number);
+
+/** Write text, and bytes in hexadecimal digits behind it. */
+void board_write_bytes(const char *text, const void *bytes, uint32_t count);
+
 /** End the emulation; 0 is success. */
 void board_exit(int code) __attribute__((noreturn));
 
