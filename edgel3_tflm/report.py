@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -38,6 +39,8 @@ JSON_NAME = "drift.json"
 HTML_NAME = "drift.html"
 
 _FLOAT_COLOUR, _QUANTIZED_COLOUR, _LESS_COLOUR = "#5b6770", "#c2410c", "#0f766e"
+_OTHER_COLOURS = ("#1d4ed8", "#0f766e", "#7c3aed", "#a16207", "#be185d")
+_LEAST_DISTANCE = 1e-7  # of float32 embeddings that are the same
 _SCATTER_POINTS = 4000
 _MAP_WINDOWS = 500
 _MAX_CLIP_ROWS = 100
@@ -80,11 +83,16 @@ def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
     environment.filters["metric"] = _write_value
     environment.filters["number"] = lambda value: _write_value(value, "")
     environment.filters["percent"] = lambda value: _write_value(100 * value, "")
+    folder = _common_folder([drift.clip for drift in report.clips])
+    environment.filters["clip"] = lambda clip: str(Path(clip).relative_to(folder))
     template = environment.from_string(
         files("edgel3_tflm").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
     plots = [
-        ("Share of windows below a cosine similarity", _plot_cosine(report)),
+        (
+            "Share of windows within a cosine distance (at 95 %: the 5th percentile of the cosine)",
+            _plot_cosine(report),
+        ),
         ("Drift of each clip, sorted", _plot_clips(report)),
         (
             "Embeddings in the plane of most variance (PCA of the float ones): each float one"
@@ -99,6 +107,7 @@ def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
         version=__version__,
         substitute_kinds=SUBSTITUTE_KINDS,
         metrics=METRICS,
+        folder=folder if folder.parts else "",
         gates=gates,
         failed=[result for result in gates if not result.passed],
         boards=_fit_boards(report.deployment),
@@ -121,7 +130,17 @@ def _write_value(value: float | None, name: str) -> str:
         return "no drift" if value > 0 else "no signal"
     if "cosine" in name:
         return f"{value:.4f}"
-    return f"{value:.2f}" if name.endswith("_db") else f"{value:.3g}"
+    if name.endswith("_db"):
+        return f"{round(value, 2) + 0.0:.2f}"  # never -0.00
+    return f"{value:.3g}"
+
+
+def _common_folder(clips: Sequence[str]) -> Path:
+    """Folder that all clips lie in, to be said once; empty if there is none."""
+    parents = {Path(clip).parent for clip in clips}
+    if len({parent.is_absolute() for parent in parents}) > 1:
+        return Path()
+    return Path(os.path.commonpath(parents))
 
 
 def _fit_boards(deployment: Deployment) -> list[dict[str, Any]]:
@@ -159,19 +178,22 @@ def _plot_cosine(report: DriftReport) -> Figure:
     figure = _new_figure()
     axes = figure.add_subplot()
     for number, drift in enumerate(report.subjects):
-        cosine = np.sort(cosine_similarity(report.float_embeddings, drift.embeddings))
+        distance = np.sort(1 - cosine_similarity(report.float_embeddings, drift.embeddings))
         axes.step(
-            cosine,
-            np.arange(1, len(cosine) + 1) / len(cosine),
+            np.maximum(distance, _LEAST_DISTANCE),
+            np.arange(1, len(distance) + 1) / len(distance),
             where="post",
-            color=_QUANTIZED_COLOUR if number == 0 else None,
+            color=_QUANTIZED_COLOUR
+            if number == 0
+            else _OTHER_COLOURS[(number - 1) % len(_OTHER_COLOURS)],
             linestyle="-" if number == 0 else "--",
             label=drift.subject.name,
         )
-    axes.axhline(0.05, color=_FLOAT_COLOUR, linestyle=":", linewidth=1, label="5 %")
+    axes.axhline(0.95, color=_FLOAT_COLOUR, linestyle=":", linewidth=1, label="95 %")
     axes.legend(frameon=False)
     axes.set(
-        xlabel="cosine similarity of a window, float to quantized",
+        xscale="log",
+        xlabel="1 - cosine similarity of a window, float to quantized",
         ylabel="share of windows",
         ylim=(0, 1.02),
     )
@@ -246,6 +268,7 @@ def _plot_layers(layers: LayerReport) -> Figure:
         width=0.6,
         color=[*colours, _FLOAT_COLOUR],
     )
+    axes.set_ylim(top=1.05 * max(costs.cumsum().max(), np.finfo(float).tiny))
     axes.set(ylabel="noise / (signal + noise)", xlabel="added (or taken away) by each layer")
     return figure
 
