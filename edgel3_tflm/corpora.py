@@ -105,11 +105,12 @@ class CorpusModel:
         )
         framing.hop_samples(model.variant.frontend.sample_rate_hz)
         settings = {
-            "model_sha256": model.sha256,
-            "embedding_size": model.variant.embedding_size,
             "variant": model.variant.name,
+            "embedding_size": model.variant.embedding_size,
+            "model_sha256": model.sha256,
             "quantization": model.quantization,
             "runtime": model.runtime,
+            "weights_kind": model.weights_kind,
             "hop_s": float(framing.hop_size),
             "center": bool(framing.center),
         }
@@ -299,7 +300,7 @@ def _read_done(dataset: Path, settings: Mapping[str, Any]) -> _Done:
                 f" something else ({type(error).__name__}); remove it, and its clips are embedded"
                 " again"
             ) from error
-        for key in sorted(settings.keys() | found.keys()):
+        for key in dict.fromkeys([*settings, *found]):
             if settings.get(key) != found.get(key):
                 raise EdgeL3Error(
                     f"{dataset}: it holds embeddings with {key} {found.get(key)}, expected"

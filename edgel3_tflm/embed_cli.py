@@ -29,12 +29,14 @@ from edgel3_tflm.screen import JsonOption, QuietOption, Screen, Steps, open_scre
 from edgel3_tflm.variants import PLANS
 
 _MAX_LINES = 10
+_CORPUS = "A corpus (needs the extra corpora; --engine dask the extra dask)"
 
 
 def embed_command(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUTS...", help="Audio files, or directories of them.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="INPUTS", help="Audio files, or directories of them."),
+    ] = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
@@ -124,6 +126,53 @@ def embed_command(
         bool,
         typer.Option("--keep-going", "-k", help="Name files that cannot be read, and go on."),
     ] = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="Embed a whole corpus into a dataset: a table with a column file, tab-separated, a"
+            " list of files, one a line, or a directory.",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Directory of Parquet files. Given again, a run goes on where it stopped.",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|dask",
+            help="Processes of this machine, or Dask workers.",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = "local",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Of a Dask cluster whose machines have clips, dataset and model under the same"
+            " paths.",
+            show_default="a cluster on this machine",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes.", show_default="one a core", rich_help_panel=_CORPUS),
+    ] = None,
+    retry_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--retry-damaged",
+            help="Try clips again that an earlier run found damaged.",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,6 +184,24 @@ def embed_command(
         if model is not None and weights != "auto":
             raise EdgeL3Error("expected one of --model and --weights, got both")
         choice = ModelChoice(model or network, quantization, runtime, find_weights_source(weights))
+        if manifest is not None:
+            if inputs or output_dir or suffix or keep_going or not overwrite:
+                raise EdgeL3Error(
+                    "expected --manifest without INPUTS, --output-dir, --suffix, --no-overwrite and"
+                    " --keep-going: a dataset has all clips, and names the damaged ones"
+                )
+            from edgel3_tflm.corpora_cli import CorpusOptions, embed_into_dataset
+
+            options = CorpusOptions(manifest, out, engine, scheduler, workers, retry_damaged)
+            embed_into_dataset(screen, options, choice, framing)
+            return
+        if out or scheduler or workers or retry_damaged or engine != "local":
+            raise EdgeL3Error(
+                "expected --manifest with --out, --engine, --scheduler, --workers and"
+                " --retry-damaged, got none"
+            )
+        if not inputs:
+            raise EdgeL3Error("expected INPUTS or --manifest, got neither")
         plan = plan_outputs(find_clips(inputs), output_dir, suffix)
         wanted = {
             source: target for source, target in plan.items() if overwrite or not target.exists()
