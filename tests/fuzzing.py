@@ -4,42 +4,65 @@ For longer than in the tests: EDGEL3_FUZZ_SECONDS=300.
 """
 
 import os
-import shutil
 import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 LIBRARY = Path(__file__).parents[1] / "micro_app" / "lib" / "edgel3"
-SECONDS = int(os.environ.get("EDGEL3_FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("EDGEL3_FUZZ_SECONDS", "10"))
 
 
-def change_library(directory: Path, file: str, old: str, new: str) -> Path:
-    """Copy the library's sources, with something spoiled that stands there once."""
-    sources = directory / "src"
-    shutil.copytree(LIBRARY / "src", sources)
-    path = sources / file
-    text = path.read_text()
+FLAGS = ("-std=gnu99", "-g", "-O1", "-fsanitize=fuzzer,address,undefined")
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
+
+
+def compile_to(output: Path, source: Path) -> Path:
+    command = ["clang", *FLAGS, *WARNINGS, f"-I{LIBRARY / 'src'}", "-c", source, "-o", output]
+    subprocess.run(command, check=True)
+    return output
+
+
+@cache
+def compile_library() -> tuple[tempfile.TemporaryDirectory[str], dict[str, Path]]:
+    """Compile the library once; objects by the names of their sources, while the folder is held."""
+    folder = tempfile.TemporaryDirectory()
+    sources = sorted((LIBRARY / "src").glob("*.c"))
+    outputs = [Path(folder.name) / f"{source.name}.o" for source in sources]
+    with ThreadPoolExecutor(2) as threads:
+        objects = threads.map(compile_to, outputs, sources)
+        return folder, dict(zip((source.name for source in sources), objects, strict=True))
+
+
+def change_source(directory: Path, file: str, old: str, new: str) -> Path:
+    """Copy a source of the library, with something spoiled that stands there once."""
+    text = (LIBRARY / "src" / file).read_text()
     assert text.count(old) == 1
+    path = directory / file
     path.write_text(text.replace(old, new))
-    return sources
+    return path
 
 
 def fuzz(
-    target: str, corpus: Path, *, max_bytes: int, sources: Path = LIBRARY / "src"
+    target: str, corpus: Path, *, max_bytes: int, changed: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Build a target of the library's folder test and run it on a corpus."""
+    """Build a target of the library's folder test and run it on a corpus.
+
+    ``changed`` is taken in the place of the library's source of that name; then something is to be
+    found, which ends it, and a busy machine may take long.
+    """
+    seconds = SECONDS if changed is None else 60
     fuzzer = corpus.parent / target
-    subprocess.run(
-        [
-            *("clang", "-std=gnu99", "-g", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror"),
-            "-fsanitize=fuzzer,address,undefined",
-            *(f"-I{sources}", LIBRARY / "test" / f"{target}.c", *sorted(sources.glob("*.c"))),
-            *("-lm", "-o", fuzzer),
-        ],
-        check=True,
-    )
+    _, library = compile_library()
+    objects = dict(library)
+    if changed is not None:
+        objects[changed.name] = compile_to(corpus.parent / f"{changed.name}.o", changed)
+    main = compile_to(corpus.parent / f"{target}.o", LIBRARY / "test" / f"{target}.c")
+    subprocess.run(["clang", *FLAGS, main, *objects.values(), "-lm", "-o", fuzzer], check=True)
     return subprocess.run(
         [
-            *(fuzzer, corpus, f"-max_total_time={SECONDS}", f"-max_len={max_bytes}", "-seed=1"),
+            *(fuzzer, corpus, f"-max_total_time={seconds}", f"-max_len={max_bytes}", "-seed=1"),
             f"-artifact_prefix={corpus.parent}/",
         ],
         capture_output=True,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import change_library, fuzz
+from fuzzing import change_source, fuzz
 from int8_network import build, random_network
 
 from edgel3_tflm.converters.pack import pack
@@ -41,7 +41,7 @@ def test_no_packed_model_makes_the_engine_read_or_write_out_of_place(corpus: Pat
 def test_the_fuzzer_finds_a_check_that_is_missing(corpus: Path, tmp_path: Path) -> None:
     check = "if (tap >= taps) return -1;"
     without = check.replace("taps", "taps + 4096u")
-    sources = change_library(tmp_path, "edgel3_packed.c", check, without)
-    result = fuzz("fuzz_packed", corpus, max_bytes=4096, sources=sources)
+    changed = change_source(tmp_path, "edgel3_packed.c", check, without)
+    result = fuzz("fuzz_packed", corpus, max_bytes=4096, changed=changed)
     assert result.returncode != 0
     assert "AddressSanitizer" in result.stderr

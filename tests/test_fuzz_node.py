@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from fuzzing import change_library, fuzz
+from fuzzing import change_source, fuzz
 
 from edgel3_tflm.wire import Command
 
@@ -61,7 +61,7 @@ def test_whatever_comes_a_node_keeps_to_the_rules_and_to_its_memory(corpus: Path
 def test_the_fuzzer_finds_what_is_missing(
     corpus: Path, tmp_path: Path, check: str, without: str, finding: str
 ) -> None:
-    sources = change_library(tmp_path, "edgel3_node.c", check, without)
-    result = fuzz("fuzz_node", corpus, max_bytes=8192, sources=sources)
+    changed = change_source(tmp_path, "edgel3_node.c", check, without)
+    result = fuzz("fuzz_node", corpus, max_bytes=8192, changed=changed)
     assert result.returncode != 0
     assert finding in result.stderr

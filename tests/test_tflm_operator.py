@@ -552,18 +552,20 @@ def export_model(deployment: Deployment, engine: str, output: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def node_objects(upstream_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def node_objects(
+    library: Path, upstream_headers: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
     """What a node with TFLM is made of, but for its model and its main()."""
-    require(INTERPRETER)
     folder = tmp_path_factory.mktemp("node")
-    objects = []
-    for source in sorted(SOURCES.glob("*.c")):
+    compiled = [*ENGINE_FILES, OPERATOR.name]
+    objects = [library.parent / f"{name}.o" for name in compiled]
+    for source in sorted(set(SOURCES.glob("*.c")) - {SOURCES / name for name in compiled}):
         objects.append(folder / f"{source.name}.o")
         compile_to(objects[-1], ["gcc", "-std=c99", "-O2", "-fPIC", "-c", source])
     gemmlowp = find_package("tensorflow") / "include" / "external" / "gemmlowp"
     moved = folder / "moved.cc"
     moved.write_text(MOVED)
-    for source in (OPERATOR, NODE_ENGINE, moved):
+    for source in (NODE_ENGINE, moved):
         objects.append(folder / f"{source.name}.o")
         options = [*STRICT, STATIC_MEMORY, "-isystem", gemmlowp]
         compile_for_host(source, objects[-1], options, upstream_headers)
