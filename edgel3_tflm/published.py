@@ -16,7 +16,6 @@ Kind = Literal["original", "plan", "depth", "width", "sea"]
 
 L3_PARAMETERS = 4_688_066
 """Of L3's audio subnetwork: kernels, biases, gamma and beta of nine BatchNorms (the talk)."""
-MEGABYTE_BYTES = 2**20
 
 _TALK = "EdgeL3 talk 2019"
 _SEA_PAPER = "SEA paper 2021"
