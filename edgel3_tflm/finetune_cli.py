@@ -1,7 +1,7 @@
 """The commands that train: ``distill`` and ``finetune``."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -178,7 +178,7 @@ def _load_reduced(choice: "StudentChoice", path: Path, plan: Path | None) -> Net
     from edgel3_tflm.converters.plan_file import read_plan
     from edgel3_tflm.converters.reduce import reduce_weights
 
-    variant = choice.uncut
-    if plan is not None:
-        variant = variant.with_plan(read_plan(plan))
-    return reduce_weights(load_weights(variant, path), choice.depth, choice.filters)
+    weights = reduce_weights(load_weights(choice.uncut, path), choice.depth, choice.filters)
+    if plan is None:
+        return weights
+    return replace(weights, variant=weights.variant.with_plan(read_plan(plan)))
