@@ -89,6 +89,14 @@ def test_an_exported_project_compiles_without_warnings(
         assert [said for said in threads.map(build, sources) if said] == []
 
 
+def sections_of(compiled: Path) -> dict[str, int]:
+    """Bytes of an object's sections."""
+    command = ["arm-none-eabi-objdump", "-h", str(compiled)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines() if line.strip()[:1].isdigit()]
+    return {row[1]: int(row[2], 16) for row in rows}
+
+
 @needs_arm
 def test_teensy_keeps_the_model_in_flash_and_the_arena_in_its_second_ram(
     standin: Deployment, tmp_path: Path
@@ -98,18 +106,22 @@ def test_teensy_keeps_the_model_in_flash_and_the_arena_in_its_second_ram(
     sections = {}
     for name in (f"{SKETCH_NAME}.ino", f"{LIBRARY_FOLDER}/edgel3_packed_model.c"):
         compile_source(tmp_path / "app" / SKETCH_NAME / name, board, tmp_path / "object.o")
-        listed = subprocess.run(
-            ["arm-none-eabi-objdump", "-h", str(tmp_path / "object.o")],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        rows = [line.split() for line in listed.splitlines() if line.strip()[:1].isdigit()]
-        sections |= {row[1]: int(row[2], 16) for row in rows}
+        sections |= sections_of(tmp_path / "object.o")
 
     packed = standin.manifest["packed"]
     assert sections[".progmem"] == packed["bytes"]
     assert sections[".dmabuffers"] >= packed["arena_bytes"] + 256 * 199
+
+
+@needs_arm
+def test_teensy_keeps_a_flatbuffer_in_flash_too(sea_int8: Deployment, tmp_path: Path) -> None:
+    board = find_board("teensy41")
+    export_app(sea_int8, board, tmp_path / "app", engine="tflm")
+    model = tmp_path / "app" / SKETCH_NAME / LIBRARY_FOLDER / "edgel3_model.cc"
+
+    assert compile_source(model, board, tmp_path / "object.o") == ""
+    expected = sea_int8.manifest["artefacts"]["int8_packed.tflite"]["bytes"]
+    assert sections_of(tmp_path / "object.o")[".progmem"] == expected
 
 
 @needs_arm
