@@ -464,6 +464,18 @@ def test_unknown_boards_are_named_with_those_there_are() -> None:
         find_board("uno")
 
 
+def test_unknown_engines_are_named_with_those_there_are(
+    sea_int8: Deployment, tmp_path: Path
+) -> None:
+    command = [str(Path(sys.executable).with_name("edgel3-tflm")), "export-app"]
+    command += [str(sea_int8.directory), "--board", "teensy41", "-o", str(tmp_path / "app")]
+    done = subprocess.run([*command, "--engine", "tflite"], capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert "unknown engine 'tflite': expected one of packed, tflm, tflm-builtin" in done.stderr
+    assert not (tmp_path / "app").exists()
+
+
 @pytest.fixture(scope="module")
 def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sketch's microphone on this machine, with a PDM library and a clock of the test's own."""

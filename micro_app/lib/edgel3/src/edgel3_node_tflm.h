@@ -3,8 +3,10 @@
  * The interpreter is set up anew for each window, since the log-mel values wait in its arena. An arena
  * that is too small counts as a model that is refused: TFLM does not tell the two apart, but prints
  * what it lacks. Nor does it check that a flatbuffer is whole: a damaged packed model within one is
- * refused, damage elsewhere may be a fault. Where TFLM's headers are not on the include path there is nothing here; see
- * edgel3_tflm.h for the macros it takes.
+ * refused, damage elsewhere may be a fault.
+ *
+ * Where TFLM's headers are not on the include path there is nothing here; see edgel3_tflm.h for the
+ * macros it takes.
  */
 #ifndef EDGEL3_NODE_TFLM_H_
 #define EDGEL3_NODE_TFLM_H_
