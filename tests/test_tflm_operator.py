@@ -637,7 +637,6 @@ def test_a_sketch_with_tflm_compiles_without_a_warning(
     arduino = [f"-I{stubs}", "-include", "Arduino.h", "-xc++"]
     compile_to(tmp_path / "o", [*command, *arduino, "-c", sketch])
     compile_to(tmp_path / "o", [*command, "-c", model / NODE_ENGINE.name])
-    compile_to(tmp_path / "o", [*command, "-c", model / "edgel3_model.cc"])
 
 
 def test_the_95_45_network_in_tflm_is_refused_for_want_of_ram(
