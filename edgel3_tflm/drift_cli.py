@@ -100,8 +100,6 @@ def compare_command(
 ) -> None:
     """Measure how far the quantized embeddings lie from the float ones, on real clips."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
-        from edgel3_tflm.report import HTML_NAME, JSON_NAME, report_json, write_report
-
         gates = read_gates(fail_under or [], fail_over or [])
         if junit is not None and not gates:
             raise EdgeL3Error("expected --fail-under or --fail-over with --junit, got neither")
@@ -110,6 +108,8 @@ def compare_command(
         if weights is not None and KERAS not in (reference, *runtime):
             raise EdgeL3Error(f"expected {KERAS} as --runtime or --reference with --weights")
         deployment = Deployment.load(directory)
+        from edgel3_tflm.report import HTML_NAME, JSON_NAME, report_json, write_report
+
         target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")
         with screen.progress() as progress:
             known: dict[str, Subject] = {}
