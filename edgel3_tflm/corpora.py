@@ -12,6 +12,7 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -421,7 +422,8 @@ def _open_executor(
 
 
 def _follow_parent() -> None:
-    """End with the process that started this one, however that ended."""
+    """End with the process that started this one, however that ended, and at Ctrl-C at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

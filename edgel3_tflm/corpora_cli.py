@@ -87,8 +87,8 @@ def embed_into_dataset(
         )
     result = asdict(run) | {"dataset": str(dataset), "model": dict(model.settings)}
     screen.show(result | {"provenance": list(model.provenance)}, *_summary(run, model))
-    for name, reason in list(run.damaged.items())[:_MAX_DAMAGED]:
-        screen.error(f"{name}: {reason}")
+    for reason in list(run.damaged.values())[:_MAX_DAMAGED]:
+        screen.error(reason)
     if run.damaged:
         more = len(run.damaged) - _MAX_DAMAGED
         screen.error(
@@ -103,7 +103,9 @@ def _summary(run: CorpusRun, model: CorpusModel) -> list[Text]:
     notice = "NOTICE: " if model.settings["weights_kind"] in SUBSTITUTE_KINDS else ""
     lines = [Text(f"{notice}{model.provenance[0]}", style="bold yellow" if notice else "")]
     if run.done_before == run.clips:
-        return [*lines, Text(f"nothing to do: {run.dataset} has all {run.clips:,} clips")]
+        damaged = " or known to be damaged" if run.damaged else ""
+        word = f"nothing to do: all {run.clips:,} clips are in {run.dataset}{damaged}"
+        return [*lines, Text(word)]
     before = f"; {run.done_before:,} were done before" if run.done_before else ""
     return [
         *lines,

@@ -19,8 +19,10 @@ import pytest
 import soundfile
 from distributed import LocalCluster
 from toy_model import ToyModel
+from typer.testing import CliRunner
 
 from edgel3_tflm import corpora
+from edgel3_tflm.cli import app
 from edgel3_tflm.core import Framing, get_embedding
 from edgel3_tflm.corpora import (
     ERRORS_NAME,
@@ -227,6 +229,7 @@ RUN = """
 import sys
 from pathlib import Path
 from toy_model import ToyModel
+from typer.testing import CliRunner
 from edgel3_tflm.corpora import embed_corpus, read_clip_list
 if __name__ == "__main__":
     archive, notes, dataset = map(Path, sys.argv[1:])
@@ -366,3 +369,65 @@ def test_a_manifest_that_says_nothing_or_twice_is_refused(
         read_clip_list(tmp_path / "clips.txt")
     with pytest.raises(AudioError, match="cannot read"):
         read_clip_list(tmp_path / "none.txt")
+
+
+def run_embed(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = Path(sys.executable).with_name("edgel3-tflm")
+    words = [str(command), "embed", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_the_command_names_damaged_clips_and_goes_on_where_it_was(
+    archive: Path, sea_int8: Deployment, tmp_path: Path
+) -> None:
+    manifest = archive / "clips.tsv"
+    manifest.write_text("label\tfile\nnoise\t06.wav\nno\t07.wav\nnoise\t08.wav\n")
+    options = ("--manifest", manifest, "--model", sea_int8.directory, "--out", tmp_path / "set")
+    first = run_embed(*options, "--workers", 1)
+    assert first.returncode == 1
+    assert "2 of 3 clips embedded" in first.stdout
+    assert "published weights" in first.stdout
+    assert "07.wav: expected an audio file" in first.stderr
+    assert "1 of 3 clips are damaged" in first.stderr
+    soundfile.write(archive / "07.wav", np.ones(9000), 8000)
+    second = run_embed(*options, "--json")
+    assert second.returncode == 1
+    assert json.loads(second.stdout)["embedded"] == 0
+    third = run_embed(*options, "--workers", 1, "--retry-damaged")
+    assert third.returncode == 0
+    assert "1 of 3 clips embedded" in third.stdout
+    assert "nothing to do" in run_embed(*options).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--manifest", "."], "expected --out DATASET"),
+        (["--manifest", ".", "--out", "d", "--engine", "spark"], "unknown engine 'spark'"),
+        (["--manifest", ".", "--out", "d", "--scheduler", "a:1"], "expected --engine dask"),
+        (
+            [
+                "--manifest",
+                ".",
+                "--out",
+                "d",
+                "--engine",
+                "dask",
+                "--scheduler",
+                "a",
+                "--workers=2",
+            ],
+            "expected one of --scheduler",
+        ),
+        (["--manifest", ".", "--out", "d", "a.wav"], "expected --manifest without INPUTS"),
+        (["a.wav", "--out", "d"], "expected --manifest with --out"),
+        ([], "expected INPUTS or --manifest"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_in_a_line(
+    options: list[str], message: str
+) -> None:
+    result = CliRunner().invoke(app, ["embed", *options])
+    assert result.exit_code == 1
+    assert message in result.output
+    assert len(result.output.splitlines()) == 1
