@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench light lint clean
 
 # The installed package is what runs: a wheel without a file the tests need would fail them.
 # An earlier build's leavings would be packed into the wheel.
@@ -33,6 +33,15 @@ test:
 bench:
 	$(install)
 	$(BIN)/python micro_app/benchmark/bench.py
+
+# Embedding alone: the package without an extra, and so without TensorFlow.
+light:
+	rm -rf build/lib* build/temp.* build/bdist.* build/light/embeddings
+	test -x build/light/bin/python || $(PYTHON) -m venv build/light
+	build/light/bin/python -m pip install --quiet .
+	! build/light/bin/python -c 'import tensorflow' 2>/dev/null
+	build/light/bin/edgel3-tflm embed calibration_data/clips/street.flac --output-dir build/light/embeddings
+	test -s build/light/embeddings/street.npz
 
 lint:
 	$(install)
