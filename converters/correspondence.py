@@ -9,7 +9,7 @@ BatchNorm and ReLU: a BatchNorm over both embeddings brings them to one scale.
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,10 +171,28 @@ def finetune(
         stage = _Stage("video", recipe, recipe.video_training, initial, drawn, pairs, output)
         stage.train(progress, on_validation)
         video = load_video_weights(recipe.video, output / VIDEO_NAME)
-    plan = initial.variant.plan
-    pruned = initial if plan is None else prune(initial, plan).weights
-    stage = _Stage("audio", recipe, recipe.training, pruned, video, pairs, output)
+        trained = replace(
+            video.provenance,
+            kind="trained",
+            description="trained here, in the first stage, together with the audio network",
+        )
+        video = replace(video, provenance=trained)
+    stage = _Stage("audio", recipe, recipe.training, _prune(initial), video, pairs, output)
     return stage.train(progress, on_validation)
+
+
+def _prune(weights: NetworkWeights) -> NetworkWeights:
+    """Prune layers that lack zeros of the plan, and say so."""
+    if weights.variant.plan is None:
+        return weights
+    result = prune(weights, weights.variant.plan)
+    if not result.pruned_layers:
+        return weights
+    description = f"{weights.provenance.description}; pruned to the plan: "
+    provenance = replace(
+        weights.provenance, description=description + ", ".join(result.pruned_layers)
+    )
+    return replace(result.weights, provenance=provenance)
 
 
 def _draw_video(recipe: FinetuneRecipe) -> VideoWeights:

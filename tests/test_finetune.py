@@ -219,8 +219,8 @@ def finished(
     root = tmp_path_factory.mktemp("finetune")
     recipe = root / "recipe.toml"
     recipe.write_text(
-        f"{RECIPE}[training]\nsteps = 180\nvalidate_every_steps = 20\n{TRAINING}"
-        f"[video_training]\nsteps = 180\nvalidate_every_steps = 20\n{TRAINING}"
+        f"{RECIPE}[training]\nsteps = 160\nvalidate_every_steps = 20\n{TRAINING}"
+        f"[video_training]\nsteps = 160\nvalidate_every_steps = 20\n{TRAINING}"
     )
     (root / "start.h5.gz").write_bytes(pack_weights(start))
     (root / "plan.toml").write_bytes(write_plan(PLAN, "of a test"))
@@ -253,7 +253,7 @@ def test_sounds_that_tell_nothing_of_the_picture_teach_nothing(
     for number, kind in enumerate(heard):
         write_video(tmp_path / "videos" / f"{number:02}.mp4", number, heard=int(kind))
     recipe = parse_recipe(
-        f"{RECIPE}[training]\nsteps = 40\nvalidate_every_steps = 40\n{TRAINING}", FinetuneRecipe
+        f"{RECIPE}[training]\nsteps = 30\nvalidate_every_steps = 30\n{TRAINING}", FinetuneRecipe
     )
     figures = train(
         recipe,
@@ -308,7 +308,7 @@ def test_logs_are_tensorboard_s(finished: tuple[Path, str]) -> None:
     events = EventAccumulator(str(finished[0] / "log"), size_guidance={"tensors": 0})
     events.Reload()
     assert {"loss/correspondence", "learning_rate"} <= set(events.Tags()["tensors"])
-    assert len(events.Tensors("validation/accuracy")) == 9
+    assert len(events.Tensors("validation/accuracy")) == 8
 
 
 SHORT = parse_recipe(
