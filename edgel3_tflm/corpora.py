@@ -141,12 +141,20 @@ def _absolute(source: T | Path) -> T | Path:
     return source.absolute() if isinstance(source, Path) else source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class CorpusClip:
-    """A clip by its name in the manifest, which is its name in the dataset, and where it lies."""
+    """A clip by its name in the manifest, which is its name in the dataset.
+
+    It is relative to ``root``, an absolute path: workers have directories of their own.
+    """
 
     name: str
-    path: Path
+    root: Path
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.root / self.name
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,7 @@ def read_clip_list(path: Path) -> list[CorpusClip]:
         if name in seen:
             raise AudioError(f"{path}: expected each clip once, {name} is there twice")
         seen.add(name)
-    return [CorpusClip(name, path.parent / name) for name in names]
+    return [CorpusClip(name, path.parent) for name in names]
 
 
 def embed_corpus(
@@ -342,11 +350,7 @@ def _divide(
     dataset = dataset.absolute()
     tasks = []
     for number, first in enumerate(range(0, len(clips), size)):
-        missing = tuple(
-            CorpusClip(clip.name, clip.path.absolute())
-            for clip in clips[first : first + size]
-            if clip.name not in known
-        )
+        missing = tuple(clip for clip in clips[first : first + size] if clip.name not in known)
         if missing:
             digest = sha256_hex("\0".join(clip.name for clip in missing).encode())
             part = dataset / f"part-{number:06}-{digest[:12]}.parquet"
