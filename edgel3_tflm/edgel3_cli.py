@@ -70,8 +70,10 @@ def parse_args(args: Sequence[str]) -> Namespace:
     parser = typer.Typer(add_completion=False)
     parser.command()(embed_command)
     context = typer.main.get_command(parser).make_context("edgel3-tflm embed", list(args))
-    params = dict(context.params)
-    return Namespace(**params | {"inputs": list(params["inputs"])})
+    found = Namespace(**context.params)
+    found.inputs = [str(path) for path in found.inputs]
+    found.output_dir = None if found.output_dir is None else str(found.output_dir)
+    return found
 
 
 def run(

@@ -1,0 +1,119 @@
+"""Opening networks by edgel3's words, and what is said of where their weights come from."""
+
+import gzip
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_network import draw, write_weights
+
+from edgel3_tflm.converters import pipeline
+from edgel3_tflm.converters.pipeline import ConvertOptions
+from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.edgel3_exceptions import EdgeL3Error
+from edgel3_tflm.edgel3_warnings import EdgeL3Warning
+from edgel3_tflm.models import ModelChoice, load_embedding_model, load_embedding_model_path
+from edgel3_tflm.variants import find_variant
+from edgel3_tflm.weights import pack_weights
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and no way to the authors' files."""
+    monkeypatch.setenv("EDGEL3_TFLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("edgel3_tflm.weights.PUBLISHED_BASE_URL", "http://localhost:1/")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://localhost:1/")
+    return tmp_path / "cache"
+
+
+def test_the_stand_in_is_named_loudly(cache: Path) -> None:
+    with pytest.warns(EdgeL3Warning, match="STAND-IN"):
+        model = load_embedding_model("sparse", 128, "ft", 95.45, weights="bundled")
+    assert model.output_shape == (None, 512)
+    assert model.is_substitute
+    assert "STAND-IN" in model.provenance[0]
+    assert not cache.exists()
+
+
+def test_without_the_authors_weights_other_networks_are_an_error(cache: Path) -> None:
+    with pytest.raises(EdgeL3Error, match="cannot fetch"):
+        load_embedding_model("sparse", 128, "kd", 53.5)
+    with pytest.raises(EdgeL3Error, match=r"95\.45"):
+        load_embedding_model("sparse", 128, "ft", 53.5, weights="bundled")
+    with pytest.raises(EdgeL3Error, match="trained"):
+        load_embedding_model("sparse", 128, "ft", 53.5, weights="generated")
+    del cache
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("sea", 512, "kd", 95.45), "edgel3_sea_ust_audio_emb_512.h5"),
+        (("sparse", 128, "ft", 81.0), "edgel3_ft_audio_sparsity_81.0.h5"),
+        (("sparse", 128, "kd", 95.45), "edgel3_kd_audio_sparsity_95.45.h5"),
+    ],
+)
+def test_files_have_the_names_they_have_in_edgel3(
+    cache: Path, words: tuple[str, int, str, float], name: str
+) -> None:
+    assert load_embedding_model_path(*words) == str(cache / "edgel3" / name)
+
+
+def test_a_network_without_a_published_file_has_no_path() -> None:
+    with pytest.raises(EdgeL3Error, match="no weights are published"):
+        load_embedding_model_path("sparse", 128, "ft", 99)
+
+
+def test_an_unpacked_file_is_found_where_its_path_says(cache: Path) -> None:
+    path = Path(load_embedding_model_path("sea", 64, "ft", 95.45))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.decompress(pack_weights(draw(find_variant("sea", embedding_size=64)))))
+    model = load_embedding_model("sea", 64, "ft", 95.45)
+    assert model.output_shape == (None, 64)
+    assert model.weights_kind == "package"
+    del cache
+
+
+def test_published_weights_are_said_to_be(sea_weights: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = load_embedding_model("sea", 64, "ft", 95.45, weights=sea_weights)
+    assert model.weights_kind == "published"
+    assert model.provenance[0].startswith("sea-ust-64, published weights")
+
+
+def test_a_choice_travels_to_another_process(tmp_path: Path) -> None:
+    choice = ModelChoice(find_variant("sea", embedding_size=64), weights=write_weights(tmp_path))
+    again = pickle.loads(pickle.dumps(choice))  # noqa: S301 - our own
+    assert again == choice
+    sound = np.random.default_rng(0).normal(0, 0.1, (2, 8000)).astype(np.float32)
+    one, other = choice.open(threads=1), again.open()
+    assert one.sha256 == other.sha256
+    np.testing.assert_array_equal(one.embed(sound), other.embed(sound))
+
+
+def test_a_network_is_converted_to_int8_once(
+    cache: Path, sea_weights: Path, sea_int8: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converted = []
+
+    def convert(options: ConvertOptions, output: Path, _progress: object) -> Deployment:
+        converted.append(options)
+        shutil.copytree(sea_int8.directory, output)
+        return Deployment.load(output)
+
+    monkeypatch.setattr(pipeline, "convert", convert)
+    sound = np.random.default_rng(0).normal(0, 0.1, (2, 8000)).astype(np.float32)
+    expected = sea_int8.embedder("int8", "reference").embed(sound)
+    for _ in range(2):
+        model = load_embedding_model(
+            "sea", 64, "ft", 95.45, quantization="int8", weights=sea_weights
+        )
+        assert (model.quantization, model.runtime) == ("int8", "engine")
+        np.testing.assert_array_equal(model.embed(sound), expected)
+    assert converted == [ConvertOptions(find_variant("sea", embedding_size=64), sea_weights)]
+    assert next((cache / "deployments").iterdir()).name.startswith("sea-ust-64-")
