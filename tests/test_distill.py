@@ -404,15 +404,18 @@ def test_a_student_with_a_depth_and_filters_of_its_own_converts_and_compares(
     assert deployment.embedder("int8").embed(np.ones((1, 48_000), np.float32)).shape == (1, 4)
 
 
-def test_the_command_stops_and_goes_on(sea_weights: Path, clips: Path, tmp_path: Path) -> None:
+def test_the_command_starts_from_a_bigger_network_s_weights_stops_and_goes_on(
+    sea_weights: Path, clips: Path, teacher: NetworkWeights, tmp_path: Path
+) -> None:
+    filters = (4, 4, 6, 6, 8)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        f'[student]\nmodel_type = "sea"\nemb_dim = 64\nfilters = {list(FILTERS)}\n'
-        '[teacher]\nmodel_type = "sea"\nemb_dim = 64\n'
+        '[student]\nmodel_type = "sea"\nemb_dim = 64\nembedding_layer = "conv5"\n'
+        f'filters = {list(filters)}\n[teacher]\nmodel_type = "sea"\nemb_dim = 64\n'
         "[validation]\nshare = 0.3\n[training]\nsteps = 6\nbatch_windows = 2\n"
-        "validate_every_steps = 2\n"
+        "validate_every_steps = 2\nlearning_rate = 0.0\n"
     )
-    command = distill_command(recipe, clips, sea_weights)
+    command = distill_command(recipe, clips, sea_weights, "--student-weights", str(sea_weights))
     first = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert first.stderr is not None
     for line in first.stderr:
@@ -426,22 +429,7 @@ def test_the_command_stops_and_goes_on(sea_weights: Path, clips: Path, tmp_path:
     assert "step 2:" not in second.stderr  # it went on behind it
     assert "step 6:" in second.stderr
     assert "kept step" in second.stdout
-
-
-def test_a_student_starts_from_a_bigger_network_s_weights_cut(
-    sea_weights: Path, clips: Path, teacher: NetworkWeights, tmp_path: Path
-) -> None:
-    recipe = tmp_path / "recipe.toml"
-    filters = (4, 4, 6, 6, 8)
-    recipe.write_text(
-        '[student]\nmodel_type = "sea"\nemb_dim = 64\nembedding_layer = "conv5"\n'
-        f'filters = {list(filters)}\n[teacher]\nmodel_type = "sea"\nemb_dim = 64\n'
-        "[validation]\nshare = 0.3\n[training]\nsteps = 1\nbatch_windows = 2\n"
-        "learning_rate = 0.0\n"
-    )
-    command = distill_command(recipe, clips, sea_weights, "--student-weights", str(sea_weights))
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    # Nothing was learned at that rate: it is what it started from.
     student = inspect_weights(tmp_path / "run" / "student.h5.gz")
     cut = reduce_weights(teacher, 5, filters)
     assert student.variant == cut.variant
