@@ -25,7 +25,7 @@ INSTRUCTIONS_PER_CYCLE = (0.6, 1.2)
 """A Cortex-M7 begins up to two a cycle and waits for flash and RAM. Around 0.9 is what TinyEngine's
 published 2 cycles a MAC on an STM32H743 come to, at the 1.7 to 1.9 instructions of CMSIS-NN."""
 INSTRUCTIONS_PER_MAC = (1.3, 2.9)
-"""Of the engine, for each packed multiply-accumulate: the range over the 17 networks of the study on
+"""Of the engine, for each packed multiply-accumulate: the range over the study's 17 networks on
 the emulated board, each with one window, 1.31 for the narrowest L3 to 2.88 for L3 down to conv7."""
 INSTRUCTIONS_PER_FFT_STEP = 7.7
 """Of the frontend, for each of frames * n * log2(n): 7.6 and 7.7 at 2048 and 1024 samples there."""
