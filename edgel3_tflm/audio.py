@@ -14,8 +14,8 @@ from edgel3_tflm.errors import AudioError
 
 FloatArray = npt.NDArray[np.float32]
 
-BLOCK_FRAMES = 1 << 16
-"""Frames read at a time."""
+BLOCK_FRAMES = 1 << 19
+"""Frames read at a time: some ten seconds, which are windows enough for many cores."""
 MAX_SAMPLE_RATE_HZ = 10_000_000
 """More than any recorder's; a damaged header may say anything."""
 _LONGEST_FRAMES = 1 << 48

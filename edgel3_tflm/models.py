@@ -21,7 +21,7 @@ from edgel3_tflm._version import __version__
 from edgel3_tflm.deployment import PACKED_MODEL_NAME, Deployment, Embedder, InputMap
 from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning, WeightsError
 from edgel3_tflm.files import sha256_hex
-from edgel3_tflm.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.interpreters import DEFAULT_RUNTIME, runs_packed_models
 from edgel3_tflm.variants import Variant, find_variant
 from edgel3_tflm.weights import (
     SUBSTITUTE_KINDS,
@@ -226,6 +226,9 @@ def open_deployment(
 def _open_float(
     variant: Variant, source: Path | WeightsWord, runtime: str | None, threads: int | None
 ) -> EmbeddingModel:
+    runtime = runtime or DEFAULT_RUNTIME
+    if runs_packed_models(runtime):
+        raise EdgeL3Error(f"the runtime {runtime} runs int8 only: expected quantization int8")
     from edgel3_tflm.converters.chain import fold, write_float_chain
     from edgel3_tflm.converters.prune import PruningResult, prune
 
@@ -235,7 +238,6 @@ def _open_float(
     pruned = PruningResult(given, ()) if variant.plan is None else prune(given, variant.plan)
     spec, weights = variant.frontend, pruned.weights
     model = write_float_chain(fold(weights), spec.mels, spec.frames)
-    runtime = runtime or DEFAULT_RUNTIME
     return EmbeddingModel(
         variant,
         FLOAT,

@@ -216,9 +216,11 @@ def test_stereo_is_its_mean(tiny: EmbeddingModel) -> None:
 def test_other_sample_rates_agree_with_48_khz(sea: EmbeddingModel, rate_hz: int) -> None:
     at_48_khz, _ = get_embedding(chirp(48_000), 48_000, sea)
     other, _ = get_embedding(chirp(rate_hz), rate_hz, sea)
-    assert cosines(at_48_khz, other).min() > 0.99
+    # Where the sweep has nothing, near the floor of -80 dB, each resampler leaves something else: it
+    # was 0.9997 and 0.9999 in the window where the sweep begins.
+    assert cosines(at_48_khz, other).min() > 0.999
     other_sound, _ = get_embedding(noise(3), RATE_HZ, sea)
-    assert cosines(at_48_khz, other_sound).min() < 0.99
+    assert cosines(at_48_khz, other_sound).min() < 0.999
 
 
 @pytest.mark.parametrize("quantization", ["float", "int8"])

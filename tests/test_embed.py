@@ -137,6 +137,7 @@ def test_existing_embeddings_are_written_again_unless_told_not_to(
         (["a.wav", "--emb-dim", "50"], "unknown embedding size"),
         (["a.wav", "--batch-size", "0"], "batch size"),
         (["a.wav", "--runtime", "none", "--weights", "bundled"], "unknown runtime"),
+        (["a.wav", "--runtime", "engine", "--weights", "bundled"], "expected quantization int8"),
         (["a.wav", "--quantization", "int4"], "unknown quantization"),
         (["a.wav", "--model", ".", "--weights", "bundled"], "got both"),
         (["a.wav", "--model", "below"], "manifest.json"),
