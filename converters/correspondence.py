@@ -28,6 +28,7 @@ from edgel3_tflm.converters.training import (
     Loop,
     Progress,
     claim_directory,
+    is_held,
     precision,
 )
 from edgel3_tflm.converters.videos import Pairs, PairSource, Video
@@ -108,7 +109,7 @@ def choose_videos(share: float, videos: Sequence[Video]) -> tuple[list[Video], l
     training: list[Video] = []
     kept: list[Video] = []
     for video in videos:
-        (kept if int(video.sha256[:8], 16) < share * 16**8 else training).append(video)
+        (kept if is_held(video.sha256, share) else training).append(video)
     return training, kept
 
 

@@ -30,6 +30,7 @@ from edgel3_tflm.converters.training import (
     Loop,
     Progress,
     claim_directory,
+    is_held,
     precision,
 )
 from edgel3_tflm.corpus import LabelledClip
@@ -142,7 +143,7 @@ def choose_clips(
 
 
 def _falls_in(path: Path, validation: Validation) -> bool:
-    return int(sha256_hex(path.read_bytes())[:8], 16) < validation.share * 16**8
+    return is_held(sha256_hex(path.read_bytes()), validation.share)
 
 
 def distill(

@@ -56,6 +56,11 @@ def claim_directory(output: Path, identity: Mapping[str, Any]) -> None:
     write_whole(path, text)
 
 
+def is_held(sha256: str, share: float) -> bool:
+    """Whether a file is kept from training: by its contents, so that it stays when others come."""
+    return int(sha256[:8], 16) < share * 16**8
+
+
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
     """Build Keras layers that compute in a precision; their weights stay float32."""
