@@ -321,7 +321,9 @@ def test_probe_of_no_source_is_one_line(
     assert_one_error_line(run("probe", manifest, *arguments), *parts)
 
 
-@pytest.mark.parametrize("command", ["", "convert", "compare", "info", "probe", "distill"])
+@pytest.mark.parametrize(
+    "command", ["", "convert", "compare", "info", "probe", "distill", "finetune"]
+)
 def test_help_is_there(command: str) -> None:
     done = run(*command.split(), "--help")
     assert done.returncode == 0
