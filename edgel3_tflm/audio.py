@@ -90,11 +90,6 @@ def read_blocks(path: Path, sample_rate_hz: int) -> Iterator[FloatArray]:
     """
     try:
         with soundfile.SoundFile(path) as file:
-            if not 0 < file.samplerate <= MAX_SAMPLE_RATE_HZ:
-                raise AudioError(
-                    f"{path}: expected a sample rate of 1 to {MAX_SAMPLE_RATE_HZ} Hz, the file says"
-                    f" {file.samplerate}"
-                )
             try:
                 yield from resample_blocks(_read_mono(file), file.samplerate, sample_rate_hz)
             except AudioError as error:
@@ -133,7 +128,16 @@ def resample_blocks(
     """Resample mono samples that come block by block, by soxr's high quality.
 
     Where they are divided changes nothing.
+
+    Raises
+    ------
+    AudioError
+        If the rate they have is no sound's.
     """
+    if not 1 <= from_hz <= MAX_SAMPLE_RATE_HZ:
+        raise AudioError(
+            f"expected a sample rate of 1 to {MAX_SAMPLE_RATE_HZ:,} Hz, got {from_hz:,}"
+        )
     if from_hz == to_hz:
         yield from blocks
         return

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
-from edgel3_tflm.audio import Clip, cut_windows, find_clips, read_clip
+from edgel3_tflm.audio import Clip, cut_windows, find_clips, measure_seconds, read_blocks, read_clip
 from edgel3_tflm.errors import AudioError
 
 
@@ -78,6 +79,25 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, bad: float) -> 
     path = write(tmp_path / "a.wav", np.array([0, bad, 0]), 8000)
     with pytest.raises(AudioError, match="finite"):
         read_clip(path, 8000)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 11_025, 44_100, 48_000])
+@pytest.mark.parametrize("block_frames", [1000, 1 << 19])
+def test_blocks_are_what_resampling_in_one_piece_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate_hz: int, block_frames: int
+) -> None:
+    monkeypatch.setattr("edgel3_tflm.audio.BLOCK_FRAMES", block_frames)
+    stereo = np.random.default_rng(1).normal(0, 0.1, (30_001, 2)).astype(np.float32)
+    path = write(tmp_path / "a.wav", stereo, rate_hz)
+    whole = soxr.resample(stereo.mean(axis=1), rate_hz, 8000, quality="HQ")
+    np.testing.assert_array_equal(np.concatenate(list(read_blocks(path, 8000))), whole)
+    np.testing.assert_array_equal(read_clip(path, 8000).samples, whole)
+
+
+def test_the_length_of_what_is_no_audio_is_unknown(tmp_path: Path) -> None:
+    assert measure_seconds(write(tmp_path / "a.wav", np.zeros(4000), 8000)) == 0.5
+    (tmp_path / "b.wav").write_bytes(b"RIFF")
+    assert measure_seconds(tmp_path / "b.wav") == 0
 
 
 def test_a_file_that_is_no_audio_is_named(tmp_path: Path) -> None:

@@ -187,6 +187,8 @@ def test_sound_that_lasts_warns_of_nothing(tiny: EmbeddingModel) -> None:
         {"center": "invalid"},
         {"verbose": -1},
         {"sr": 0},
+        {"sr": 0.5},
+        {"sr": 1e12},
         {"sr": "8000"},
         {"batch_size": 0},
         {"quantization": "int4"},
@@ -216,8 +218,8 @@ def test_stereo_is_its_mean(tiny: EmbeddingModel) -> None:
 def test_other_sample_rates_agree_with_48_khz(sea: EmbeddingModel, rate_hz: int) -> None:
     at_48_khz, _ = get_embedding(chirp(48_000), 48_000, sea)
     other, _ = get_embedding(chirp(rate_hz), rate_hz, sea)
-    # Where the sweep has nothing, near the floor of -80 dB, each resampler leaves something else: it
-    # was 0.9997 and 0.9999 in the window where the sweep begins.
+    # Where the sweep has nothing, near the floor of -80 dB, resampling leaves something of its own;
+    # 0.9999 and 0.9997 were measured in the worst window.
     assert cosines(at_48_khz, other).min() > 0.999
     other_sound, _ = get_embedding(noise(3), RATE_HZ, sea)
     assert cosines(at_48_khz, other_sound).min() < 0.999
