@@ -188,8 +188,10 @@ def read_clip_list(path: Path) -> list[CorpusClip]:
     AudioError
         If it cannot be read, names no clip, or names one twice.
     """
+    root = path.absolute()
     if path.is_dir():
-        return [CorpusClip(clip.relative_to(path).as_posix(), clip) for clip in find_clips([path])]
+        found = find_clips([path])
+        return [CorpusClip(clip.relative_to(path).as_posix(), root) for clip in found]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -204,7 +206,7 @@ def read_clip_list(path: Path) -> list[CorpusClip]:
         if name in seen:
             raise AudioError(f"{path}: expected each clip once, {name} is there twice")
         seen.add(name)
-    return [CorpusClip(name, path.parent) for name in names]
+    return [CorpusClip(name, root.parent) for name in names]
 
 
 def embed_corpus(

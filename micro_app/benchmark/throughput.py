@@ -207,9 +207,7 @@ def describe_machine() -> str:
 def write_table(console: Console, figures: Throughput) -> None:
     """Print what was measured of a network."""
     table = new_table(
-        f"{figures.network}, {figures.windows} windows, median of {len(figures.turns)} turns",
-        "ms a window",
-        "core ms a window",
+        f"{figures.network}, median of {len(figures.turns)} turns", "ms a window", "core ms"
     )
     ms = 1e3 / figures.windows
     for name, clock, cores in (
