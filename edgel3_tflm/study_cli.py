@@ -145,8 +145,8 @@ def rows_table(rows: "list[StudyRow]") -> Table:
     """Tabulate what was counted, beside the published reduction."""
     table = new_table(
         "row",
-        "reduction\n%",
-        "published\n%",
+        "reduc-\ntion %",
+        "pub-\nlished",
         "flash\nbytes",
         "arena\nbytes",
         "MMAC",

@@ -134,9 +134,9 @@ def test_row_in_json_says_both_figures() -> None:
 
 @pytest.mark.parametrize("is_counted", [True, False])
 def test_tables_fit_into_eighty_columns(is_counted: bool) -> None:
-    work = Range(2.4e10, 2.4e10 if is_counted else 3.1e10)
+    work = Range(1.1e10, 1.1e10 if is_counted else 2.4e10)
     rows = [
-        StudyRow(each, "n", "file", 88.18, 4_705_344, 228_896, 10_202_000_000, work, is_counted)
+        StudyRow(each, "n", "file", 88.18, 4_705_344, 228_896, 8_301_000_000, work, is_counted)
         for each in STUDY
     ]
     console = Console(width=80)
@@ -144,6 +144,7 @@ def test_tables_fit_into_eighty_columns(is_counted: bool) -> None:
         console.print(rows_table(rows), published_table(list(STUDY)))
     printed = capture.get()
     assert "…" not in printed
+    assert all(printed.count(f"\n {each.name} ") == 2 for each in STUDY), printed
     (conv6,) = (line for line in printed.splitlines() if "4,705,344" in line and "conv6" in line)
     assert "72.34*" in conv6
     assert "67.2 (32.6)" in printed
