@@ -96,6 +96,8 @@ def read_blocks(path: Path, sample_rate_hz: int) -> Iterator[FloatArray]:
                 raise AudioError(f"{path}: {error}") from error
     except (soundfile.LibsndfileError, OSError, MemoryError) as error:
         reason = getattr(error, "error_string", None) or str(error)
+        if not path.exists():  # libsndfile calls that a system error
+            reason = "no such file"
         raise AudioError(f"{path}: expected an audio file libsndfile can read: {reason}") from error
 
 

@@ -116,7 +116,7 @@ def embed_command(
         typer.Option(
             metavar="NAME",
             help=f"One of {', '.join(RUNTIMES)}.",
-            show_default="the engine for int8 where it is built, else tflite-runtime",
+            show_default="the engine for pruned int8 where it is built, else tflite-runtime",
         ),
     ] = None,
     batch_size: Annotated[

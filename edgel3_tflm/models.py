@@ -208,9 +208,9 @@ def open_deployment(
             f" got {quantization!r}"
         )
     if runtime is None:
-        has_engine = find_spec("edgel3_tflm._engine") is not None
-        packed = quantization == "int8" and PACKED_MODEL_NAME in deployment.manifest["artefacts"]
-        runtime = "engine" if has_engine and packed else DEFAULT_RUNTIME
+        runtime = (
+            "engine" if quantization != FLOAT and _suits_engine(deployment) else DEFAULT_RUNTIME
+        )
     weights = deployment.manifest["weights"]
     return EmbeddingModel(
         deployment.variant,
@@ -221,6 +221,17 @@ def open_deployment(
         str(weights["description"]),
         deployment.embedder(quantization, runtime, threads=threads),
     )
+
+
+def _suits_engine(deployment: Deployment) -> bool:
+    """Whether the engine is there, and faster than dense kernels: enough of the work is zeros."""
+    if find_spec("edgel3_tflm._engine") is None:
+        return False
+    layers = deployment.manifest["layers"]
+    dense, effective = (
+        sum(layer[key] for layer in layers) for key in ("dense_macs", "effective_macs")
+    )
+    return PACKED_MODEL_NAME in deployment.manifest["artefacts"] and effective < dense / 2
 
 
 def _open_float(

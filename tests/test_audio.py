@@ -127,3 +127,5 @@ def test_a_directory_without_audio_and_a_missing_path_are_named(tmp_path: Path) 
         find_clips([tmp_path])
     with pytest.raises(AudioError, match=r"nothing\.wav: no such file"):
         find_clips([tmp_path / "nothing.wav"])
+    with pytest.raises(AudioError, match=r"nothing\.wav: .* no such file"):
+        read_clip(tmp_path / "nothing.wav", 8000)

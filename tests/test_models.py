@@ -15,7 +15,12 @@ from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.edgel3_exceptions import EdgeL3Error
 from edgel3_tflm.edgel3_warnings import EdgeL3Warning
-from edgel3_tflm.models import ModelChoice, load_embedding_model, load_embedding_model_path
+from edgel3_tflm.models import (
+    ModelChoice,
+    load_embedding_model,
+    load_embedding_model_path,
+    open_deployment,
+)
 from edgel3_tflm.variants import find_variant
 from edgel3_tflm.weights import pack_weights
 
@@ -108,12 +113,17 @@ def test_a_network_is_converted_to_int8_once(
 
     monkeypatch.setattr(pipeline, "convert", convert)
     sound = np.random.default_rng(0).normal(0, 0.1, (2, 8000)).astype(np.float32)
-    expected = sea_int8.embedder("int8", "reference").embed(sound)
+    expected = sea_int8.embedder("int8").embed(sound)
     for _ in range(2):
         model = load_embedding_model(
             "sea", 64, "ft", 95.45, quantization="int8", weights=sea_weights
         )
-        assert (model.quantization, model.runtime) == ("int8", "engine")
+        assert (model.quantization, model.runtime) == ("int8", "tflite-runtime")
         np.testing.assert_array_equal(model.embed(sound), expected)
     assert converted == [ConvertOptions(find_variant("sea", embedding_size=64), sea_weights)]
     assert next((cache / "deployments").iterdir()).name.startswith("sea-ust-64-")
+
+
+def test_int8_runs_where_it_is_fastest(standin: Deployment, sea_int8: Deployment) -> None:
+    assert open_deployment(standin).runtime == "engine"  # most of its work is zeros
+    assert open_deployment(sea_int8).runtime == "tflite-runtime"
