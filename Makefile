@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench light lint clean
+.PHONY: demo test bench throughput light lint clean
 
 # The installed package is what runs: a wheel without a file the tests need would fail them.
 # An earlier build's leavings would be packed into the wheel.
@@ -17,7 +17,7 @@ define install
 endef
 
 demo: EXTRAS := convert,report
-test bench lint: EXTRAS := test
+test bench throughput lint: EXTRAS := test
 
 demo:
 	$(install)
@@ -33,6 +33,11 @@ test:
 bench:
 	$(install)
 	$(BIN)/python micro_app/benchmark/bench.py
+
+# int8 on this machine beside the float Keras network that starts at the samples.
+throughput:
+	$(install)
+	$(BIN)/python micro_app/benchmark/throughput.py
 
 # Embedding alone: the package without an extra, and so without TensorFlow.
 light:
