@@ -53,6 +53,10 @@ lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	git ls-files '*.c' '*.cc' '*.cpp' '*.h' '*.ino' | xargs $(BIN)/clang-format --dry-run -Werror
+	test -x build/platformio/bin/pio || $(PYTHON) -m venv build/platformio
+	build/platformio/bin/python -m pip install --quiet platformio
+	PLATFORMIO_CORE_DIR=$(CURDIR)/build/platformio/core build/platformio/bin/pio project config -d micro_app --lint \
+	  | grep "free from linting errors"
 	rm -rf build/types
 	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgel3_tflm
