@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,12 @@ def count_reduction(variant: Variant, zeros: Sequence[float]) -> float:
 
 
 def has_emulator() -> bool:
-    """Whether instructions can be counted here."""
-    return has_compiler() and shutil.which("qemu-system-arm") is not None
+    """Whether instructions can be counted here: compiler, QEMU and the extra ``device``."""
+    return (
+        has_compiler()
+        and shutil.which("qemu-system-arm") is not None
+        and find_spec("cobs") is not None
+    )
 
 
 def study(

@@ -55,8 +55,8 @@ def study_command(
         bool | None,
         typer.Option(
             "--emulate/--no-emulate",
-            help="Count a window's instructions in QEMU; left out: where compiler and QEMU are at"
-            " hand. Else they are estimated.",
+            help="Count a window's instructions in QEMU; left out: where compiler, QEMU and the"
+            " extra device are at hand. Else they are estimated.",
         ),
     ] = None,
     quiet: QuietOption = False,
