@@ -221,19 +221,26 @@ class Fusion:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class FinetunedStudent(StudentChoice):
+    """A network to fine-tune, and so ``ft`` unless the recipe says otherwise."""
+
+    retrain_type: Literal["ft", "kd"] = "ft"
+
+
+@dataclass(frozen=True, config=_STRICT)
 class FinetuneRecipe:
     """All of a fine-tuning but the places where videos and weights lie.
 
     Parameters
     ----------
-    student : StudentChoice
+    student : FinetunedStudent
         The audio network to fine-tune.
     training : Training
     video_training : Training
         Of the first stage, which makes video weights where none are given.
     """
 
-    student: StudentChoice
+    student: FinetunedStudent
     video: VideoChoice = VideoChoice()
     fusion: Fusion = Fusion()
     validation: HeldVideos = HeldVideos()

@@ -311,6 +311,11 @@ def test_logs_are_tensorboard_s(finished: tuple[Path, str]) -> None:
     assert len(events.Tensors("validation/accuracy")) == 8
 
 
+def test_a_network_to_fine_tune_is_named_so() -> None:
+    recipe = parse_recipe('[student]\nmodel_type = "sparse"\n', FinetuneRecipe)
+    assert recipe.student.variant.name == "edgel3-95.45-ft"
+
+
 SHORT = parse_recipe(
     f"{RECIPE.replace('pairs = 300', 'pairs = 20')}"
     "[training]\nsteps = 8\nvalidate_every_steps = 4\nbatch_windows = 4\n"
