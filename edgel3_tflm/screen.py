@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -123,17 +126,37 @@ def open_screen(
 ) -> Iterator[Screen]:
     """Turn the errors a user can mend into one line and an exit status."""
     screen = Screen(quiet=quiet, as_json=as_json)
+    pressed = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(number, frame)
+
+    # Where Ctrl-C is ignored, or another's, it stays so.
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_ours = is_ours and threading.current_thread() is threading.main_thread()
+    if is_ours:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield screen
-    except EdgeL3Error as error:
-        screen.error(str(error))
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        screen.error(f"interrupted; {interrupted}")
-        raise typer.Exit(130) from error
-    except MemoryError as error:
-        screen.error("out of memory; nothing was written")
-        raise typer.Exit(1) from error
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        # What lies beneath may have made another error of the interruption, as TensorFlow does.
+        if pressed or isinstance(error, KeyboardInterrupt):
+            screen.error(f"interrupted; {interrupted}")
+            raise typer.Exit(130) from error
+        if isinstance(error, EdgeL3Error):
+            screen.error(str(error))
+            raise typer.Exit(1) from error
+        if isinstance(error, MemoryError):
+            screen.error("out of memory; nothing was written")
+            raise typer.Exit(1) from error
+        raise
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def new_table(*columns: str) -> Table:

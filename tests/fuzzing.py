@@ -64,8 +64,8 @@ def fuzz(
         [
             *(fuzzer, corpus, f"-max_total_time={seconds}", f"-max_len={max_bytes}", "-seed=1"),
             f"-artifact_prefix={corpus.parent}/",
-            # A process inherits its parent's peak of memory, and TensorFlow may be loaded there: the
-            # limit is on what is allocated.
+            # A process inherits its parent's peak of memory, and TensorFlow may be loaded there:
+            # the limit is on what is allocated.
             *("-rss_limit_mb=0", "-malloc_limit_mb=2048"),
         ],
         capture_output=True,

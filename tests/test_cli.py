@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import typer
 from int8_network import Conv, Int8Network, Quantization, build
 
 from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.screen import open_screen
 
 COMMAND = [str(Path(sys.executable).with_name("edgel3-tflm"))]
 SEA = ["--model-type", "sea", "--emb-dim", "64"]
@@ -264,6 +266,23 @@ def test_a_write_the_system_refuses_leaves_what_was_there(
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if earlier_output else [])
     if earlier_output:
         assert (output / "manifest.json").read_text() == "earlier"
+
+
+def test_an_error_that_became_of_an_interruption_is_one() -> None:
+    def fail() -> None:
+        with open_screen(quiet=True):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt as error:
+                raise RuntimeError("a library's own words") from error
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            fail()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.exit_code == 130
 
 
 @pytest.mark.parametrize("step", ["load TensorFlow", "float flatbuffer", "int8: activations"])
