@@ -147,23 +147,21 @@ _NORM = "Golub and Van Loan, Matrix Computations, 2013"
 METRICS: tuple[Metric, ...] = (
     *(
         Metric(
-            f"cosine_{name}",
-            f"cosine, {title}",
-            f"{formula} over windows of a.b / (|a| |b|)",
-            _ANGLE,
+            f"{prefix}cosine_{name}",
+            f"{kind}, {title}",
+            f"{formula} over windows of {angle}",
+            source,
             True,
-            _of_cosine(reduce, centred=False),
+            _of_cosine(reduce, centred=bool(prefix)),
         )
-        for name, title, formula, reduce in _REDUCTIONS
-    ),
-    *(
-        Metric(
-            f"centred_cosine_{name}",
-            f"centred cosine, {title}",
-            f"{formula} over windows of (a - m).(b - m) / (|a - m| |b - m|)",
-            _CENTRED_ANGLE,
-            True,
-            _of_cosine(reduce, centred=True),
+        for prefix, kind, angle, source in (
+            ("", "cosine", "a.b / (|a| |b|)", _ANGLE),
+            (
+                "centred_",
+                "centred cosine",
+                "(a - m).(b - m) / (|a - m| |b - m|)",
+                _CENTRED_ANGLE,
+            ),
         )
         for name, title, formula, reduce in _REDUCTIONS
     ),

@@ -120,8 +120,8 @@ class ModelChoice:
         One of ``QUANTIZATION_NAMES``. If not given, a network is float and a deployment what it was
         converted to.
     runtime : str, optional
-        One of ``interpreters.RUNTIMES``. If not given, the engine for int8 where it was built, else
-        the default.
+        One of ``interpreters.RUNTIMES``. If not given, the engine for int8 where it was built and
+        most of the network's work is zeros, else the default.
     weights : pathlib.Path or str
         Of a network: a file, or a word of ``WeightsWord`` but 'generated'.
     """
