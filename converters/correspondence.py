@@ -18,7 +18,13 @@ import numpy.typing as npt
 
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.generate import draw_layer
-from edgel3_tflm.converters.network import MOMENTUM, build_network, read_network
+from edgel3_tflm.converters.network import (
+    MOMENTUM,
+    build_network,
+    read_convolutions,
+    read_network,
+    set_convolutions,
+)
 from edgel3_tflm.converters.prune import Pruner, prune
 from edgel3_tflm.converters.recipe import FinetuneRecipe, Training, VideoChoice
 from edgel3_tflm.converters.training import (
@@ -38,7 +44,6 @@ from edgel3_tflm.files import sha256_hex, write_whole
 from edgel3_tflm.frontend import log_mel
 from edgel3_tflm.variants import BATCH_NORM_EPSILON, KERNEL_SIZE, POOL_AFTER, ConvLayer
 from edgel3_tflm.weights import (
-    BatchNorm,
     ConvWeights,
     NetworkWeights,
     Provenance,
@@ -52,6 +57,8 @@ FIRST_STAGE_NAME = "first_stage"
 # In the authors' code L3's second video convolution has its BatchNorm behind its ReLU.
 _RELU_FIRST = 2
 _MAX_WORKERS = 8
+_PREFIX = "video_"
+"""Of the video subnetwork's layers."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -82,7 +89,7 @@ def video_layers(choice: VideoChoice) -> tuple[ConvLayer, ...]:
     side, channels, layers = choice.frame_pixels, 3, []
     for number, filters in enumerate(choice.filters, start=1):
         layers.append(
-            ConvLayer(f"video_conv{number}", side, side, channels, filters, batch_norm=True)
+            ConvLayer(f"{_PREFIX}conv{number}", side, side, channels, filters, batch_norm=True)
         )
         channels = filters
         if number in POOL_AFTER:
@@ -187,12 +194,7 @@ def _prune(weights: NetworkWeights) -> NetworkWeights:
     if weights.variant.plan is None:
         return weights
     result = prune(weights, weights.variant.plan)
-    if not result.pruned_layers:
-        return weights
-    description = f"{weights.provenance.description}; pruned to the plan: "
-    provenance = replace(
-        weights.provenance, description=description + ", ".join(result.pruned_layers)
-    )
+    provenance = replace(weights.provenance, description=result.description)
     return replace(result.weights, provenance=provenance)
 
 
@@ -348,7 +350,7 @@ class _Stage:
         """Write the network that was trained, and its figures."""
         result: dict[str, Any] = {"validation": asdict(self._figures)}
         if self._name == "video":
-            convs = _read_video(self._video_network, self._video.convs)
+            convs = read_convolutions(self._video_network, self._video.convs, prefix=_PREFIX)
             write_whole(self._video_path, pack_convolutions(convs))
         else:
             trained = read_network(self._network, self._audio)
@@ -405,7 +407,9 @@ def _build_video(choice: VideoChoice, convs: Sequence[ConvWeights]) -> Any:
         if conv.batch_norm is not None:
             behind = [
                 keras.layers.BatchNormalization(
-                    epsilon=BATCH_NORM_EPSILON, momentum=MOMENTUM, name=f"video_norm{number}"
+                    epsilon=BATCH_NORM_EPSILON,
+                    momentum=MOMENTUM,
+                    name=f"{_PREFIX}batch_norm{number}",
                 ),
                 keras.layers.ReLU(),
             ]
@@ -415,21 +419,5 @@ def _build_video(choice: VideoChoice, convs: Sequence[ConvWeights]) -> Any:
             x = keras.layers.MaxPooling2D(2)(x)
     x = keras.layers.GlobalMaxPooling2D(dtype="float32")(x)
     network = keras.Model(inputs, x)
-    for number, (layer, conv) in enumerate(zip(video_layers(choice), convs, strict=True), start=1):
-        network.get_layer(layer.name).set_weights([conv.kernel, conv.bias])
-        if (norm := conv.batch_norm) is not None:
-            network.get_layer(f"video_norm{number}").set_weights(
-                [norm.gamma, norm.beta, norm.mean, norm.variance]
-            )
+    set_convolutions(network, convs, prefix=_PREFIX)
     return network
-
-
-def _read_video(network: Any, convs: Sequence[ConvWeights]) -> list[ConvWeights]:
-    trained = []
-    for number, conv in enumerate(convs, start=1):
-        norm = conv.batch_norm
-        if norm is not None:
-            norm = BatchNorm(*network.get_layer(f"video_norm{number}").get_weights())
-        kernel, bias = network.get_layer(f"video_conv{number}").get_weights()
-        trained.append(ConvWeights(kernel, bias, norm))
-    return trained

@@ -1,5 +1,6 @@
 """The Keras network of a variant, from conv1 to the embedding."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,26 +51,38 @@ def build_network(weights: NetworkWeights, batch_size: int | None = 1) -> Any:
     x = keras.layers.MaxPooling2D(tuple(x.shape[1:3]), name="global_pool", dtype="float32")(x)
     x = keras.layers.Reshape((variant.embedding_size,), name="embedding")(x)
     network = keras.Model(inputs, x, name=_identifier(variant))
-    for number, conv in enumerate(weights.convs, start=1):
-        network.get_layer(f"conv{number}").set_weights([conv.kernel, conv.bias])
+    set_convolutions(network, weights.convs)
+    return network
+
+
+def set_convolutions(network: Any, convs: Sequence[ConvWeights], prefix: str = "") -> None:
+    """Set the weights of ``conv1``, ``batch_norm1`` and so on, their names behind a prefix."""
+    for number, conv in enumerate(convs, start=1):
+        network.get_layer(f"{prefix}conv{number}").set_weights([conv.kernel, conv.bias])
         if (norm := conv.batch_norm) is not None:
-            network.get_layer(f"batch_norm{number}").set_weights(
+            network.get_layer(f"{prefix}batch_norm{number}").set_weights(
                 [norm.gamma, norm.beta, norm.mean, norm.variance]
             )
-    return network
+
+
+def read_convolutions(
+    network: Any, convs: Sequence[ConvWeights], prefix: str = ""
+) -> list[ConvWeights]:
+    """Take the weights of a trained network's convolutions, named as for set_convolutions."""
+    trained = []
+    for number, conv in enumerate(convs, start=1):
+        kernel, bias = network.get_layer(f"{prefix}conv{number}").get_weights()
+        norm = conv.batch_norm
+        if norm is not None:
+            norm = BatchNorm(*network.get_layer(f"{prefix}batch_norm{number}").get_weights())
+        # A masked negative weight is -0.0.
+        trained.append(ConvWeights(kernel + np.float32(0), bias, norm))
+    return trained
 
 
 def read_network(network: Any, weights: NetworkWeights) -> NetworkWeights:
     """Take the weights of a trained network; input BatchNorm and provenance stay as given."""
-    convs = []
-    for number, conv in enumerate(weights.convs, start=1):
-        kernel, bias = network.get_layer(f"conv{number}").get_weights()
-        norm = conv.batch_norm
-        if norm is not None:
-            norm = BatchNorm(*network.get_layer(f"batch_norm{number}").get_weights())
-        # A masked negative weight is -0.0.
-        convs.append(ConvWeights(kernel + np.float32(0), bias, norm))
-    return replace(weights, convs=tuple(convs))
+    return replace(weights, convs=tuple(read_convolutions(network, weights.convs)))
 
 
 def _identifier(variant: Variant) -> str:
