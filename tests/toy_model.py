@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,16 @@ from edgel3_tflm.errors import AudioError
 
 @dataclass(frozen=True)
 class ToyModel:
-    """Four samples are an embedding. Notes which clips it is asked for, and by which process.
+    """Four samples are an embedding. Notes which clips it is asked for.
 
-    In the middle of the clip ``fatal`` it kills its process, but once only; in the middle of
-    ``torn`` it finds damage.
+    In the middle of the clip ``fatal`` it kills its process, but once only, and before it, if
+    ``kills_run``, the process that started it. In the middle of ``torn`` it finds damage.
     """
 
     notes: Path
     name: str = "toy"
-    seconds: float = 0
     fatal: str = ""
+    kills_run: bool = False
     torn: str = ""
 
     @property
@@ -41,8 +40,7 @@ class ToyModel:
 
     def embed_file(self, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         with self.notes.open("a") as notes:
-            notes.write(f"{path.name}\t{os.getpid()}\n")
-        time.sleep(self.seconds)
+            notes.write(f"{path.name}\n")
         rows = read_clip(path, 8000).samples.reshape(-1, 4)
         for first in range(0, len(rows), 10):
             block = rows[first : first + 10]
@@ -50,6 +48,8 @@ class ToyModel:
             killed = self.notes.with_suffix(".killed")
             if path.name == self.fatal and not killed.exists():
                 killed.touch()
+                if self.kills_run:
+                    os.kill(os.getppid(), signal.SIGKILL)
                 os.kill(os.getpid(), signal.SIGKILL)
             if path.name == self.torn:
                 raise AudioError(f"{path}: torn")
@@ -58,4 +58,4 @@ class ToyModel:
         """Clips in the order in which they were asked for."""
         if not self.notes.exists():
             return []
-        return [line.split("\t")[0] for line in self.notes.read_text().splitlines()]
+        return self.notes.read_text().splitlines()
