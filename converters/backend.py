@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from edgel3_tflm.errors import RuntimeUnavailableError
+from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
 from edgel3_tflm.interpreters import import_tensorflow, native_stderr
 
 
@@ -37,6 +37,6 @@ def load_backend() -> Backend:
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"converting needs the package {error.name}, which is not installed;"
-            " pip install 'edgel3-tflm[convert]'"
+            f" {install_hint('convert')}"
         ) from error
     return Backend(tf, keras, sparsity)

@@ -27,7 +27,7 @@ from edgel3_tflm.converters.sensitivity import (
     measure_sensitivity,
     score_network,
 )
-from edgel3_tflm.errors import RuntimeUnavailableError
+from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
 from edgel3_tflm.files import new_directory
 from edgel3_tflm.weights import NetworkWeights
 
@@ -36,8 +36,7 @@ try:
     from matplotlib.figure import Figure
 except ImportError as error:
     raise RuntimeUnavailableError(
-        f"plots need the package {error.name}, which is not installed;"
-        " pip install 'edgel3-tflm[report]'"
+        f"plots need the package {error.name}, which is not installed; {install_hint('report')}"
     ) from error
 
 JSON_NAME = "sensitivity.json"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 
 _SUFFIXES = {
     *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts"),
@@ -98,8 +98,7 @@ def _load_av() -> Any:
         return import_module("av")
     except ImportError as error:
         raise RuntimeUnavailableError(
-            "reading videos needs the package av, which is not installed;"
-            " pip install 'edgel3-tflm[video]'"
+            f"reading videos needs the package av, which is not installed; {install_hint('video')}"
         ) from error
 
 

@@ -38,7 +38,13 @@ from edgel3_tflm._version import __version__
 from edgel3_tflm.audio import find_clips
 from edgel3_tflm.core import Framing, StreamEmbedder
 from edgel3_tflm.corpus import read_rows
-from edgel3_tflm.errors import AudioError, EdgeL3Error, EdgeL3Warning, RuntimeUnavailableError
+from edgel3_tflm.errors import (
+    AudioError,
+    EdgeL3Error,
+    EdgeL3Warning,
+    RuntimeUnavailableError,
+    install_hint,
+)
 from edgel3_tflm.files import sha256_hex, write_whole
 from edgel3_tflm.interpreters import available_cores
 from edgel3_tflm.models import ModelChoice, Progress
@@ -49,7 +55,7 @@ try:
 except ImportError as error:
     raise RuntimeUnavailableError(
         f"a Parquet dataset needs the package pyarrow, which cannot be loaded here ({error});"
-        " pip install 'edgel3-tflm[corpora]'"
+        f" {install_hint('corpora')}"
     ) from error
 
 FloatArray = npt.NDArray[np.float32]
@@ -400,7 +406,7 @@ def _open_executor(
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"a Dask cluster needs the package distributed, which cannot be loaded here ({error});"
-            " pip install 'edgel3-tflm[dask]'"
+            f" {install_hint('dask')}"
         ) from error
     try:
         if scheduler is None:

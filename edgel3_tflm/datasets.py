@@ -23,7 +23,7 @@ from edgel3_tflm.corpus import (
     read_rows,
     split_labels,
 )
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 from edgel3_tflm.published import Task
 
 IntArray = npt.NDArray[np.int64]
@@ -153,7 +153,7 @@ def _download(name: str, home: Path) -> None:
         import soundata
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"fetching {name} needs soundata; pip install 'edgel3-tflm[evaluate]'"
+            f"fetching {name} needs soundata; {install_hint('evaluate')}"
         ) from error
     try:
         soundata.initialize(name, data_home=str(home)).download(partial_download=["all"])

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 from edgel3_tflm.wire import (
     MAX_BODY,
     Command,
@@ -164,7 +164,7 @@ class SerialTransport:
         except ImportError as error:
             raise RuntimeUnavailableError(
                 "serial ports need the package pyserial, which is not installed;"
-                " pip install 'edgel3-tflm[device]'"
+                f" {install_hint('device')}"
             ) from error
         self._name = port
         self._error = serial.SerialException

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.corpus import LabelledClip
+from edgel3_tflm.errors import install_hint
 from edgel3_tflm.metrics import linear_cka
 
 FloatArray = npt.NDArray[np.float32]
@@ -115,7 +116,7 @@ def _why_not_judged(labelled: Sequence[LabelledClip | None]) -> str:
         if len({each.label for each in known if each.fold != fold}) < 2:
             return f"without fold {fold} fewer than two classes are left"
     if find_spec("sklearn") is None:
-        return "scikit-learn is not installed; pip install 'edgel3-tflm[probe]'"
+        return f"scikit-learn is not installed; {install_hint('probe')}"
     return ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.deployment import InputMap
-from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError, install_hint
 from edgel3_tflm.frontend import DYNAMIC_RANGE_DB, FrontendTables
 from edgel3_tflm.interpreters import TensorSpec, WindowPool, available_cores
 from edgel3_tflm.variants import FrontendSpec
@@ -22,7 +22,7 @@ except ImportError as error:
     raise RuntimeUnavailableError(
         f"the runtime engine needs the C library edgel3, which this installation lacks ({error});"
         " install a C compiler, gcc or clang, and then edgel3-tflm again:"
-        " pip install --force-reinstall --no-deps ."
+        f" {install_hint(options='--force-reinstall --no-deps')}"
     ) from error
 
 FloatArray = npt.NDArray[np.float32]

@@ -1,5 +1,13 @@
 """The exceptions and warnings of this package: one root, so that a caller needs one ``except``."""
 
+import json
+import shlex
+from importlib.metadata import PackageNotFoundError, distribution
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+_DISTRIBUTION = "edgel3-tflm"
+
 
 class EdgeL3Error(Exception):
     """Something the user can mend.
@@ -30,3 +38,41 @@ class ModelFileError(EdgeL3Error):
 
 class RuntimeUnavailableError(EdgeL3Error):
     """An interpreter whose package is missing or cannot be loaded here."""
+
+
+def install_hint(extra: str | None = None, *, options: str | None = None) -> str:
+    """Command that installs this package from where it was installed, with an extra.
+
+    A directory, an archive and a repository are named as pip recorded them (PEP 610); else the
+    package is named, for a package index to find.
+
+    Parameters
+    ----------
+    extra : str, optional
+    options : str, optional
+        Of ``pip install``.
+    """
+    brackets = f"[{extra}]" if extra else ""
+    editable, what = _installed_source(brackets)
+    words = ["pip install", options, "-e" if editable else None, shlex.quote(what)]
+    return " ".join(word for word in words if word)
+
+
+def _installed_source(brackets: str) -> tuple[bool, str]:
+    """Whether the installation is editable, and pip's requirement for what was installed."""
+    by_name = f"{_DISTRIBUTION}{brackets}"
+    try:
+        record = json.loads(distribution(_DISTRIBUTION).read_text("direct_url.json") or "{}")
+        url = str(record["url"])
+        subdirectory = record.get("subdirectory", "")
+        if "vcs_info" in record:
+            vcs = record["vcs_info"]
+            fragment = f"#subdirectory={subdirectory}" if subdirectory else ""
+            return False, f"{by_name} @ {vcs['vcs']}+{url}@{vcs['commit_id']}{fragment}"
+        parts = urlsplit(url)
+        if parts.scheme != "file":
+            return False, f"{by_name} @ {url}"
+        path = url2pathname(parts.path) + (f"/{subdirectory}" if subdirectory else "")
+        return bool(record.get("dir_info", {}).get("editable")), f"{path}{brackets}"
+    except (PackageNotFoundError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False, by_name

@@ -11,7 +11,7 @@ from rich.text import Text
 from edgel3_tflm.boards import BOARDS, fits
 from edgel3_tflm.deployment import Deployment, quantized_model_name
 from edgel3_tflm.drift_cli import provenance_lines
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 from edgel3_tflm.flatbuffer import FlatbufferSummary, find_packed_model, summarize
 from edgel3_tflm.interpreters import measure_arena_bytes
 from edgel3_tflm.packed import PackedModel, describe_packed, plan_memory, read_packed
@@ -263,7 +263,7 @@ def _fit_lines(needs: _Needs) -> list[Any]:
     for form, (flash_bytes, arena_bytes) in needs.items():
         arena = f"arena {arena_bytes:,} bytes (firmware not counted)"
         if arena_bytes is None:
-            arena = "the arena is measured by TFLM: pip install 'edgel3-tflm[convert]'"
+            arena = f"the arena is measured by TFLM: {install_hint('convert')}"
         lines.append(Text(f"{form}: flash {flash_bytes:,} bytes, {arena}"))
     known = {form: need for form, need in needs.items() if need[1] is not None}
     if not known:

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError
+from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError, install_hint
 from edgel3_tflm.flatbuffer import summarize
 
 _log = logging.getLogger(__name__)
@@ -264,17 +264,17 @@ def _open_engine(model: bytes, threads: int) -> Interpreter:
 @dataclass(frozen=True)
 class _Runtime:
     package: str
-    extra: str
+    extra: str | None
     open: Callable[[bytes, int], Interpreter]
     runs_packed_models: bool = False
 
 
 _RUNTIMES = {
-    "tflite-runtime": _Runtime("tflite_runtime", "", _open_tflite_runtime),
-    "litert": _Runtime("ai_edge_litert", "[litert]", _open_litert),
-    "reference": _Runtime("tensorflow", "[convert]", _open_reference),
-    "tflm": _Runtime("tflite_micro", "[convert]", _open_tflm),
-    "engine": _Runtime("cffi", "", _open_engine, runs_packed_models=True),
+    "tflite-runtime": _Runtime("tflite_runtime", None, _open_tflite_runtime),
+    "litert": _Runtime("ai_edge_litert", "litert", _open_litert),
+    "reference": _Runtime("tensorflow", "convert", _open_reference),
+    "tflm": _Runtime("tflite_micro", "convert", _open_tflm),
+    "engine": _Runtime("cffi", None, _open_engine, runs_packed_models=True),
 }
 RUNTIMES = tuple(_RUNTIMES)
 """Names :func:`open_interpreter` takes."""
@@ -317,7 +317,7 @@ def open_interpreter(
     if find_spec(known.package) is None:
         raise RuntimeUnavailableError(
             f"the runtime {runtime} needs the package {known.package}, which is not installed;"
-            f" pip install 'edgel3-tflm{known.extra}'"
+            f" {install_hint(known.extra)}"
         )
     if known.runs_packed_models:
         return known.open(model, threads)  # checks every byte itself

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgel3_tflm.audio import read_windows
 from edgel3_tflm.corpus import HOP_S, LabelledClip
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 from edgel3_tflm.frontend import is_silent, log_mel
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.variants import FrontendSpec
@@ -21,8 +21,7 @@ try:
     from sklearn.preprocessing import StandardScaler
 except ImportError as error:
     raise RuntimeUnavailableError(
-        f"probing needs the package {error.name}, which is not installed;"
-        " pip install 'edgel3-tflm[probe]'"
+        f"probing needs the package {error.name}, which is not installed; {install_hint('probe')}"
     ) from error
 
 FloatArray = npt.NDArray[np.float32]

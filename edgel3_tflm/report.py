@@ -17,7 +17,7 @@ from edgel3_tflm.boards import BOARDS, fits
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.downstream import RESAMPLES
 from edgel3_tflm.drift import NEAR_SILENCE_DBFS, DriftReport, Spectrogram, measure_sizes
-from edgel3_tflm.errors import RuntimeUnavailableError
+from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
 from edgel3_tflm.files import new_directory
 from edgel3_tflm.gates import GateResult
 from edgel3_tflm.layers import LayerReport
@@ -31,8 +31,7 @@ try:
     from matplotlib.figure import Figure
 except ImportError as error:
     raise RuntimeUnavailableError(
-        f"reports need the package {error.name}, which is not installed;"
-        " pip install 'edgel3-tflm[report]'"
+        f"reports need the package {error.name}, which is not installed; {install_hint('report')}"
     ) from error
 
 JSON_NAME = "drift.json"

@@ -13,14 +13,14 @@ from enum import IntEnum, IntFlag
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 
 try:
     from cobs import cobs
 except ImportError as error:
     raise RuntimeUnavailableError(
         "talking to a device needs the package cobs, which is not installed;"
-        " pip install 'edgel3-tflm[device]'"
+        f" {install_hint('device')}"
     ) from error
 
 VERSION = 1

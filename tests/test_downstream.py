@@ -11,6 +11,7 @@ from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.downstream import Downstream, bootstrap, bootstrap_mean, measure_downstream
 from edgel3_tflm.drift import compare
+from edgel3_tflm.errors import install_hint
 
 CLIPS, WINDOWS = 24, 3
 
@@ -106,7 +107,7 @@ def test_without_scikit_learn_it_is_said_that_classifiers_are_missing(
     embeddings: np.ndarray, labelled: list[LabelledClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgel3_tflm.downstream.find_spec", lambda _: None)
-    assert "edgel3-tflm[probe]" in measure(embeddings, embeddings, [*labelled]).note
+    assert install_hint("probe") in measure(embeddings, embeddings, [*labelled]).note
 
 
 def test_neighbours_are_of_other_clips_and_one_clip_has_none(embeddings: np.ndarray) -> None:

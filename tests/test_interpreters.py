@@ -1,5 +1,6 @@
 """Runtimes: what is installed, what is not, and what they refuse."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from edgel3_tflm import interpreters
 from edgel3_tflm.deployment import Deployment
-from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError
+from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError, install_hint
 from edgel3_tflm.interpreters import RUNTIMES, measure_arena_bytes, native_stderr, open_interpreter
 
 
@@ -68,7 +69,7 @@ def test_bytes_that_are_no_model_are_refused(runtime: str, model: bytes) -> None
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreters, "find_spec", lambda _: None)
-    with pytest.raises(RuntimeUnavailableError, match=r"pip install 'edgel3-tflm\[convert\]'"):
+    with pytest.raises(RuntimeUnavailableError, match=re.escape(install_hint("convert"))):
         open_interpreter(b"", "tflm")
 
 
