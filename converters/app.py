@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-import edgel3_tflm
 from edgel3_tflm import __version__
 from edgel3_tflm.boards import BOARDS, Board
 from edgel3_tflm.converters import c_array
@@ -21,6 +20,7 @@ from edgel3_tflm.converters.head import read_head
 from edgel3_tflm.deployment import PACKED_FLATBUFFER_NAME, Deployment, quantized_model_name
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import new_directory, sha256_hex
+from edgel3_tflm.firmware import find_sources
 from edgel3_tflm.interpreters import TensorSpec
 from edgel3_tflm.packed import plan_memory, read_packed, round_up
 
@@ -150,25 +150,6 @@ def write_platformio(
             f"board = {board.name}",
         ]
     return "\n".join(lines) + "\n"
-
-
-def find_sources() -> Path:
-    """Folder of the application's sources.
-
-    Raises
-    ------
-    EdgeL3Error
-        If this installation lacks it.
-    """
-    package = Path(edgel3_tflm.__file__).resolve().parent
-    # Installed, it lies in the package; in a checkout, beside it.
-    for directory in (package / "micro_app", package.parent / "micro_app"):
-        if (directory / SKETCH_NAME / f"{SKETCH_NAME}.ino").is_file():
-            return directory
-    raise EdgeL3Error(
-        f"expected the sketch in {package / 'micro_app'}, this installation lacks it; install"
-        " edgel3-tflm again"
-    )
 
 
 @dataclass(frozen=True)

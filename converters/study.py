@@ -17,20 +17,14 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edgel3_tflm.converters.pipeline import ConvertOptions, Progress, convert
 from edgel3_tflm.converters.quantizer import PLAIN
-from edgel3_tflm.errors import WeightsUnreachableError
-from edgel3_tflm.estimate import (
-    Range,
-    build_firmware,
-    estimate_work,
-    has_compiler,
-    measure_work,
-)
+from edgel3_tflm.errors import RuntimeUnavailableError, WeightsUnreachableError
+from edgel3_tflm.estimate import Range, estimate_work, measure_work
+from edgel3_tflm.firmware import QEMU, build_node, has_compiler
 from edgel3_tflm.published import L3_PARAMETERS, PUBLISHED_RESULTS, PublishedResult
 from edgel3_tflm.variants import WIDTHS, Variant, find_depth, find_variant
 from edgel3_tflm.weights import WeightsWord, find_weights
@@ -140,11 +134,13 @@ def count_reduction(variant: Variant, zeros: Sequence[float]) -> float:
 
 def has_emulator() -> bool:
     """Whether instructions can be counted here: compiler, QEMU and the extra ``device``."""
-    return (
-        has_compiler()
-        and shutil.which("qemu-system-arm") is not None
-        and find_spec("cobs") is not None
-    )
+    if not has_compiler() or shutil.which(QEMU) is None:
+        return False
+    try:
+        import edgel3_tflm.device  # noqa: F401
+    except RuntimeUnavailableError:
+        return False
+    return True
 
 
 def study(
@@ -174,7 +170,7 @@ def study(
         work = estimate_work(deployment)
         if emulate:
             progress("build firmware", 0, 0)
-            firmware = build_firmware(deployment, Path(scratch) / "build")
+            firmware = build_node(deployment.directory, Path(scratch) / "build")
             progress("count instructions", 0, 0)
             work = measure_work(firmware, deployment)
     layers, packed = deployment.manifest["layers"], deployment.manifest["packed"]

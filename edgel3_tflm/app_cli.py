@@ -185,6 +185,7 @@ def estimate_command(
     """Estimate flash, RAM and time of a deployment on the boards, and what a battery allows."""
     with open_screen(as_json=as_json) as screen:
         from edgel3_tflm import estimate
+        from edgel3_tflm.firmware import build_node, has_compiler
 
         boards = [each for each in BOARDS if board in (None, each.name)]
         if not boards:
@@ -201,10 +202,10 @@ def estimate_command(
             if bench is None
             else estimate.read_bench(bench, deployment)
         )
-        if emulate or (build and estimate.has_compiler()):
+        if emulate or (build and has_compiler()):
             with tempfile.TemporaryDirectory() as scratch, screen.progress() as progress:
                 progress("build firmware", 0, 0)
-                firmware = estimate.build_firmware(deployment, Path(scratch))
+                firmware = build_node(directory, Path(scratch))
                 footprint = estimate.measure_footprint(firmware)
                 if emulate:
                     progress("count instructions", 0, 0)

@@ -76,7 +76,8 @@ def _open_device(
         with Device(open_transport(port)) as device:
             yield device, None
         return
-    from edgel3_tflm.emulation import Emulator, build_node
+    from edgel3_tflm.emulation import Emulator
+    from edgel3_tflm.firmware import build_node
 
     assert emulate is not None  # noqa: S101 - narrows for the type checker
     deployment = Deployment.load(emulate)

@@ -1,98 +1,18 @@
-"""The node without a board: built from a deployment, and run by QEMU or as a program of its own."""
+"""The node without a board: run by QEMU, or as a program of its own."""
 
-import os
-import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
 
 from edgel3_tflm.device import Closing, DeviceError, SocketTransport
-
-Board = Literal["mps2_an500", "host"]
-"""The emulated Cortex-M7, or this machine."""
+from edgel3_tflm.firmware import QEMU, find_tool
 
 MACHINE = "mps2-an500"
 INSTRUCTIONS_PER_TICK = 40
 """QEMU counts instructions, one a nanosecond of its time; the board's timer has 25 MHz."""
-_BUILD_TIMEOUT_S = 600
 _START_TIMEOUT_S = 30.0
-_PACKAGES = {
-    "cmake": "cmake",
-    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
-    "qemu-system-arm": "qemu-system-arm",
-}
-
-
-class BuildError(DeviceError):
-    """Firmware that could not be built."""
-
-
-def find_sources() -> Path:
-    """Directory of the C library and the boards, ``micro_app``.
-
-    Raises
-    ------
-    BuildError
-        If this installation lacks it.
-    """
-    here = Path(__file__).resolve().parent
-    # Installed, it lies in the package; in a checkout, beside it.
-    for directory in (here / "micro_app", here.parent / "micro_app"):
-        if (directory / "CMakeLists.txt").is_file():
-            return directory
-    raise BuildError(
-        f"expected the C sources in {here / 'micro_app'}, this installation lacks them; install"
-        " edgel3-tflm again"
-    )
-
-
-def build_node(
-    deployment: Path,
-    directory: Path,
-    board: Board = "mps2_an500",
-    *,
-    head: Path | None = None,
-    options: tuple[str, ...] = (),
-) -> Path:
-    """Build a deployment's node with CMake.
-
-    Parameters
-    ----------
-    deployment : pathlib.Path
-        What convert wrote.
-    directory : pathlib.Path
-        Where to build; what is there already is used again.
-    board : {'mps2_an500', 'host'}
-    head : pathlib.Path, optional
-        What train-head wrote, if it is not in the deployment.
-    options : tuple of str
-        More of CMake's.
-
-    Returns
-    -------
-    pathlib.Path
-        The program.
-
-    Raises
-    ------
-    BuildError
-        If a tool is missing or fails.
-    """
-    sources = find_sources()
-    configuration = [f"-DEDGEL3_DEPLOYMENT={deployment.resolve()}", *options]
-    # Said in either case: what is built already may have had another.
-    configuration.append(f"-DEDGEL3_HEAD={head.resolve() if head is not None else ''}")
-    if board == "mps2_an500":
-        _find("arm-none-eabi-gcc")
-        toolchain = sources / "boards" / board / "toolchain.cmake"
-        configuration.append(f"-DCMAKE_TOOLCHAIN_FILE={toolchain}")
-    cmake = _find("cmake")
-    _execute(cmake, "-S", str(sources), "-B", str(directory), *configuration)
-    _execute(cmake, "--build", str(directory), "--parallel", "2")
-    return directory / ("node.elf" if board == "mps2_an500" else "node")
 
 
 class Emulator(Closing):
@@ -108,7 +28,7 @@ class Emulator(Closing):
 
     Raises
     ------
-    BuildError
+    ToolError
         If QEMU is not installed.
     DeviceError
         If it does not start.
@@ -121,7 +41,7 @@ class Emulator(Closing):
         self._host, self._microphone = directory / "host", directory / "microphone"
         self._console = directory / "console"
         sleep = "off" if is_idle_skipped else "on"
-        command = [_find("qemu-system-arm"), "-M", MACHINE, "-icount", f"shift=0,sleep={sleep}"]
+        command = [find_tool(QEMU), "-M", MACHINE, "-icount", f"shift=0,sleep={sleep}"]
         command += ["-display", "none", "-monitor", "none"]
         for name in ("host", "microphone"):
             command += ["-chardev", f"socket,id={name},path={directory / name},server=on,wait=off"]
@@ -219,30 +139,3 @@ class Program(Closing):
             self._process.kill()
             _, said = self._process.communicate()
         return said.decode(errors="replace")
-
-
-def _find(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        raise BuildError(
-            f"expected {program} on the path, found none; on Debian:"
-            f" apt-get install {_PACKAGES[program]}"
-        )
-    return found
-
-
-def _execute(*command: str) -> None:
-    name = Path(command[0]).name
-    try:
-        done = subprocess.run(  # noqa: S603 - the tools named above, with our own paths
-            command,
-            capture_output=True,
-            timeout=_BUILD_TIMEOUT_S,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BuildError(f"{name} did not end within {_BUILD_TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        said = (done.stdout + done.stderr).decode(errors="replace")
-        raise BuildError(f"{name} ended with code {done.returncode}: {said[-3000:]}")

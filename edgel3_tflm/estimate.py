@@ -4,7 +4,6 @@ Nothing here was measured on a board. Each figure says where it comes from, and 
 """
 
 import json
-import shutil
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import numpy as np
 
 from edgel3_tflm.boards import Board
 from edgel3_tflm.deployment import Deployment, quantized_model_name
-from edgel3_tflm.emulation import INSTRUCTIONS_PER_TICK, Emulator, build_node
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.frontend import FrontendTables
 from edgel3_tflm.packed import plan_memory, read_packed
@@ -228,11 +226,6 @@ def plan_footprint(deployment: Deployment) -> Footprint:
     )
 
 
-def has_compiler() -> bool:
-    """Whether firmware can be built here."""
-    return all(shutil.which(tool) for tool in ("cmake", "arm-none-eabi-gcc"))
-
-
 def measure_footprint(firmware: Path) -> Footprint:
     """Footprint of the emulated board's firmware, out of its ELF file.
 
@@ -353,7 +346,9 @@ def measure_work(firmware: Path, deployment: Deployment) -> Work:
     DeviceError
         If the emulator fails.
     """
+    # Talking to a node needs the extra `device`; nothing else here does.
     from edgel3_tflm.device import Device
+    from edgel3_tflm.emulation import INSTRUCTIONS_PER_TICK, Emulator
 
     spec = deployment.variant.frontend
     # Rows of zeros are left out, so the count goes with the sound: this one is the same everywhere.
@@ -371,17 +366,6 @@ def measure_work(firmware: Path, deployment: Deployment) -> Work:
         Range(engine, engine),
         "one window of noise, counted on the emulated Cortex-M7",
     )
-
-
-def build_firmware(deployment: Deployment, directory: Path) -> Path:
-    """Build the emulated board's firmware.
-
-    Raises
-    ------
-    BuildError
-        If a tool is missing or fails.
-    """
-    return build_node(deployment.directory, directory)
 
 
 def _read_packed(deployment: Deployment) -> bytes:

@@ -21,8 +21,9 @@ from edgel3_tflm.converters.keras_model import open_keras
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Deployment, InputMap
 from edgel3_tflm.drift import DriftReport, Subject, compare
-from edgel3_tflm.emulation import Emulator, build_node
+from edgel3_tflm.emulation import Emulator
 from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError, WeightsError
+from edgel3_tflm.firmware import build_node
 from edgel3_tflm.report import render_html, write_report
 from edgel3_tflm.variants import find_variant
 from edgel3_tflm.weights import load_bundled_weights

@@ -33,8 +33,9 @@ from edgel3_tflm.device import (
     Transport,
     open_transport,
 )
-from edgel3_tflm.emulation import BuildError, Emulator, Program, build_node, find_sources
+from edgel3_tflm.emulation import Emulator, Program
 from edgel3_tflm.engine import Engine
+from edgel3_tflm.firmware import ToolError, build_node, find_sources
 from edgel3_tflm.frontend import log_mel
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.packed import plan_memory
@@ -835,17 +836,17 @@ def test_memory_beyond_the_budget_does_not_compile(
 
 
 def test_a_directory_that_is_no_deployment_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"expected edgel3_packed_model\.c, which"):
+    with pytest.raises(ToolError, match=r"expected edgel3_packed_model\.c, which"):
         build_node(tmp_path, tmp_path / "build", "host")
 
 
 def test_a_missing_tool_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BuildError, match="apt-get install gcc-arm-none-eabi"):
+    with pytest.raises(ToolError, match="apt-get install gcc-arm-none-eabi"):
         build_node(tmp_path, tmp_path / "build")
-    with pytest.raises(BuildError, match="apt-get install cmake"):
+    with pytest.raises(ToolError, match="apt-get install cmake"):
         build_node(tmp_path, tmp_path / "build", "host")
-    with pytest.raises(BuildError, match="apt-get install qemu-system-arm"):
+    with pytest.raises(ToolError, match="apt-get install qemu-system-arm"):
         Emulator(tmp_path / "node.elf")
 
 

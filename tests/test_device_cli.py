@@ -20,8 +20,9 @@ from edgel3_tflm.converters.head import Head
 from edgel3_tflm.deployment import Deployment, quantized_model_name
 from edgel3_tflm.device import Device
 from edgel3_tflm.device_check import MAX_LOG_MEL_SHARE, ClipComparison
-from edgel3_tflm.emulation import Program, build_node
+from edgel3_tflm.emulation import Program
 from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.firmware import build_node
 from edgel3_tflm.recording import Recording
 from edgel3_tflm.wire import Info, LiveEvent
 

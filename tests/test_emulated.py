@@ -28,6 +28,7 @@ from int8_network import (
 from edgel3_tflm.converters.pack import pack
 from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.firmware import ToolError
 from edgel3_tflm.interpreters import open_interpreter
 from edgel3_tflm.packed import plan_memory, read_packed
 from edgel3_tflm.variants import find_variant
@@ -372,7 +373,7 @@ def test_a_refused_model_is_an_error(firmware: Firmware, small: Case, tmp_path: 
 
 def test_a_fault_is_reported(firmware: Firmware, small: Case, tmp_path: Path) -> None:
     nowhere = 0x80000000
-    with pytest.raises(EmulatorError, match=r"code 70: \s*fault: exception 0x00000003 .*80000000"):
+    with pytest.raises(ToolError, match=r"code 70: \s*fault: exception 0x00000003 .*80000000"):
         run_one(
             firmware,
             tmp_path,
@@ -381,7 +382,7 @@ def test_a_fault_is_reported(firmware: Firmware, small: Case, tmp_path: Path) ->
 
 
 def test_a_stack_overflow_is_a_fault(firmware: Firmware, tmp_path: Path) -> None:
-    with pytest.raises(EmulatorError, match=r"(?s)code 70: .*fault: exception .* no stack at"):
+    with pytest.raises(ToolError, match=r"(?s)code 70: .*fault: exception .* no stack at"):
         run_one(firmware, tmp_path, lambda jobs: jobs.add_overflow())
 
 
@@ -390,7 +391,7 @@ def test_a_program_that_does_not_end_is_an_error(
 ) -> None:
     jobs = Jobs()
     jobs.add_engine(small.packed, np.repeat(small.windows, 10_000, axis=0))
-    with pytest.raises(EmulatorError, match=r"did not end within 0\.5 s"):
+    with pytest.raises(ToolError, match=r"did not end within 0\.5 s"):
         run(firmware, jobs, tmp_path, timeout_s=0.5)
 
 
@@ -403,7 +404,7 @@ def test_jobs_beyond_the_board_s_memory_are_refused(small: Case) -> None:
 
 def test_a_missing_toolchain_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EmulatorError, match="gcc-arm-none-eabi"):
+    with pytest.raises(ToolError, match="gcc-arm-none-eabi"):
         emulator.build(tmp_path)
 
 

@@ -9,11 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from conftest import ignore_progress
+from tiny_network import TINY, write_weights
 
 from edgel3_tflm import app_cli
 from edgel3_tflm import estimate as estimates
 from edgel3_tflm.boards import BOARDS
+from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+from edgel3_tflm.converters.quantizer import PLAIN
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.estimate import (
@@ -21,14 +27,13 @@ from edgel3_tflm.estimate import (
     Footprint,
     Range,
     Work,
-    build_firmware,
     estimate_board,
     estimate_work,
-    has_compiler,
     measure_footprint,
     plan_footprint,
     read_bench,
 )
+from edgel3_tflm.firmware import build_node, has_compiler
 
 SKETCH = Path(__file__).parents[1] / "micro_app" / "edgel3_node"
 PORTENTA = next(board for board in BOARDS if board.name == "portenta_h7_m7")
@@ -116,7 +121,7 @@ def test_planned_parts_are_the_converters(standin: Deployment) -> None:
 
 @needs_compiler
 def test_parts_of_a_build_are_those_planned_and_add_up(standin: Deployment, tmp_path: Path) -> None:
-    firmware = build_firmware(standin, tmp_path)
+    firmware = build_node(standin.directory, tmp_path)
     built, planned = measure_footprint(firmware), plan_footprint(standin)
 
     for part in ("model", "frontend tables"):
@@ -205,3 +210,54 @@ def test_the_command_prints_every_board_and_every_assumption(standin: Deployment
     assert [each["board"] for each in result["boards"]] == [board.name for board in BOARDS]
     assert all(each["fits"] and each["windows_per_minute"] for each in result["boards"])
     assert sum("assum" in line for line in result["assumptions"]) == 3
+
+
+_WITHOUT_DEVICE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"cobs", "serial"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run_without_device(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in an interpreter that lacks what the extra ``device`` installs."""
+    command = [sys.executable, "-c", _WITHOUT_DEVICE + script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_estimate_needs_no_extra(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path)
+    options = ConvertOptions(TINY, weights, quantizer=PLAIN)
+    deployment = convert(options, tmp_path / "tiny", ignore_progress)
+    script = "from edgel3_tflm.cli import main\nmain()"
+
+    done = run_without_device(script, "estimate", deployment.directory, "--no-build", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["boards"]) == len(BOARDS)
+    done = run_without_device(script, "estimate", deployment.directory, "--emulate")
+    assert done.returncode == 1
+    assert "pip install 'edgel3-tflm[device]'" in done.stderr.splitlines()[-1]
+
+
+_STUDY = """
+from pathlib import Path
+from edgel3_tflm.converters.pipeline import ConvertOptions
+from edgel3_tflm.converters.quantizer import PLAIN
+from edgel3_tflm.converters.study import STUDY, has_emulator, study
+from edgel3_tflm.variants import find_variant
+variant = find_variant("sea", embedding_size=64).with_filters((4,) * 8)
+options = ConvertOptions(variant, "generated", Path(sys.argv[1]), quantizer=PLAIN)
+row = study(STUDY[0], options, emulate=has_emulator(), progress=lambda *_: None)
+print(row.is_counted, row.flash_bytes > 0)
+"""
+
+
+def test_study_needs_no_extra(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
+    done = run_without_device(_STUDY, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False", "True"]

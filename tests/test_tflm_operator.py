@@ -38,9 +38,10 @@ from edgel3_tflm.converters.pack import pack
 from edgel3_tflm.converters.packed_flatbuffer import wrap_packed
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.device import Device
-from edgel3_tflm.emulation import BuildError, Emulator, Program, build_node
+from edgel3_tflm.emulation import Emulator, Program
 from edgel3_tflm.engine import Engine, arena_bytes
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
+from edgel3_tflm.firmware import ToolError, build_node
 from edgel3_tflm.interpreters import RUNTIMES, open_interpreter
 from edgel3_tflm.packed import CUSTOM_CODE, plan_memory, read_packed
 from edgel3_tflm.wire import Failure
@@ -651,7 +652,7 @@ def test_a_node_with_tflm_but_without_its_headers_says_what_is_missing(
     sea_int8: Deployment, tmp_path: Path
 ) -> None:
     model = export_model(sea_int8, "tflm", tmp_path / "app")
-    with pytest.raises(BuildError, match="expected EDGEL3_TFLM_INCLUDE and"):
+    with pytest.raises(ToolError, match="expected EDGEL3_TFLM_INCLUDE and"):
         build_node(model, tmp_path / "build", "host")
 
 

@@ -28,6 +28,7 @@ from edgel3_tflm.frontend import log_mel
 from edgel3_tflm.interpreters import open_interpreter
 from edgel3_tflm.packed import PackedModel, Pooling, read_packed
 from edgel3_tflm.variants import find_variant
+from edgel3_tflm.weights import WeightsWord
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = ("street", "rain_heavy", "siren_wail", "dog_bark", "voice_low")
@@ -59,7 +60,7 @@ class Network:
 
 def networks() -> list[Network]:
     """Give the networks of the benchmark."""
-    sea = PUBLISHED_SEA if PUBLISHED_SEA.exists() else "generated"
+    sea: Path | WeightsWord = PUBLISHED_SEA if PUBLISHED_SEA.exists() else "generated"
     return [
         Network(
             ConvertOptions(find_variant(sparsity="95.45"), "bundled"),
@@ -291,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         firmware = build(directory / "firmware")
         report: dict[str, Any] = {**describe_tools(), "networks": [], "targets": []}
         print("\n".join(f"{name}: {report[name]}" for name in describe_tools()))
+        chosen: list[tuple[Deployment, Sequence[Limit]]]
         if options.deployments:
             chosen = [(Deployment.load(path), ()) for path in options.deployments]
         else:

@@ -3,10 +3,7 @@
 import importlib.util
 import json
 import re
-import shutil
 import struct
-import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.firmware import COMPILER, QEMU, find_tool, run_tool
 from edgel3_tflm.packed import PackedConvolution, Pooling, read_packed, round_up, unpack_kernel
 
 METHOD = "instructions counted by QEMU -icount shift=0, in steps of 40; not cycles"
 MACHINE = "mps2-an500"
-COMPILER = "arm-none-eabi-gcc"
-QEMU = "qemu-system-arm"
 
 _HERE = Path(__file__).resolve().parent
 _BOARD = _HERE.parent / "boards" / "mps2_an500"
@@ -264,7 +260,7 @@ class Jobs:
 
 def build(directory: Path) -> Firmware:
     """Compile board, engine, CMSIS-NN and driver, and link them in a directory."""
-    compiler = _find(COMPILER)
+    compiler = find_tool(COMPILER)
     cmsis = _find_cmsis_nn()
     board = ("-I", str(_BOARD))
     engine = ("-I", str(_ENGINE))
@@ -290,17 +286,13 @@ def build(directory: Path) -> Firmware:
         (directory / part).mkdir(parents=True, exist_ok=True)
         for source in sources:
             objects.append(directory / part / f"{source.name}.o")
-            _execute([compiler, *FLAGS, *options, "-c", source, "-o", objects[-1]])
+            run_tool([compiler, *FLAGS, *options, "-c", source, "-o", objects[-1]])
     elf, linker_map = directory / "benchmark.elf", directory / "benchmark.map"
     # main.c says why a call is wrapped.
     linking = ("-Wl,--gc-sections", "-Wl,--wrap=edgel3_tap_offsets", f"-Wl,-Map={linker_map}")
     script = _BOARD / "mps2_an500.ld"
-    _execute(
-        [
-            *(compiler, *_PROCESSOR, "-nostartfiles", "--specs=nosys.specs", "-T", script),
-            *(*linking, *objects, "-o", elf),
-        ]
-    )
+    start = ("-nostartfiles", "--specs=nosys.specs", "-T", str(script))
+    run_tool([compiler, *_PROCESSOR, *start, *linking, *objects, "-o", elf])
     linked = linker_map.read_text().partition("Linker script and memory map")[2]
     code_bytes = dict.fromkeys(parts, 0)
     for size, path in re.findall(
@@ -317,19 +309,21 @@ def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600)
     Raises
     ------
     EmulatorError
-        If the program crashes, does not end in time, refuses a job or leaves one out.
+        If the program refuses a job or leaves one out.
+    ToolError
+        If it crashes or does not end in time.
     """
     image = directory / "jobs.bin"
     image.write_bytes(jobs.image())
-    said = _execute(
+    said = run_tool(
         [
-            *(_find(QEMU), "-M", MACHINE, "-icount", "shift=0", "-display", "none"),
+            *(find_tool(QEMU), "-M", MACHINE, "-icount", "shift=0", "-display", "none"),
             *("-monitor", "none", "-serial", "none", "-chardev", "stdio,id=console"),
             *("-semihosting-config", "enable=on,target=native,chardev=console"),
             *("-device", f"loader,file={image},addr={_JOBS_ADDRESS:#x},force-raw=on"),
             *("-kernel", firmware.elf),
         ],
-        timeout_s,
+        timeout_s=timeout_s,
     )
     answers = [Answer() for _ in jobs.window_counts]
     for line in said.splitlines():
@@ -353,22 +347,12 @@ def describe_tools() -> dict[str, Any]:
 
     return {
         "machine": f"QEMU {MACHINE}, Cortex-M7",
-        "qemu": _execute([_find(QEMU), "--version"]).splitlines()[0],
-        "compiler": _execute([_find(COMPILER), "--version"]).splitlines()[0],
+        "qemu": run_tool([find_tool(QEMU), "--version"]).splitlines()[0],
+        "compiler": run_tool([find_tool(COMPILER), "--version"]).splitlines()[0],
         "flags": " ".join(FLAGS),
         "cmsis_nn": f"{CMSIS_NN_VERSION} ({CMSIS_NN_REVISION})",
         "method": METHOD,
     }
-
-
-def _find(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        raise EmulatorError(
-            f"expected {program} on the path, found none; Debian's packages are"
-            " gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm"
-        )
-    return found
 
 
 def _find_cmsis_nn() -> Path:
@@ -377,21 +361,3 @@ def _find_cmsis_nn() -> Path:
     if spec is None or spec.origin is None:
         raise EmulatorError("expected the package bakenn, which carries CMSIS-NN, found none")
     return Path(spec.origin).parent / "backend" / "cmsis_nn" / "vendor"
-
-
-def _execute(command: Sequence[str | Path], timeout_s: float = 300) -> str:
-    """Run a program and give what it wrote."""
-    name = Path(command[0]).name
-    try:
-        done = subprocess.run(  # noqa: S603 - the toolchain's programs, with our own paths
-            command, capture_output=True, timeout=timeout_s, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        said = (error.stdout or b"").decode(errors="replace")
-        raise EmulatorError(f"{name} did not end within {timeout_s:g} s: {said[-2000:]}") from error
-    said, complaint = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
-    if done.returncode != 0:
-        raise EmulatorError(
-            f"{name} ended with code {done.returncode}: {said[-2000:]}{complaint[-4000:]}"
-        )
-    return said

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,8 @@ def real_windows(spec: FrontendSpec, count: int) -> FloatArray:
         clips, sample_rate_hz=spec.sample_rate_hz, window_samples=spec.window_samples, hop_s=1.0
     )
     windows = np.concatenate([each for _, each in cut])
-    return windows[np.linspace(0, len(windows) - 1, count).astype(int)]
+    chosen: FloatArray = windows[np.linspace(0, len(windows) - 1, count).astype(int)]
+    return chosen
 
 
 def describe_machine() -> str:
@@ -213,10 +215,7 @@ def write_table(console: Console, figures: Throughput) -> None:
     ):
         table.add_row(
             name,
-            *(
-                f"{ms * figures.median(lambda turn, of=of: getattr(turn, of)):.2f}"
-                for of in (clock, cores)
-            ),
+            *(f"{ms * figures.median(attrgetter(of)):.2f}" for of in (clock, cores)),
         )
     console.print(table)
     ratios = sorted(turn.keras_s / turn.int8_s for turn in figures.turns)
