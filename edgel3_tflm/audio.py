@@ -1,6 +1,7 @@
 """Clips: reading, downmixing, resampling and cutting into windows."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from edgel3_tflm.containers import refuse_truncated
 from edgel3_tflm.errors import AudioError
 
 FloatArray = npt.NDArray[np.float32]
@@ -69,7 +71,8 @@ def read_clip(path: Path, sample_rate_hz: int) -> Clip:
     Raises
     ------
     AudioError
-        If libsndfile cannot read the file, or it holds no samples or non-finite ones.
+        If libsndfile cannot read the file, it is truncated, or it holds no samples or non-finite
+        ones.
     """
     samples = np.concatenate([_NO_SAMPLES, *read_blocks(path, sample_rate_hz)])
     return Clip(samples, sample_rate_hz)
@@ -88,25 +91,53 @@ def read_blocks(path: Path, sample_rate_hz: int) -> Iterator[FloatArray]:
     AudioError
         As :func:`read_clip`, after any number of blocks.
     """
+    with _open(path) as file:
+        yield from resample_blocks(_read_mono(file), file.samplerate, sample_rate_hz)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Open a whole file; what is wrong with it or found wrong later is an error with its name.
+
+    Raises
+    ------
+    AudioError
+        If libsndfile cannot read the file, or it is shorter than its header says.
+    """
+    file = None
     try:
-        with soundfile.SoundFile(path) as file:
-            try:
-                yield from resample_blocks(_read_mono(file), file.samplerate, sample_rate_hz)
-            except AudioError as error:
-                raise AudioError(f"{path}: {error}") from error
+        # Given the name, soundfile and libsndfile guess by its suffix what the file does not say.
+        with path.open("rb", buffering=0) as raw:
+            refuse_truncated(raw)
+            if raw.seekable():
+                raw.seek(0)
+            with soundfile.SoundFile(raw.fileno(), closefd=False) as file:
+                yield file
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise AudioError(f"{path}: expected an audio file, there is no such file") from error
     except (soundfile.LibsndfileError, OSError, MemoryError) as error:
-        reason = getattr(error, "error_string", None) or str(error)
-        if not path.exists():  # libsndfile calls that a system error
-            reason = "no such file"
+        reason = (getattr(error, "error_string", None) or str(error)).rstrip(".")
+        if file is not None:
+            reason += "; it is truncated or damaged, get the whole file again"
+        elif "not recognised" in reason:
+            reason += "; samples without a header (raw PCM) must be converted, to WAV for example"
         raise AudioError(f"{path}: expected an audio file libsndfile can read: {reason}") from error
 
 
 def _read_mono(file: Any) -> Iterator[FloatArray]:
-    empty = True
+    count = 0
     while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        empty = False
+        count += len(block)
         yield mix_down(block)
-    if empty:
+    # Of MP3 libsndfile estimates the length; a stream that was never closed has the largest.
+    if count < file.frames < _LONGEST_FRAMES and file.format != "MP3":
+        raise AudioError(
+            f"truncated: by its header it has {file.frames:,} samples, {count:,} can be decoded;"
+            " get the whole file again"
+        )
+    if count == 0:
         raise AudioError("expected audio, the clip is empty (0 samples)")
 
 
@@ -152,11 +183,11 @@ def resample_blocks(
 def measure_seconds(path: Path) -> float:
     """Length of a file as its header has it; 0 where that is no help."""
     try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError):
+        with _open(path) as file:
+            # A stream that was never closed says the largest number there is.
+            return file.frames / file.samplerate if file.frames < _LONGEST_FRAMES else 0.0
+    except AudioError:
         return 0.0
-    # A stream that was never closed says the largest number there is.
-    return info.duration if info.frames < _LONGEST_FRAMES else 0.0
 
 
 def cut_windows(clip: Clip, *, window_samples: int, hop_samples: int) -> FloatArray:

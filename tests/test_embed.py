@@ -117,6 +117,26 @@ def test_a_damaged_file_ends_the_run_or_is_named_at_its_end(
     assert {path.stem for path in sounds.rglob("*.npz")} == {"a", "b", "c"}
 
 
+def test_truncated_files_and_raw_samples_are_damaged_files(
+    sounds: Path, tiny: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = sounds / "cut.wav"
+    cut.write_bytes((sounds / "a.wav").read_bytes()[:9000])
+    (sounds / "samples.raw").write_bytes(bytes(9000))
+    for path in (cut, sounds / "samples.raw"):
+        assert embed(path, *tiny) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {path}: ")
+    assert embed(sounds, *tiny, "--keep-going", "--json") == 1
+    damaged = json.loads(capsys.readouterr().out)["damaged"]
+    assert [*damaged] == [str(cut), str(sounds / "samples.raw")]
+    assert "truncated: by its header it has 32,044 bytes, 9,000 are there" in damaged[str(cut)]
+    assert {path.stem for path in sounds.rglob("*.npz")} == {"a", "b", "c"}
+    assert embed("--manifest", sounds, "--out", sounds.parent / "dataset", *tiny) == 1
+    errors = (sounds.parent / "dataset" / "_errors.tsv").read_text()
+    assert [line.split("\t")[0] for line in errors.splitlines()[1:]] == ["cut.wav", "samples.raw"]
+    assert "truncated" in errors
+
+
 def test_existing_embeddings_are_written_again_unless_told_not_to(
     sounds: Path, tiny: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
