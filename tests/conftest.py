@@ -1,4 +1,4 @@
-"""Shared fixtures: the data beside the project, and deployments made once a run."""
+"""Shared fixtures: clips, weights, and deployments that are made once a run."""
 
 import os
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import synthetic_clips
+import tiny_network
 from filelock import FileLock
 
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
@@ -71,6 +73,31 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Share:
             return convert(options, output, ignore_progress)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic clips of three classes in three folds, as files with a ``manifest.tsv``."""
+    return synthetic_clips.write_clips(tmp_path_factory.mktemp("sounds"))
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of ``tiny_network.TINY``."""
+    return tiny_network.write_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def tiny_int8(share: Share, tiny_weights: Path) -> Deployment:
+    """The network of four filters a layer, int8, calibrated on the project's own clips."""
+    return share("tiny-int8", ConvertOptions(_SEA, tiny_weights, quantizer=PLAIN))
+
+
+@pytest.fixture(scope="session")
+def tiny_int16x8(share: Share, tiny_weights: Path) -> Deployment:
+    """The same with int16 activations."""
+    options = ConvertOptions(_SEA, tiny_weights, quantization="int16x8", quantizer=PLAIN)
+    return share("tiny-int16x8", options)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
-"""A network of four filters, whose embeddings take no time; its weights are a file as any other."""
+"""A network of four filters a layer, which embeds in no time; its weights are a file as others."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgel3_tflm.converters.generate import draw_weights
 from edgel3_tflm.variants import Variant, find_variant
-from edgel3_tflm.weights import NetworkWeights, pack_weights
+from edgel3_tflm.weights import BatchNorm, NetworkWeights, pack_weights
 
 TINY = find_variant("sea", embedding_size=64).with_filters((4,) * 8)
 
@@ -14,7 +15,21 @@ TINY = find_variant("sea", embedding_size=64).with_filters((4,) * 8)
 def draw(variant: Variant = TINY) -> NetworkWeights:
     """Weights of the file that :func:`write_weights` writes."""
     mean, variance = np.float32([-50]), np.float32([400])
-    return draw_weights(variant, mean=mean, variance=variance, seed=5)
+    drawn = draw_weights(variant, mean=mean, variance=variance, seed=5)
+    generator = np.random.default_rng(5)
+
+    def trained(norm: BatchNorm) -> BatchNorm:
+        """What a trained network has: no channel is scaled or moved as another is."""
+        size = norm.gamma.shape
+        gamma, variance = generator.uniform(0.7, 1.4, (2, *size)).astype(np.float32)
+        beta, mean = generator.normal(0, 0.2, (2, *size)).astype(np.float32)
+        return BatchNorm(gamma, beta, mean, variance)
+
+    convs = (
+        replace(conv, batch_norm=conv.batch_norm and trained(conv.batch_norm))
+        for conv in drawn.convs
+    )
+    return replace(drawn, convs=tuple(convs))
 
 
 def write_weights(directory: Path) -> Path:
