@@ -35,7 +35,7 @@ from edgel3_tflm.converters.training import (
 )
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Embedder, InputMap
-from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.files import sha256_hex, write_whole
 from edgel3_tflm.frontend import is_silent, log_mel, log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
@@ -56,6 +56,7 @@ class DistillClip:
     """A clip for training or validation; its class is -1 where none is known."""
 
     path: Path
+    sha256: str
     label: int = -1
 
 
@@ -127,23 +128,40 @@ def choose_clips(
     Returns
     -------
     training, validation : list of DistillClip
+
+    Raises
+    ------
+    AudioError
+        If a clip cannot be read.
+    EdgeL3Error
+        If no labelled clip is of the validation fold.
     """
+    folds = sorted({clip.fold for clip in labelled})
+    if validation.fold is not None and validation.fold not in folds:
+        raise EdgeL3Error(
+            f"expected clips of fold {validation.fold}, the recipe's validation.fold; the manifest"
+            f" has {', '.join(map(str, folds)) or 'no clips'}"
+        )
     classes = sorted({clip.label for clip in labelled})
+    clips: list[tuple[DistillClip, int | None]] = [
+        (DistillClip(clip.path, _digest(clip.path), classes.index(clip.label)), clip.fold)
+        for clip in labelled
+    ]
+    clips += [(DistillClip(path, _digest(path)), None) for path in unlabelled]
     training: list[DistillClip] = []
     kept: list[DistillClip] = []
-    for clip in labelled:
-        chosen = DistillClip(clip.path, classes.index(clip.label))
+    for clip, fold in clips:
         by_fold = validation.fold is not None
-        is_kept = clip.fold == validation.fold if by_fold else _falls_in(clip.path, validation)
-        (kept if is_kept else training).append(chosen)
-    for path in unlabelled:
-        is_kept = validation.fold is None and _falls_in(path, validation)
-        (kept if is_kept else training).append(DistillClip(path))
+        is_kept = fold == validation.fold if by_fold else is_held(clip.sha256, validation.share)
+        (kept if is_kept else training).append(clip)
     return training, kept
 
 
-def _falls_in(path: Path, validation: Validation) -> bool:
-    return is_held(sha256_hex(path.read_bytes()), validation.share)
+def _digest(path: Path) -> str:
+    try:
+        return sha256_hex(path.read_bytes())
+    except OSError as error:
+        raise AudioError(f"{path}: cannot read the clip: {error.strerror or error}") from error
 
 
 def distill(
@@ -189,8 +207,11 @@ def distill(
     if not training or not validation:
         raise EdgeL3Error(
             f"expected clips to train and to validate with, found {len(training)} and"
-            f" {len(validation)}"
+            f" {len(validation)}; give more, or change the recipe's validation.fold or"
+            " validation.share"
         )
+    if student.plan is not None:
+        recipe.find_pruning_steps()
     if recipe.loss.labels > 0 and all(clip.label < 0 for clip in training):
         raise EdgeL3Error(
             "the recipe's loss.labels needs the classes of the training clips; give a manifest, or"
@@ -209,8 +230,7 @@ def distill(
             "teacher": teacher.provenance.sha256,
             "initial": initial.provenance.sha256 if initial else None,
             "clips": [
-                [clip.path.name, clip.label, sha256_hex(clip.path.read_bytes())]
-                for clip in [*training, *validation]
+                [clip.path.name, clip.label, clip.sha256] for clip in [*training, *validation]
             ],
         },
     )
@@ -329,7 +349,7 @@ class _Run:
         plan, pruning = self._student.plan, self._recipe.pruning
         if plan is None:
             return {}
-        begin, end = self._pruning_steps()
+        begin, end = self._recipe.find_pruning_steps()
         schedules = {}
         for layer, percent in zip(self._student.layers, plan.layers, strict=True):
             if percent == 0:
@@ -344,15 +364,6 @@ class _Run:
                 )
             schedules[self._network.get_layer(layer.name)] = schedule
         return schedules
-
-    def _pruning_steps(self) -> tuple[int, int]:
-        """First and last step of pruning, a whole number of updates apart."""
-        pruning, steps = self._recipe.pruning, self._recipe.training.steps
-        begin = round(pruning.begin * steps)
-        if pruning.schedule == "one-shot":
-            return begin, begin
-        updates = max(1, round((pruning.end - pruning.begin) * steps / pruning.every_steps))
-        return begin, begin + updates * pruning.every_steps
 
     def _compute_step(self, decibels: Any, teacher: Any, statistics: Any, labels: Any) -> Any:
         tf, weights = self._tf, self._recipe.loss
@@ -388,7 +399,7 @@ class _Run:
             (batch.statistics - scales.statistics_mean) / scales.statistics_deviation,
             batch.labels,
         ).numpy()
-        if self._student.plan is not None and step == self._pruning_steps()[0]:
+        if self._student.plan is not None and step == self._recipe.find_pruning_steps()[0]:
             dense = read_network(self._network, self._initial)
             write_whole(self._output / DENSE_NAME, pack_weights(dense))
         self._pruner.apply(step)
@@ -411,7 +422,7 @@ class _Run:
             len(answer),
         )
         cosine = self._figures.teacher_cosine
-        is_pruned = self._student.plan is None or step > self._pruning_steps()[1]
+        is_pruned = self._student.plan is None or step > self._recipe.find_pruning_steps()[1]
         return Judgement(cosine if is_pruned else None, {"teacher_cosine": cosine})
 
     def keep(self) -> None:

@@ -5,7 +5,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from edgel3_tflm.errors import EdgeL3Error
@@ -18,9 +25,21 @@ from edgel3_tflm.variants import (
     find_variant,
 )
 
+
+def _check_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"expected the lower bound first, found {bounds[0]:g} and {bounds[1]:g}")
+    return bounds
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+# Both sides of a division need files.
+ValidationShare = Annotated[float, Field(gt=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+# Of a window of full scale, 120 dB in either direction leave only silence or only clipping.
+Level = Annotated[float, Field(ge=-120, le=120)]
+LevelRange = Annotated[tuple[Level, Level], AfterValidator(_check_order)]
 Filters = Annotated[
     tuple[Annotated[int, Field(ge=1, le=MAX_FILTERS)], ...],
     Field(max_length=CONVOLUTIONS),
@@ -105,7 +124,7 @@ class Validation:
     """Which clips are kept from training: a fold of the manifest, or a share of the files."""
 
     fold: int | None = None
-    share: Share = 0.1
+    share: ValidationShare = 0.1
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -124,13 +143,13 @@ class Augmentation:
         White noise at a level in this range.
     """
 
-    gain_db: tuple[float, float] = (-30.0, 0.0)
+    gain_db: LevelRange = (-30.0, 0.0)
     mix_probability: Share = 0.4
-    mix_db: tuple[float, float] = (-20.0, 5.0)
+    mix_db: LevelRange = (-20.0, 5.0)
     filter_probability: Share = 0.5
-    filter_deviation_db: Weight = 6.0
+    filter_deviation_db: Annotated[float, Field(ge=0, le=30)] = 6.0
     noise_probability: Share = 0.3
-    noise_db: tuple[float, float] = (-60.0, -10.0)
+    noise_db: LevelRange = (-60.0, -10.0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -151,6 +170,12 @@ class Loss:
     statistics: Weight = 0.0
     labels: Weight = 0.0
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.teacher == self.statistics == self.labels == 0:
+            raise ValueError("expected teacher, statistics or labels above 0, all are 0")
+        return self
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Pruning:
@@ -161,18 +186,49 @@ class Pruning:
     end: Share = 0.6
     every_steps: Count = 10
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.schedule == "gradual" and self.begin >= self.end:
+            raise ValueError(f"expected begin before end, found {self.begin:g} and {self.end:g}")
+        return self
+
+    def find_steps(self, steps: int) -> tuple[int, int]:
+        """Find the first and the last step of pruning, a whole number of updates apart.
+
+        Parameters
+        ----------
+        steps : int
+            Of the run. Steps are counted from 0.
+
+        Raises
+        ------
+        EdgeL3Error
+            If pruning does not end before the run.
+        """
+        begin = end = round(self.begin * steps)
+        if self.schedule == "gradual":
+            updates = max(1, round((self.end - self.begin) * steps / self.every_steps))
+            end = begin + updates * self.every_steps
+        if end >= steps:
+            raise EdgeL3Error(
+                f"pruning ends at step {end}, expected before the end of the run (training.steps ="
+                f" {steps}), so that a pruned network can be validated; lower pruning.begin,"
+                " pruning.end or pruning.every_steps, or raise training.steps"
+            )
+        return begin, end
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Training:
     """Length and speed of the run (Adam; linear warm-up, then cosine decay to 2 %)."""
 
-    seed: int = 1
-    steps: Count = 1000
-    batch_windows: Count = 8
-    learning_rate: Weight = 2e-3
-    warmup_steps: int = 50
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
+    steps: Annotated[int, Field(ge=1, le=100_000_000)] = 1000
+    batch_windows: Annotated[int, Field(ge=1, le=4096)] = 8
+    learning_rate: Share = 2e-3
+    warmup_steps: Annotated[int, Field(ge=0, le=100_000_000)] = 50
     precision: Literal["float32", "mixed_bfloat16"] = "mixed_bfloat16"
-    validate_every_steps: Count = 200
+    validate_every_steps: Annotated[int, Field(ge=1, le=100_000_000)] = 200
     patience_validations: Count = 10
 
 
@@ -187,6 +243,19 @@ class Recipe:
     loss: Loss = Loss()
     pruning: Pruning = Pruning()
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.student.variant.plan is not None:
+            try:
+                self.find_pruning_steps()
+            except EdgeL3Error as error:
+                raise ValueError(str(error)) from error
+        return self
+
+    def find_pruning_steps(self) -> tuple[int, int]:
+        """Find the steps as :meth:`Pruning.find_steps` does; errors as there."""
+        return self.pruning.find_steps(self.training.steps)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -209,7 +278,7 @@ class VideoChoice:
 class HeldVideos:
     """What is kept from training: a share of the videos, and how many pairs are drawn from them."""
 
-    share: Share = 0.1
+    share: ValidationShare = 0.1
     pairs: Count = 512
 
 
@@ -217,7 +286,7 @@ class HeldVideos:
 class Fusion:
     """The layers over both embeddings: units of the hidden one."""
 
-    units: Count = 128
+    units: Annotated[int, Field(ge=1, le=65_536)] = 128
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -271,9 +340,28 @@ def parse_recipe(text: str, kind: type[_AnyRecipe]) -> _AnyRecipe:
     except (tomllib.TOMLDecodeError, TypeError) as error:
         raise EdgeL3Error(f"expected a recipe in TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise EdgeL3Error(f"recipe, {where}: {first['msg']}, found {first['input']!r}") from error
+        raise EdgeL3Error(f"recipe{_describe(error)}{_hint(text, kind)}") from error
+
+
+def _describe(error: ValidationError) -> str:
+    """Say where the first error is, and what is wrong."""
+    first = error.errors()[0]
+    where = "".join(f"{', ' if not depth else '.'}{key}" for depth, key in enumerate(first["loc"]))
+    if first["type"] == "value_error":  # of a validator of ours, whose message says what was found
+        return f"{where}: {first['ctx']['error']}"
+    if first["type"] == "missing":
+        return f"{where}: {first['msg']}"
+    return f"{where}: {first['msg']}, found {first['input']!r}"
+
+
+def _hint(text: str, kind: type[Recipe] | type[FinetuneRecipe]) -> str:
+    """Name the other command if the text is a recipe for that one."""
+    other, command = (FinetuneRecipe, "finetune") if kind is Recipe else (Recipe, "distill")
+    try:
+        TypeAdapter(other).validate_json(json.dumps(tomllib.loads(text)))
+    except ValidationError:
+        return ""
+    return f"; it is a recipe for {command}"
 
 
 def read_recipe(path: Path, kind: type[_AnyRecipe]) -> _AnyRecipe:

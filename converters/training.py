@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 STUDENT_NAME = "student.h5.gz"
 FIGURES_NAME = "figures.json"
 _RECIPE_NAME = "recipe.json"
+# TensorFlow writes it beside each checkpoint.
+_CHECKPOINT_STATE = "checkpoint"
 _AHEAD = 4
 _FINAL_LEARNING_RATE = 0.02
 
@@ -29,6 +31,8 @@ Progress = Callable[[str, int, int], None]
 
 def claim_directory(output: Path, identity: Mapping[str, Any]) -> None:
     """Write down what a directory's run is made of, or check that it is the same.
+
+    A run that has no checkpoint yet gives way to another.
 
     Parameters
     ----------
@@ -48,7 +52,8 @@ def claim_directory(output: Path, identity: Mapping[str, Any]) -> None:
         raise EdgeL3Error(f"cannot write {output}: {error.strerror or error}") from error
     path = output / _RECIPE_NAME
     text = json.dumps(identity, indent=1).encode()
-    if path.exists() and path.read_bytes() != text:
+    has_begun = any(output.rglob(_CHECKPOINT_STATE))
+    if has_begun and path.exists() and path.read_bytes() != text:
         raise EdgeL3Error(
             f"{output}: expected a new directory or one of the same {', '.join(identity)}; it"
             " holds another run; choose another directory or remove it"
@@ -187,9 +192,8 @@ class Loop:
                 yield
         if not np.isfinite(float(self._best)):
             raise EdgeL3Error(
-                f"{name}: expected a network to keep, no validation found one: either the loss is"
-                " not finite (lower learning_rate) or pruning ends behind the last validation"
-                " (lower pruning.end)"
+                f"{name}: expected a network to keep, no validation gave a finite score; lower"
+                " training.learning_rate"
             )
 
     def _note(self, score: float, task: Task) -> None:

@@ -46,6 +46,22 @@ def read_manifest(path: Path) -> list[LabelledClip]:
         raise AudioError(f"{path}: cannot read the manifest: {error}") from error
 
 
+def require_files(clips: Sequence[LabelledClip], manifest: Path) -> None:
+    """Check that the clips of a manifest are there, before anything takes long.
+
+    Raises
+    ------
+    AudioError
+        If some are not.
+    """
+    missing = [clip.path for clip in clips if not clip.path.is_file()]
+    if missing:
+        raise AudioError(
+            f"{manifest}: {len(missing)} of {len(clips)} clips are missing, the first is"
+            f" {missing[0]}; restore them, or remove their rows"
+        )
+
+
 def read_rows(path: Path, columns: Sequence[str], *, delimiter: str) -> list[dict[str, str]]:
     """Read a table whose first line names its columns.
 

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from edgel3_tflm.audio import find_clips
-from edgel3_tflm.corpus import read_manifest
+from edgel3_tflm.corpus import read_manifest, require_files
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.weights import NetworkWeights, load_weights
 
@@ -73,14 +73,14 @@ def distill_command(
         student = recipe.student.variant
         if plan is not None:
             student = student.with_plan(read_plan(plan))
+            recipe.find_pruning_steps()
         if student_weights is not None:
             initial = _load_reduced(recipe.student, student_weights, plan)
             student = initial.variant
-        training, validation = choose_clips(
-            recipe.validation,
-            read_manifest(manifest) if manifest else [],
-            find_clips(clips or []),
-        )
+        labelled = read_manifest(manifest) if manifest else []
+        if manifest is not None:
+            require_files(labelled, manifest)
+        training, validation = choose_clips(recipe.validation, labelled, find_clips(clips or []))
         with screen.progress() as progress:
             figures = distill(
                 recipe,

@@ -12,24 +12,50 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ignore_progress
+from tiny_network import write_weights
+from typer.testing import CliRunner
 
+from edgel3_tflm.cli import app
 from edgel3_tflm.converters.augment import TrainingClip, WindowSource
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.calibrate import bundled_clips_directory
 from edgel3_tflm.converters.distill import DistillClip, choose_clips, distill
 from edgel3_tflm.converters.pipeline import ConvertOptions
+from edgel3_tflm.converters.plan_file import write_plan
 from edgel3_tflm.converters.prune import Pruner
-from edgel3_tflm.converters.recipe import Augmentation, Recipe, Validation, parse_recipe
+from edgel3_tflm.converters.recipe import (
+    Augmentation,
+    FinetuneRecipe,
+    Recipe,
+    Validation,
+    parse_recipe,
+)
 from edgel3_tflm.converters.reduce import reduce_weights
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.drift import compare
-from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.variants import Plan, Variant, find_variant
 from edgel3_tflm.weights import NetworkWeights, inspect_weights, load_weights
 
 SMALLEST = '[student]\nmodel_type = "sparse"\n[teacher]\nmodel_type = "sea"\n'
+TINY_RECIPE = """
+[student]
+model_type = "sea"
+emb_dim = 64
+filters = [2, 2, 2, 2, 2, 2, 2, 2]
+[teacher]
+model_type = "sea"
+emb_dim = 64
+[validation]
+share = 0.3
+[training]
+steps = 6
+batch_windows = 2
+warmup_steps = 0
+validate_every_steps = 2
+"""
 PERCENTS = (0, 50, 60, 70, 50, 90, 95, 80)
 
 
@@ -333,8 +359,8 @@ def test_a_student_starts_from_weights_with_its_filters_alone(
             RECIPE,
             student=student.with_filters(FILTERS),
             teacher=teacher,
-            training=[DistillClip(tmp_path)],
-            validation=[DistillClip(tmp_path)],
+            training=[DistillClip(tmp_path, "")],
+            validation=[DistillClip(tmp_path, "")],
             output=tmp_path,
             progress=ignore_progress,
             on_validation=lambda _: None,
@@ -435,3 +461,144 @@ def test_the_command_starts_from_a_bigger_network_s_weights_stops_and_goes_on(
     assert student.variant == cut.variant
     for given, kept in zip(cut.convs, student.convs, strict=True):
         np.testing.assert_array_equal(kept.kernel, given.kernel.astype(np.float16))
+
+
+def run_here(*arguments: object) -> tuple[int, str]:
+    """Run a command in this process, which has TensorFlow loaded: status and messages."""
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stderr
+
+
+@pytest.mark.parametrize("validation", ["share = 0.3", "fold = 1"])
+def test_a_clip_that_is_missing_is_named_with_its_manifest(
+    clips: Path, tmp_path: Path, validation: str
+) -> None:
+    manifest = clips / "clips.tsv"
+    manifest.write_text(
+        "file\tlabel\tfold\n" + "".join(f"{number}.wav\tx\t{number % 2}\n" for number in range(8))
+    )
+    (clips / "3.wav").unlink()
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(SMALLEST + f"[validation]\n{validation}\n")
+    command = ("distill", recipe, "--manifest", manifest, "-o", tmp_path / "run")
+    status, messages = run_here(*command, "--teacher-weights", write_weights(tmp_path))
+    assert status == 1
+    (line,) = messages.splitlines()
+    assert line.startswith(f"error: {manifest}: ")
+    assert "3.wav" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_clip_that_is_missing_is_an_error_of_audio(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"gone\.wav: cannot read the clip: No such file"):
+        choose_clips(Validation(), [], [tmp_path / "gone.wav"])
+
+
+WRONG = [
+    ("validation", "share = 0"),
+    ("validation", "share = 1"),
+    ("validation", "share = 0.0"),
+    ("validation", "fold = 1.5"),
+    ("augmentation", "gain_db = [0, -30]"),
+    ("augmentation", "gain_db = [0, 1e9]"),
+    ("augmentation", "mix_db = [5, -20]"),
+    ("augmentation", "noise_db = [-10, -60]"),
+    ("augmentation", "noise_db = [-1e9, 0]"),
+    ("augmentation", "mix_probability = 1.5"),
+    ("augmentation", "filter_probability = -0.5"),
+    ("augmentation", "noise_probability = 2"),
+    ("augmentation", "filter_deviation_db = -1"),
+    ("augmentation", "filter_deviation_db = 1e9"),
+    ("loss", "teacher = -1"),
+    ("loss", "teacher = 1e300"),
+    ("loss", "statistics = -0.1"),
+    ("loss", "labels = -0.1"),
+    ("loss", "teacher = 0"),
+    ("pruning", "begin = 0.7"),
+    ("pruning", "begin = 0.6"),
+    ("pruning", "begin = -0.1"),
+    ("pruning", "end = 1.0"),
+    ("pruning", "end = 1.1"),
+    ("pruning", "every_steps = 0"),
+    ("pruning", "every_steps = 900"),
+    ("pruning", 'schedule = "one-shot"\nbegin = 1.0'),
+    ("training", "seed = -1"),
+    ("training", "seed = 1e99"),
+    ("training", "seed = 100000000000000000000"),
+    ("training", "steps = 0"),
+    ("training", "steps = 12"),
+    ("training", "steps = 10000000000"),
+    ("training", "batch_windows = 0"),
+    ("training", "batch_windows = 10000000000"),
+    ("training", "learning_rate = -1"),
+    ("training", "learning_rate = 2.0"),
+    ("training", "warmup_steps = -5"),
+    ("training", "validate_every_steps = 0"),
+    ("training", "patience_validations = 0"),
+    ("training", 'precision = "float16"'),
+]
+
+
+@pytest.mark.parametrize(("table", "choice"), WRONG)
+def test_a_wrong_choice_is_refused_before_a_clip_is_read_or_anything_written(
+    table: str, choice: str, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f"{SMALLEST}[{table}]\n{choice}\n")
+    (tmp_path / "0.wav").write_bytes(b"no audio: to read it is another error")
+    command = ("distill", recipe, "--clips", tmp_path, "-o", tmp_path / "run")
+    status, messages = run_here(*command, "--teacher-weights", write_weights(tmp_path))
+    assert status == 1
+    (line,) = messages.splitlines()
+    assert line.startswith(f"error: {recipe}: recipe"), line
+    assert table in line
+    assert choice.split("\n")[-1].split(" = ")[0] in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_fold_that_no_clip_is_of_is_named(tmp_path: Path) -> None:
+    clips = [LabelledClip(tmp_path / "not read.wav", "a", fold) for fold in (1, 2)]
+    with pytest.raises(EdgeL3Error, match=r"clips of fold 3, .* the manifest has 1, 2"):
+        choose_clips(Validation(fold=3), clips, [])
+    with pytest.raises(EdgeL3Error, match="the manifest has no clips"):
+        choose_clips(Validation(fold=3), [], [tmp_path / "not read.wav"])
+
+
+def test_pruning_that_ends_after_the_run_is_refused_for_a_plan_of_its_own_too(
+    clips: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[student]\nmodel_type = "sea"\n' + SMALLEST.split("\n", 2)[2])
+    recipe.write_text(recipe.read_text() + "[training]\nsteps = 6\n")
+    parse_recipe(recipe.read_text(), Recipe)  # nothing of it is pruned
+    (tmp_path / "plan.toml").write_bytes(write_plan(Plan(0, PERCENTS), "of a test"))
+    command = ("distill", recipe, "--clips", clips, "-o", tmp_path / "run")
+    command += ("--plan", tmp_path / "plan.toml")
+    status, messages = run_here(*command, "--teacher-weights", write_weights(tmp_path))
+    assert status == 1
+    assert "pruning ends at step 11" in messages
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_of_the_other_command_is_told_so() -> None:
+    with pytest.raises(EdgeL3Error, match="it is a recipe for finetune"):
+        parse_recipe('[student]\nmodel_type = "sparse"\n[fusion]\nunits = 4\n', Recipe)
+    with pytest.raises(EdgeL3Error, match="it is a recipe for distill"):
+        parse_recipe(SMALLEST, FinetuneRecipe)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_corrected(
+    clips: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(TINY_RECIPE)
+    damaged = clips / "9.wav"
+    damaged.write_bytes(b"RIFF, but no more than that")
+    command = ("distill", recipe, "--clips", clips, "-o", tmp_path / "run", "--teacher-weights")
+    status, messages = run_here(*command, write_weights(tmp_path))
+    assert status == 1
+    assert "9.wav: expected an audio file" in messages.splitlines()[-1]
+    damaged.unlink()
+    status, messages = run_here(*command, write_weights(tmp_path))
+    assert status == 0, messages

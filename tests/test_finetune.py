@@ -373,6 +373,29 @@ def test_too_few_videos_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("table", "choice"),
+    [
+        ("validation", "share = 0"),
+        ("validation", "share = 1"),
+        ("validation", "pairs = 0"),
+        ("validation", "pairs = 1000000000000"),
+        ("fusion", "units = 0"),
+        ("fusion", "units = 1000000000000"),
+        ("video", "frame_pixels = 7"),
+        ("video", "filters = [8, 8]"),
+        ("training", "seed = -1"),
+        ("training", "warmup_steps = -5"),
+        ("video_training", "seed = -1"),
+        ("video_training", "batch_windows = 1000000000000"),
+    ],
+)
+def test_a_wrong_choice_is_refused(table: str, choice: str) -> None:
+    text = f'[student]\nmodel_type = "sparse"\n[{table}]\n{choice}\n'
+    with pytest.raises(EdgeL3Error, match=rf"recipe, {table}\.{choice.split()[0]}: "):
+        parse_recipe(text, FinetuneRecipe)
+
+
 def test_video_weights_of_another_shape_are_refused(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
