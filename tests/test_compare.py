@@ -1,5 +1,6 @@
 """Drift reports: figures, JSON, and the page."""
 
+import html
 import json
 import math
 import re
@@ -30,9 +31,9 @@ from edgel3_tflm.weights import load_bundled_weights
 
 
 @pytest.fixture(scope="module")
-def report(sea_int8: Deployment, esc10: Path) -> DriftReport:
-    clips = sorted(esc10.glob("dog_bark/1-*.ogg"))[:3]
-    return compare(sea_int8, clips, hop_s=0.5, progress=ignore_progress)
+def report(tiny_int8: Deployment, sounds: Path) -> DriftReport:
+    clips = sorted(sounds.glob("tone/1-*.wav")) + sorted(sounds.glob("chirp/1-0.wav"))
+    return compare(tiny_int8, clips, hop_s=0.5, progress=ignore_progress)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +51,11 @@ def test_overall_figures_are_those_of_all_windows(report: DriftReport) -> None:
 
 
 def test_the_float_model_compared_with_itself_does_not_drift(
-    sea_int8: Deployment, esc10: Path
+    tiny_int8: Deployment, sounds: Path
 ) -> None:
     same = compare(
-        sea_int8,
-        sorted(esc10.glob("rain/1-*.ogg"))[:1],
+        tiny_int8,
+        sorted(sounds.glob("noise/1-*.wav"))[:1],
         runtimes=["float:tflite-runtime"],
         hop_s=1,
         progress=ignore_progress,
@@ -65,11 +66,11 @@ def test_the_float_model_compared_with_itself_does_not_drift(
     assert "no drift" in render_html(same)
 
 
-def test_silence_and_near_silence_are_counted_apart(sea_int8: Deployment, tmp_path: Path) -> None:
+def test_silence_and_near_silence_are_counted_apart(tiny_int8: Deployment, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 1, 8000)
     samples = np.concatenate([np.zeros(8000), 1e-4 * noise, 1e-3 * noise, np.zeros(8000)])
     soundfile.write(tmp_path / "late.wav", samples, 8000, subtype="FLOAT")
-    late = compare(sea_int8, [tmp_path], hop_s=1, progress=ignore_progress)
+    late = compare(tiny_int8, [tmp_path], hop_s=1, progress=ignore_progress)
     assert (late.overall.windows, late.overall.silent_windows) == (4, 2)
     # 1e-4 is -80 dBFS, 1e-3 is -60: the limit is -70.
     windows = {name: figures.windows for name, figures in late.first.groups.items()}
@@ -84,11 +85,11 @@ def test_silence_and_near_silence_are_counted_apart(sea_int8: Deployment, tmp_pa
 
 
 def test_every_runtime_has_its_row_and_says_how_far_its_bytes_are(
-    sea_int8: Deployment, esc10: Path
+    tiny_int8: Deployment, sounds: Path
 ) -> None:
     runtimes = ["reference", "engine", "litert", "node", "float:litert"]
-    clips = sorted(esc10.glob("rooster/1-*.ogg"))[:1]
-    found = compare(sea_int8, clips, runtimes=runtimes, hop_s=1, progress=ignore_progress)
+    clips = sorted(sounds.glob("chirp/1-*.wav"))[:1]
+    found = compare(tiny_int8, clips, runtimes=runtimes, hop_s=1, progress=ignore_progress)
     assert [drift.subject.name for drift in found.subjects] == runtimes
     reference, engine, litert, node, in_float = found.subjects
     assert (engine.values_apart, engine.steps_apart) == (0, 0)
@@ -104,24 +105,24 @@ def test_every_runtime_has_its_row_and_says_how_far_its_bytes_are(
 
 
 def test_a_subject_of_the_caller_s_own_takes_the_samples(
-    sea_int8: Deployment, tmp_path: Path
+    tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
-    embedder = sea_int8.embedder("float")
+    embedder = tiny_int8.embedder("float")
     subject = Subject("own", "", lambda windows, _: -embedder.embed(windows), 0.0)
-    own = compare(sea_int8, [tmp_path], runtimes=[subject], hop_s=1, progress=ignore_progress)
+    own = compare(tiny_int8, [tmp_path], runtimes=[subject], hop_s=1, progress=ignore_progress)
     assert own.overall.cosine_mean == pytest.approx(-1, abs=1e-6)
     assert own.model_names == ("float.tflite",)
 
 
 def test_a_board_at_a_port_is_compared_if_it_has_this_model(
-    sea_int8: Deployment, tmp_path: Path
+    tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     """The emulated one, behind a TCP port, for one host after the other."""
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 8000)
-    spoilt = double_kernel_scales(sea_int8.read_model("int8"), 2)
-    other = with_quantized_model(sea_int8, spoilt, tmp_path / "other")
-    firmware = build_node(sea_int8.directory, tmp_path / "firmware")
+    spoilt = double_kernel_scales(tiny_int8.read_model("int8"), 2)
+    other = with_quantized_model(tiny_int8, spoilt, tmp_path / "other")
+    firmware = build_node(tiny_int8.directory, tmp_path / "firmware")
     with Emulator(firmware) as board, socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -135,7 +136,7 @@ def test_a_board_at_a_port_is_compared_if_it_has_this_model(
         threading.Thread(target=serve, daemon=True).start()
         port = f"device:tcp:127.0.0.1:{server.getsockname()[1]}"
         found = compare(
-            sea_int8,
+            tiny_int8,
             [tmp_path / "a.wav"],
             runtimes=["node", port],
             hop_s=1,
@@ -150,20 +151,20 @@ def test_a_board_at_a_port_is_compared_if_it_has_this_model(
 
 
 def test_the_float_network_in_keras_and_its_flatbuffer_are_the_same(
-    sea_int8: Deployment, sea_weights: Path, esc10: Path
+    tiny_int8: Deployment, tiny_weights: Path, sounds: Path
 ) -> None:
     found = compare(
-        sea_int8,
-        sorted(esc10.glob("rooster/1-*.ogg"))[:1],
+        tiny_int8,
+        sorted(sounds.glob("chirp/1-*.wav"))[:1],
         runtimes=["float:tflite-runtime", "tflite-runtime"],
-        reference=open_keras(sea_int8, sea_weights),
+        reference=open_keras(tiny_int8, tiny_weights),
         hop_s=2,
         progress=ignore_progress,
     )
     in_float, in_int8 = found.subjects
     # Two sums of n products in another order: each partial sum is off by 2^-24 of it at most, which
     # is a random walk of n steps on either side. The layers' errors add up.
-    bound = 2 * sum(math.sqrt(size) for size in fan_ins(sea_int8)) * 2**-24
+    bound = 2 * sum(math.sqrt(size) for size in fan_ins(tiny_int8)) * 2**-24
     assert 0 < in_float.overall.relative_l2 < bound < 0.01 * in_int8.overall.relative_l2
     assert found.float_runtime == "keras"
     assert found.to_json()["models_sha256"].keys() == {"float.tflite", "int8.tflite"}
@@ -178,28 +179,28 @@ def fan_ins(deployment: Deployment) -> list[int]:
 
 
 def test_keras_runs_the_weights_that_the_manifest_names_or_none(
-    sea_int8: Deployment, tmp_path: Path
+    tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.h5"
-    write_hdf5(other, random_weights(sea_int8.variant))
+    write_hdf5(other, random_weights(tiny_int8.variant))
     with pytest.raises(WeightsError, match=r"other.h5: expected the weights of .* found "):
-        open_keras(sea_int8, other)
+        open_keras(tiny_int8, other)
     for kind, message in (
         ("file", "expected --weights with mine.h5"),
         ("generated", "were generated; convert with --weights FILE"),
     ):
-        given = {**sea_int8.manifest["weights"], "kind": kind, "name": "mine.h5"}
-        deployment = replace(sea_int8, manifest={**sea_int8.manifest, "weights": given})
+        given = {**tiny_int8.manifest["weights"], "kind": kind, "name": "mine.h5"}
+        deployment = replace(tiny_int8, manifest={**tiny_int8.manifest, "weights": given})
         with pytest.raises(WeightsError, match=message):
             open_keras(deployment)
 
 
-def test_keras_finds_the_stand_in_by_itself(sea_int8: Deployment) -> None:
+def test_keras_finds_the_stand_in_by_itself(tiny_int8: Deployment) -> None:
     variant = find_variant()
     weights = load_bundled_weights(variant)
-    manifest = {**sea_int8.manifest, "weights": asdict(weights.provenance)}
+    manifest = {**tiny_int8.manifest, "weights": asdict(weights.provenance)}
     subject = open_keras(
-        replace(sea_int8, variant=variant, input_map=InputMap.of(weights), manifest=manifest)
+        replace(tiny_int8, variant=variant, input_map=InputMap.of(weights), manifest=manifest)
     )
     spec = variant.frontend
     silence = np.zeros((1, spec.mels, spec.frames), np.float32)
@@ -209,12 +210,12 @@ def test_keras_finds_the_stand_in_by_itself(sea_int8: Deployment) -> None:
 
 
 @pytest.mark.parametrize("reference", ["engine", "tflite-runtime", "float:none"])
-def test_only_a_float_model_can_be_compared_with(sea_int8: Deployment, reference: str) -> None:
+def test_only_a_float_model_can_be_compared_with(tiny_int8: Deployment, reference: str) -> None:
     with pytest.raises(RuntimeUnavailableError, match="float:reference, float:tflm, float:keras"):
-        compare(sea_int8, [], reference=reference, hop_s=1, progress=ignore_progress)
+        compare(tiny_int8, [], reference=reference, hop_s=1, progress=ignore_progress)
 
 
-def test_classes_are_those_of_the_labelled_clips(sea_int8: Deployment, tmp_path: Path) -> None:
+def test_classes_are_those_of_the_labelled_clips(tiny_int8: Deployment, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in "abc":
         soundfile.write(tmp_path / f"{name}.wav", rng.normal(0, 0.1, 8000), 8000)
@@ -223,7 +224,7 @@ def test_classes_are_those_of_the_labelled_clips(sea_int8: Deployment, tmp_path:
         LabelledClip(tmp_path / "b.wav", "rain", 2),
     ]
     found = compare(
-        sea_int8,
+        tiny_int8,
         [tmp_path / "b.wav", tmp_path / "c.wav"],
         labelled=labelled,
         hop_s=1,
@@ -256,16 +257,16 @@ def test_json_is_valid_and_carries_provenance(report: DriftReport, tmp_path: Pat
     (runtime,) = data["runtimes"]
     assert runtime["groups"]["all"]["windows"] == report.overall.windows
     assert len(runtime["clips"]) == 3
-    assert data["weights"]["kind"] == "published"
+    assert data["weights"] == report.deployment.manifest["weights"]
     assert set(data["models_sha256"]) == {"float.tflite", "int8.tflite"}
 
 
 def test_a_report_names_the_models_and_the_runtimes_that_ran(
-    sea_int8: Deployment, tmp_path: Path
+    tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 48_000), 48_000)
     in_engine = compare(
-        sea_int8, [tmp_path], runtimes=["engine"], hop_s=1, progress=ignore_progress
+        tiny_int8, [tmp_path], runtimes=["engine"], hop_s=1, progress=ignore_progress
     )
     data = in_engine.to_json()
     assert set(data["models_sha256"]) == {"float.tflite", "packed.edgel3"}
@@ -300,17 +301,17 @@ def test_the_page_stands_alone_and_shows_figures(report: DriftReport, page: str)
     assert not re.search(r"url\((?!#)", page)
     assert f"{report.overall.cosine_mean:.4f}" in page
     assert f"{report.overall.sqnr_db:.2f}" in page
-    assert "git blob id verified" in page
+    assert html.escape(report.deployment.manifest["weights"]["description"]) in page
 
 
 def test_pages_are_the_same_when_made_again(report: DriftReport, page: str) -> None:
     assert render_html(report) == page
 
 
-def test_a_clip_s_name_is_text_on_the_page(sea_int8: Deployment, tmp_path: Path) -> None:
+def test_a_clip_s_name_is_text_on_the_page(tiny_int8: Deployment, tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>.wav"
     soundfile.write(tmp_path / name, np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
-    page = render_html(compare(sea_int8, [tmp_path], hop_s=1, progress=ignore_progress))
+    page = render_html(compare(tiny_int8, [tmp_path], hop_s=1, progress=ignore_progress))
     assert "<img" not in page
     assert "&lt;img src=x" in page
 
@@ -326,16 +327,16 @@ def test_generated_weights_are_a_notice_on_the_page(report: DriftReport, page: s
 
 
 @pytest.mark.parametrize("hop_s", [0, -1, 1e-9, float("nan"), float("inf")])
-def test_a_hop_that_goes_nowhere_is_refused(sea_int8: Deployment, hop_s: float) -> None:
+def test_a_hop_that_goes_nowhere_is_refused(tiny_int8: Deployment, hop_s: float) -> None:
     with pytest.raises(EdgeL3Error, match="hop"):
-        compare(sea_int8, [], hop_s=hop_s, progress=ignore_progress)
+        compare(tiny_int8, [], hop_s=hop_s, progress=ignore_progress)
 
 
 def test_an_unknown_runtime_and_an_empty_clip_are_refused(
-    sea_int8: Deployment, tmp_path: Path
+    tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 8000)
     with pytest.raises(RuntimeUnavailableError, match="tflite-runtime, litert, reference, tflm"):
-        compare(sea_int8, [tmp_path], runtimes=["onnx"], hop_s=1, progress=ignore_progress)
+        compare(tiny_int8, [tmp_path], runtimes=["onnx"], hop_s=1, progress=ignore_progress)
     with pytest.raises(AudioError, match="0 samples"):
-        compare(sea_int8, [tmp_path], runtimes=["litert"], hop_s=1, progress=ignore_progress)
+        compare(tiny_int8, [tmp_path], runtimes=["litert"], hop_s=1, progress=ignore_progress)

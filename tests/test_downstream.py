@@ -91,13 +91,13 @@ def test_classifiers_need_labels_in_two_folds(
 
 
 def test_a_comparison_says_that_its_labels_have_one_fold(
-    sea_int8: Deployment, tmp_path: Path
+    tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     clips = [LabelledClip(tmp_path / f"{label}.wav", label, 2) for label in "ab"]
     for number, clip in enumerate(clips):
         samples = np.random.default_rng(number).normal(0, 0.1, 8000)
         soundfile.write(clip.path, samples, 8000)
-    report = compare(sea_int8, [], labelled=clips, hop_s=1.0, progress=ignore_progress)
+    report = compare(tiny_int8, [], labelled=clips, hop_s=1.0, progress=ignore_progress)
     expected = "classifiers: not judged: the labelled clips are all of fold 2"
     assert any(note.startswith(expected) for note in report.notes)
     assert report.to_json()["downstream"]["note"].startswith(expected)

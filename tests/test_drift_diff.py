@@ -21,7 +21,7 @@ from edgel3_tflm.report import write_report
 
 
 @pytest.fixture(scope="module")
-def reports(sea_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def reports(tiny_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A report, and one of the same deployment with a spoilt layer and a runtime more."""
     directory = tmp_path_factory.mktemp("reports")
     clips = directory / "clips"
@@ -33,10 +33,10 @@ def reports(sea_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> t
         tone = np.sin(np.arange(8000) * (0.05 + 0.05 * (number % 2)))
         soundfile.write(path, 0.1 * tone + rng.normal(0, 0.05, 8000), 8000)
         labelled.append(LabelledClip(path, ("low", "high")[number % 2], number // 2))
-    model = double_kernel_scales(sea_int8.read_model("int8"), 2)
-    spoilt = with_quantized_model(sea_int8, model, directory / "deployment")
+    model = double_kernel_scales(tiny_int8.read_model("int8"), 2)
+    spoilt = with_quantized_model(tiny_int8, model, directory / "deployment")
     for deployment, name, runtimes in (
-        (sea_int8, "before", ["tflite-runtime"]),
+        (tiny_int8, "before", ["tflite-runtime"]),
         (spoilt, "after", ["tflite-runtime", "litert"]),
     ):
         report = compare(

@@ -30,9 +30,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(sea_int8: Deployment, clips: Path) -> DriftReport:
+def report(tiny_int8: Deployment, clips: Path) -> DriftReport:
     runtimes = ["tflite-runtime", "engine"]
-    return compare(sea_int8, [clips], runtimes=runtimes, hop_s=0.5, progress=ignore_progress)
+    return compare(tiny_int8, [clips], runtimes=runtimes, hop_s=0.5, progress=ignore_progress)
 
 
 def test_a_gate_is_checked_in_every_runtime_and_every_layer(report: DriftReport) -> None:
@@ -95,9 +95,9 @@ def test_junit_counts_and_names_what_failed(report: DriftReport) -> None:
 
 
 def test_the_command_s_exit_status_says_what_happened(
-    sea_int8: Deployment, clips: Path, tmp_path: Path
+    tiny_int8: Deployment, clips: Path, tmp_path: Path
 ) -> None:
-    command = ["compare", sea_int8.directory, clips, "-o", tmp_path / "r"]
+    command = ["compare", tiny_int8.directory, clips, "-o", tmp_path / "r"]
     passed = run(*command, "--fail-under", "cosine_p5=0.9", "--json")
     assert passed.returncode == 0, passed.stderr
     assert [each["passed"] for each in json.loads(passed.stdout)["gates"]] == [True]
@@ -112,10 +112,10 @@ def test_the_command_s_exit_status_says_what_happened(
 
 
 def test_a_spoilt_layer_fails_the_gate_and_is_named(
-    sea_int8: Deployment, clips: Path, tmp_path: Path
+    tiny_int8: Deployment, clips: Path, tmp_path: Path
 ) -> None:
-    model = double_kernel_scales(sea_int8.read_model("int8"), 5)
-    spoilt = with_quantized_model(sea_int8, model, tmp_path / "d")
+    model = double_kernel_scales(tiny_int8.read_model("int8"), 5)
+    spoilt = with_quantized_model(tiny_int8, model, tmp_path / "d")
     done = run(
         "compare", spoilt.directory, clips, "-o", tmp_path / "r", "--fail-under", "sqnr_db=20"
     )

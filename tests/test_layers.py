@@ -18,9 +18,9 @@ from edgel3_tflm.metrics import noise_to_signal
 
 
 @pytest.fixture(scope="module")
-def decibels(sea_int8: Deployment, esc10: Path) -> np.ndarray:
-    spec = sea_int8.variant.frontend
-    clips = sorted(esc10.glob("*/1-*.ogg"))[:40:10]
+def decibels(tiny_int8: Deployment, sounds: Path) -> np.ndarray:
+    spec = tiny_int8.variant.frontend
+    clips = sorted(sounds.glob("*/1-*.wav"))[:4]
     return np.concatenate(
         [
             log_mel(windows[:2], spec)
@@ -35,17 +35,17 @@ def decibels(sea_int8: Deployment, esc10: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def report(sea_int8: Deployment, decibels: np.ndarray) -> LayerReport:
-    return analyse_layers(sea_int8, decibels)
+def report(tiny_int8: Deployment, decibels: np.ndarray) -> LayerReport:
+    return analyse_layers(tiny_int8, decibels)
 
 
 def test_every_layer_is_there_and_the_costs_add_up_to_the_embedding_s_noise(
-    sea_int8: Deployment, decibels: np.ndarray, report: LayerReport
+    tiny_int8: Deployment, decibels: np.ndarray, report: LayerReport
 ) -> None:
     assert [layer.name for layer in report.layers] == ["input", *(f"conv{n}" for n in range(1, 9))]
     assert report.windows == len(decibels)
     in_float, in_int8 = (
-        sea_int8.embedder(precision).embed_log_mel(decibels) for precision in ("float", "int8")
+        tiny_int8.embedder(precision).embed_log_mel(decibels) for precision in ("float", "int8")
     )
     # Float sums in another order (with and without XNNPACK): a few parts in 10^5 of the values.
     total = sum(layer.cost for layer in report.layers)
@@ -68,10 +68,10 @@ def test_what_int8_can_hold_at_best(report: LayerReport) -> None:
 
 @pytest.mark.parametrize("convolution", range(1, 9))
 def test_doubled_kernel_scales_are_the_layer_that_costs_most(
-    sea_int8: Deployment, decibels: np.ndarray, tmp_path: Path, convolution: int
+    tiny_int8: Deployment, decibels: np.ndarray, tmp_path: Path, convolution: int
 ) -> None:
-    model = double_kernel_scales(sea_int8.read_model("int8"), convolution)
-    spoilt = analyse_layers(with_quantized_model(sea_int8, model, tmp_path / "d"), decibels)
+    model = double_kernel_scales(tiny_int8.read_model("int8"), convolution)
+    spoilt = analyse_layers(with_quantized_model(tiny_int8, model, tmp_path / "d"), decibels)
     assert spoilt.costliest.name == f"conv{convolution}"
     assert spoilt.costliest.sqnr_db < 10
     # 20 log10(|w| / |2 w - w|) is 0, but for the rounding.
@@ -79,32 +79,32 @@ def test_doubled_kernel_scales_are_the_layer_that_costs_most(
 
 
 def test_a_doubled_output_scale_is_the_layer_that_costs_most(
-    sea_int8: Deployment, decibels: np.ndarray, tmp_path: Path
+    tiny_int8: Deployment, decibels: np.ndarray, tmp_path: Path
 ) -> None:
-    model = double_output_scale(sea_int8.read_model("int8"), 6)
-    spoilt = analyse_layers(with_quantized_model(sea_int8, model, tmp_path / "d"), decibels)
+    model = double_output_scale(tiny_int8.read_model("int8"), 6)
+    spoilt = analyse_layers(with_quantized_model(tiny_int8, model, tmp_path / "d"), decibels)
     assert spoilt.costliest.name == "conv6"
 
 
 def test_a_range_that_is_too_small_shows_as_saturation(
-    sea_int8: Deployment, decibels: np.ndarray, report: LayerReport
+    tiny_int8: Deployment, decibels: np.ndarray, report: LayerReport
 ) -> None:
     """Twenty decibels more than the frontend's scale has do not fit the input's range."""
-    beyond = analyse_layers(sea_int8, decibels + 20)
+    beyond = analyse_layers(tiny_int8, decibels + 20)
     assert beyond.layers[0].saturation > 0.1 > report.layers[0].saturation
 
 
 def test_other_layers_are_refused(
-    sea_int8: Deployment, decibels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tiny_int8: Deployment, decibels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quantized = sea_int8.read_model("int8")
+    quantized = tiny_int8.read_model("int8")
     network = random_network(
         np.random.default_rng(0), rows=64, columns=50, filters=[2, 3], pools=["none", "global"]
     )
     models = {"float": build(network), "int8": quantized}
     monkeypatch.setattr(Deployment, "read_model", lambda _, precision, *__: models[precision])
     with pytest.raises(ModelFileError, match="found 2 and 8 convolutions"):
-        analyse_layers(sea_int8, decibels)
+        analyse_layers(tiny_int8, decibels)
 
 
 def test_factors_of_equalized_channels_are_found_and_undone() -> None:
