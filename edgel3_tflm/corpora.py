@@ -469,7 +469,9 @@ def _embed_part(task: _Task) -> _Result:
         os.close(handle)
         temporary = Path(name)
         try:
-            result = _write_part(task, embedder, temporary, {})
+            damaged: dict[str, str] = {}
+            while (result := _write_part(task, embedder, temporary, damaged)) is None:
+                pass
             temporary.chmod(0o644)  # mkstemp makes it private
             temporary.replace(task.part)
         finally:
@@ -486,7 +488,15 @@ def _embed_part(task: _Task) -> _Result:
 
 def _write_part(
     task: _Task, embedder: StreamEmbedder, path: Path, damaged: dict[str, str]
-) -> _Result:
+) -> _Result | None:
+    """Write the clips of a part that are not in ``damaged``, and add those that turn out to be.
+
+    Returns
+    -------
+    _Result, optional
+        None if a clip turned out to be damaged after some of its rows were written: the part must
+        be written again.
+    """
     settings = task.model.settings
     columns = pa.schema(
         [
@@ -523,8 +533,7 @@ def _write_part(
                     damaged[clip.name] = str(error)
                     if rows.drop(clip.name):
                         continue
-                    # Rows of a long file, damaged far behind its start, are in the file already.
-                    return _write_part(task, embedder, path, damaged)
+                    return None
                 embedded.append(clip.name)
             rows.write()
             windows = rows.written

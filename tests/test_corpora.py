@@ -273,21 +273,41 @@ def test_a_run_that_was_killed_goes_on(
     assert_whole(dataset, expected)
 
 
-def test_a_long_clip_that_is_torn_behind_its_start_leaves_no_row(
-    archive: Path, tmp_path: Path, expected: pa.Table, monkeypatch: pytest.MonkeyPatch
+def test_a_clip_damaged_after_many_windows_leaves_no_row(
+    archive: Path, tmp_path: Path, expected: pa.Table
+) -> None:
+    # More rows than wait in memory: some are in the file when the damage is found.
+    samples = np.zeros(4 * (corpora._ROWS_IN_MEMORY + 20))
+    soundfile.write(archive / "03.wav", samples, 8000)
+    toy = ToyModel(tmp_path / "notes", torn="03.wav")
+    run = embed(archive, toy, tmp_path / "dataset")
+    assert toy.noted().count("02.wav") == 2  # the part was written again
+    assert list(run.damaged) == ["03.wav", "07.wav"]
+    kept = expected.filter(pc.not_equal(expected["clip"], "03.wav"))
+    assert_whole(tmp_path / "dataset", kept)
+    assert run.windows == len(kept)
+    for part in sorted((tmp_path / "dataset").glob("part-*")):
+        file = pq.ParquetFile(part)
+        names = file.read(["clip"])["clip"].unique().to_pylist()
+        assert json.loads(file.metadata.metadata[b"edgel3_tflm_clips"])["embedded"] == names
+    assert embed(archive, toy, tmp_path / "dataset").done_before == CLIPS
+
+
+def test_a_clip_longer_than_memory_is_written_in_row_groups(
+    archive: Path,
+    toy: ToyModel,
+    tmp_path: Path,
+    expected: pa.Table,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(corpora, "_ROWS_IN_MEMORY", 7)
-    toy = ToyModel(tmp_path / "notes", torn="03.wav")
-    missing = [CorpusClip("07.wav", archive)]
-    clips = [clip for clip in read_clip_list(archive) if clip not in missing]
+    clips = [clip for clip in read_clip_list(archive) if clip.name != "07.wav"]
     task = corpora._Task(tmp_path / "part-0.parquet", tuple(clips), toy)
     result = corpora._embed_part(task)
-    assert list(result.damaged) == ["03.wav"]
-    kept = expected.filter(pc.not_equal(expected["clip"], "03.wav"))
     found = pq.ParquetFile(task.part)
-    assert found.read().cast(kept.schema).equals(kept)
+    assert found.read().cast(expected.schema).equals(expected)
     assert found.num_row_groups > 10
-    assert result.windows == len(kept)
+    assert result.windows == len(expected)
 
 
 def test_another_model_is_refused(archive: Path, toy: ToyModel, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ class ToyModel:
     """Four samples are an embedding. Notes which clips it is asked for.
 
     In the middle of the clip ``fatal`` it kills its process, but once only, and before it, if
-    ``kills_run``, the process that started it. In the middle of ``torn`` it finds damage.
+    ``kills_run``, the process that started it. At the end of ``torn``, after all its rows, it finds
+    damage.
     """
 
     notes: Path
@@ -51,8 +52,8 @@ class ToyModel:
                 if self.kills_run:
                     os.kill(os.getppid(), signal.SIGKILL)
                 os.kill(os.getpid(), signal.SIGKILL)
-            if path.name == self.torn:
-                raise AudioError(f"{path}: torn")
+        if path.name == self.torn:
+            raise AudioError(f"{path}: torn")
 
     def noted(self) -> list[str]:
         """Clips in the order in which they were asked for."""
