@@ -33,7 +33,7 @@ from edgel3_tflm.converters.training import (
     is_held,
     precision,
 )
-from edgel3_tflm.corpus import LabelledClip
+from edgel3_tflm.corpus import LabelledClip, list_folds
 from edgel3_tflm.deployment import Embedder, InputMap
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.files import sha256_hex, write_whole
@@ -134,14 +134,10 @@ def choose_clips(
     AudioError
         If a clip cannot be read.
     EdgeL3Error
-        If no labelled clip is of the validation fold.
+        If no labelled clip is in the validation fold.
     """
-    folds = sorted({clip.fold for clip in labelled})
-    if validation.fold is not None and validation.fold not in folds:
-        raise EdgeL3Error(
-            f"expected clips of fold {validation.fold}, the recipe's validation.fold; the manifest"
-            f" has {', '.join(map(str, folds)) or 'no clips'}"
-        )
+    if validation.fold is not None:
+        list_folds(labelled, [validation.fold])
     classes = sorted({clip.label for clip in labelled})
     clips: list[tuple[DistillClip, int | None]] = [
         (DistillClip(clip.path, _digest(clip.path), classes.index(clip.label)), clip.fold)

@@ -37,7 +37,7 @@ import numpy.typing as npt
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio import find_clips
 from edgel3_tflm.core import Framing, StreamEmbedder
-from edgel3_tflm.corpus import read_rows
+from edgel3_tflm.corpus import read_files
 from edgel3_tflm.errors import (
     AudioError,
     EdgeL3Error,
@@ -186,8 +186,8 @@ def read_clip_list(path: Path) -> list[CorpusClip]:
     Parameters
     ----------
     path : pathlib.Path
-        A directory, searched through for audio files; a tab-separated table with a column
-        ``file``; or a text file with a file a line. Files are relative to where it lies.
+        A directory, searched through for audio files; or a manifest as
+        :func:`edgel3_tflm.corpus.read_files` reads it. Files are relative to where it lies.
 
     Raises
     ------
@@ -198,21 +198,7 @@ def read_clip_list(path: Path) -> list[CorpusClip]:
     if path.is_dir():
         found = find_clips([path])
         return [CorpusClip(clip.relative_to(path).as_posix(), root) for clip in found]
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AudioError(f"{path}: cannot read the manifest: {error}") from error
-    names = [line for line in lines if line.strip()]
-    if names and "file" in names[0].split("\t"):
-        names = [row["file"] for row in read_rows(path, ("file",), delimiter="\t")]
-    if not names:
-        raise AudioError(f"{path}: expected clips, the manifest has no rows")
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise AudioError(f"{path}: expected each clip once, {name} is there twice")
-        seen.add(name)
-    return [CorpusClip(name, root.parent) for name in names]
+    return [CorpusClip(name, root.parent) for name in read_files(path)]
 
 
 def embed_corpus(

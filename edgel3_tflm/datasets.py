@@ -188,7 +188,7 @@ def _load_esc50(home: Path) -> Dataset:
     path = _find_table(home, "meta/esc50.csv", "ESC-50")
     rows = read_rows(path, ("filename", "fold", "category"), delimiter=",")
     clips = [
-        LabelledClip(home / "audio" / row["filename"], row["category"], _to_int(path, row["fold"]))
+        LabelledClip(home / "audio" / row["filename"], row["category"], row.read_int("fold"))
         for row in rows
     ]
     return _with_folds("esc50", "esc50", clips)
@@ -201,18 +201,11 @@ def _load_urbansound8k(home: Path) -> Dataset:
         LabelledClip(
             home / "audio" / f"fold{row['fold']}" / row["slice_file_name"],
             row["class"],
-            _to_int(path, row["fold"]),
+            row.read_int("fold"),
         )
         for row in rows
     ]
     return _with_folds("urbansound8k", "urbansound8k", clips)
-
-
-def _to_int(path: Path, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise EdgeL3Error(f"{path}: expected a whole number, found {text!r}") from error
 
 
 def _load_sonyc_ust(home: Path) -> Dataset:
@@ -222,10 +215,12 @@ def _load_sonyc_ust(home: Path) -> Dataset:
     authors agreed on (annotator 0), and leave out recordings without.
     """
     path = _find_table(home, _SONYC_TABLE, "SONYC-UST")
-    rows = read_rows(path, ("split", "audio_filename", "annotator_id"), delimiter=",")
+    rows = list(read_rows(path, ("split", "audio_filename", "annotator_id"), delimiter=","))
     # Coarse ones are called 3_name, fine ones 3-2_name.
     columns = [
-        name for name in rows[0] if name.endswith(_PRESENCE) and name.split("_")[0].isdecimal()
+        name
+        for name in rows[0].fields
+        if name.endswith(_PRESENCE) and name.split("_")[0].isdecimal()
     ]
     if not columns:
         raise EdgeL3Error(f"{path}: expected coarse labels, columns such as 1_engine_presence")
@@ -235,7 +230,7 @@ def _load_sonyc_ust(home: Path) -> Dataset:
             raise EdgeL3Error(
                 f"{path}: expected a split of {', '.join(_SONYC_SPLITS)}, found {row['split']!r}"
             )
-        annotator = _to_int(path, row["annotator_id"])
+        annotator = row.read_int("annotator_id")
         if annotator > _GROUND_TRUTH if row["split"] == "train" else annotator == _GROUND_TRUTH:
             labels = heard.setdefault((row["split"], row["audio_filename"]), set())
             labels |= {name.removesuffix(_PRESENCE) for name in columns if row[name] == "1"}

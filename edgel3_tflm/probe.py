@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.audio import read_windows
-from edgel3_tflm.corpus import HOP_S, LabelledClip
+from edgel3_tflm.corpus import HOP_S, LabelledClip, list_folds
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 from edgel3_tflm.frontend import is_silent, log_mel
 from edgel3_tflm.metrics import cosine_similarity
@@ -209,7 +209,7 @@ def probe(
     labels = np.array([clip.label for clip in clips])
     folds = np.array([clip.fold for clip in clips])
     results = []
-    for fold in _choose_folds(folds, test_folds):
+    for fold in _choose_folds(clips, test_folds):
         train = folds[features.clip] != fold
         model = make_pipeline(
             StandardScaler(),
@@ -265,7 +265,7 @@ def map_cosine(
     own, other = (np.array(side) for side in zip(*rows, strict=True))
     fold_of_row = folds[features.clip[own]]
     cosines = []
-    for fold in _choose_folds(folds, test_folds):
+    for fold in _choose_folds(clips, test_folds):
         train = fold_of_row != fold
         model = make_pipeline(StandardScaler(), Ridge(alpha=1.0))
         model.fit(features.values[own[train]], teacher.values[other[train]])
@@ -274,11 +274,7 @@ def map_cosine(
     return float(np.concatenate(cosines).mean())
 
 
-def _choose_folds(folds: npt.NDArray[np.int64], test_folds: Sequence[int] | None) -> Sequence[int]:
-    known = sorted(set(folds.tolist()))
-    if len(known) < 2:
+def _choose_folds(clips: Sequence[LabelledClip], test_folds: Sequence[int] | None) -> list[int]:
+    if len(known := list_folds(clips)) < 2:
         raise EdgeL3Error(f"expected clips in at least two folds, found fold {known[0]} alone")
-    for fold in test_folds or ():
-        if fold not in known:
-            raise EdgeL3Error(f"expected a fold of the manifest ({known}), got {fold}")
-    return test_folds or known
+    return list_folds(clips, test_folds)

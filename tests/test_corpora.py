@@ -369,7 +369,7 @@ def test_a_manifest_is_a_table_or_a_list(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "no rows"), ("file\n", "no rows"), ("a\na\n", "a is there twice")],
+    [("", "no rows"), ("file\n", "no rows"), ("a.wav\na.wav\n", "in lines 1 and 2")],
 )
 def test_a_manifest_that_says_nothing_or_twice_is_refused(
     tmp_path: Path, text: str, message: str
