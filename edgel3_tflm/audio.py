@@ -150,9 +150,20 @@ def mix_down(block: npt.NDArray[Any]) -> FloatArray:
         If one is NaN or infinite.
     """
     mono: FloatArray = block.astype(np.float32, copy=False).mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise AudioError("expected finite samples, some are NaN or infinite")
+    refuse_non_finite(mono, "samples")
     return mono
+
+
+def refuse_non_finite(values: npt.NDArray[Any], what: str) -> None:
+    """Refuse values that are no numbers; ``what`` names them.
+
+    Raises
+    ------
+    AudioError
+        If one is NaN or infinite.
+    """
+    if not np.isfinite(values).all():
+        raise AudioError(f"expected finite {what}, some are NaN or infinite")
 
 
 def resample_blocks(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -184,9 +184,21 @@ def _pad_audio(audio: npt.NDArray[Any], frame_len: int, hop_len: int) -> npt.NDA
     return np.pad(audio, (0, frame_len + hops * hop_len - audio.size))
 
 
+@overload
 def get_embedding(
-    audio: npt.NDArray[Any],
-    sr: float,
+    audio: npt.NDArray[Any], sr: float, *arguments: Any, **options: Any
+) -> tuple[FloatArray, TimeArray]: ...
+
+
+@overload
+def get_embedding(
+    audio: Sequence[npt.NDArray[Any]], sr: float | Sequence[float], *arguments: Any, **options: Any
+) -> tuple[list[FloatArray], list[TimeArray]]: ...
+
+
+def get_embedding(
+    audio: npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
+    sr: float | Sequence[float],
     model: ModelLike | None = None,
     model_type: str = "sparse",
     emb_dim: int = 128,
@@ -200,17 +212,17 @@ def get_embedding(
     runtime: str | None = None,
     weights: str | Path = "auto",
     batch_size: int = DEFAULT_BATCH_SIZE,
-) -> tuple[FloatArray, TimeArray]:
-    """Compute embeddings of a sound, one every ``hop_size`` seconds.
+) -> tuple[FloatArray | list[FloatArray], TimeArray | list[TimeArray]]:
+    """Compute embeddings of a sound, one every ``hop_size`` seconds; or of several, as openl3 does.
 
     Channels are averaged and the result is resampled to what the network takes; zeros are appended
     so that every sample is used.
 
     Parameters
     ----------
-    audio : numpy.ndarray, shape (N,) or (N, channels)
-    sr : float
-        Sample rate in Hz.
+    audio : numpy.ndarray, shape (N,) or (N, channels), or a list of such arrays
+    sr : float or list of float
+        Sample rate in Hz; of a list of sounds one for all, or one for each.
     model : optional
         What :func:`edgel3_tflm.models.load_embedding_model` returned, a ``Deployment`` or a
         deployment directory. It is opened for every call where it is not loaded yet: load it once
@@ -234,31 +246,24 @@ def get_embedding(
     Returns
     -------
     embedding : numpy.ndarray, shape (n, d), float32
+        A list of one for each sound if a list was given.
     timestamps : numpy.ndarray, shape (n,)
-        Seconds.
+        Seconds; a list likewise.
 
     Raises
     ------
     EdgeL3Error
-        If the audio is empty, has more than two dimensions or samples that are no numbers; if an
-        argument is out of its range; if there is no model.
+        If the audio is empty, has more than two dimensions, more channels than samples or samples
+        that are no numbers; if an argument is out of its range; if there is no model.
 
     Warns
     -----
     EdgeL3Warning
         If the audio is all zeros or shorter than a window, or the weights are the stand-in's.
     """
-    audio = np.asarray(audio)
-    if audio.size == 0:
-        raise AudioError("expected audio, got none (0 samples)")
-    if audio.ndim not in (1, 2):
-        raise AudioError(
-            f"expected audio of shape (samples,) or (samples, channels), got {audio.shape}"
-        )
-    if audio.dtype.kind not in "fiub":
-        raise AudioError(f"expected real numbers as samples, got {audio.dtype}")
-    if not is_positive(sr):
-        raise EdgeL3Error(f"expected a sample rate in Hz above 0, got {sr!r}")
+    several = _is_list_of_arrays(audio)
+    sounds = [_check_audio(each) for each in (audio if several else [audio])]
+    rates_hz = _check_rates(sr, len(sounds) if several else None)
     if verbose not in (0, 1):
         raise EdgeL3Error(f"expected verbose to be 0 or 1, got {verbose!r}")
     framing = Framing(hop_size, center, batch_size)
@@ -266,11 +271,62 @@ def get_embedding(
         model, model_type, emb_dim, retrain_type, sparsity, quantization, runtime, weights
     )
     embedder = StreamEmbedder(opened, framing)
-    blocks = resample_blocks(_divide(audio), float(sr), embedder.sample_rate_hz)
-    found = list(embedder.embed_blocks(blocks))
-    embedding = np.concatenate([each for each, _ in found])
-    _log.info("%d embeddings of %d values", *embedding.shape)
-    return embedding, np.concatenate([times for _, times in found])
+    embeddings, times = [], []
+    for sound, rate_hz in zip(sounds, rates_hz, strict=True):
+        blocks = resample_blocks(_divide(sound), rate_hz, embedder.sample_rate_hz)
+        found = list(embedder.embed_blocks(blocks))
+        embeddings.append(np.concatenate([part for part, _ in found]))
+        times.append(np.concatenate([part for _, part in found]))
+        _log.info("%d embeddings of %d values", *embeddings[-1].shape)
+    return (embeddings, times) if several else (embeddings[0], times[0])
+
+
+def _is_list_of_arrays(audio: Any) -> bool:
+    """Tell several sounds from one, whose samples or frames may be a list too."""
+    return (
+        isinstance(audio, list | tuple)
+        and len(audio) > 0
+        and not isinstance(audio[0], list | tuple)
+        and np.ndim(audio[0]) > 0
+    )
+
+
+def _check_audio(audio: Any) -> npt.NDArray[Any]:
+    try:
+        samples: npt.NDArray[Any] = np.asarray(audio)
+    except ValueError as error:
+        raise AudioError(f"expected audio as an array or a list of arrays, got {error}") from error
+    if samples.size == 0:
+        raise AudioError("expected audio, got none (0 samples)")
+    if samples.ndim not in (1, 2):
+        raise AudioError(
+            f"expected audio of shape (samples,) or (samples, channels), got {samples.shape}"
+        )
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        raise AudioError(
+            f"expected audio of shape (samples, channels), got {samples.shape}, which has more"
+            " channels than samples; where channels come first, give audio.T"
+        )
+    if samples.dtype.kind not in "fiub":
+        raise AudioError(f"expected real numbers as samples, got {samples.dtype}")
+    return samples
+
+
+def _check_rates(sr: Any, sounds: int | None) -> list[float]:
+    """One sample rate for each sound; ``sounds`` is None if a single one was not in a list."""
+    if sounds is None or np.ndim(sr) == 0:
+        rates_hz = [sr] * (sounds or 1)
+    else:
+        rates_hz = list(sr)
+        if len(rates_hz) != sounds:
+            raise EdgeL3Error(
+                f"expected a sample rate for all of {sounds} sounds, or one for each, got"
+                f" {len(rates_hz)}"
+            )
+    for rate_hz in rates_hz:
+        if not is_positive(rate_hz):
+            raise EdgeL3Error(f"expected a sample rate in Hz above 0, got {rate_hz!r}")
+    return [float(rate_hz) for rate_hz in rates_hz]
 
 
 def _divide(audio: npt.NDArray[Any]) -> Iterator[FloatArray]:

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgel3_tflm.audio import refuse_non_finite
 from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.frontend import log_mel
@@ -27,6 +29,7 @@ FORMAT_VERSION = 1
 FLOAT_MODEL_NAME = "float.tflite"
 PACKED_MODEL_NAME = "packed.edgel3"
 PACKED_FLATBUFFER_NAME = "int8_packed.tflite"
+FLOAT = "float"
 QUANTIZATIONS = ("int8", "int16x8")
 """Types of activations and weights that ``convert`` makes: int8, or int16 with int8 weights."""
 
@@ -124,12 +127,26 @@ class Embedder:
         return self._interpreter.output
 
     def embed_log_mel(self, decibels: FloatArray) -> FloatArray:
-        """Embed log-mel spectrograms of shape (n, mels, frames); returns (n, d) float32."""
+        """Embed log-mel spectrograms of shape (n, mels, frames); returns (n, d) float32.
+
+        Raises
+        ------
+        AudioError
+            If a value is NaN or infinite.
+        """
+        refuse_non_finite(decibels, "log-mel values")
         windows = self._input_map.apply(decibels, self._interpreter.input)
         return self._interpreter.output.dequantize(self._interpreter.run(windows))
 
     def embed(self, windows: FloatArray) -> FloatArray:
-        """Embed windows of samples, shape (n, window_samples); returns (n, d) float32."""
+        """Embed windows of samples, shape (n, window_samples); returns (n, d) float32.
+
+        Raises
+        ------
+        AudioError
+            If a sample is NaN or infinite.
+        """
+        refuse_non_finite(windows, "samples")
         decibels = log_mel(windows, self._variant.frontend, threads=self._threads)
         return self.embed_log_mel(decibels)
 
@@ -145,7 +162,7 @@ class Deployment:
     input_map: InputMap
 
     @classmethod
-    def load(cls, directory: Path) -> "Deployment":
+    def load(cls, directory: str | PathLike[str]) -> "Deployment":
         """Read a manifest and check the digest of every file it lists.
 
         Raises
@@ -153,6 +170,7 @@ class Deployment:
         ModelFileError
             If the manifest or a file is missing, damaged or not the one that was written.
         """
+        directory = Path(directory)
         path = directory / MANIFEST_NAME
         try:
             manifest = json.loads(path.read_bytes())
@@ -218,10 +236,15 @@ class Deployment:
         Raises
         ------
         ModelFileError
-            If this deployment has nothing that the runtime runs.
+            If this deployment has no such model, or nothing that the runtime runs.
         """
+        if precision not in (FLOAT, self.quantization):
+            raise ModelFileError(
+                f"{self.directory}: expected quantization {FLOAT} or {self.quantization}, got"
+                f" {precision!r}; for another, convert again"
+            )
         if not runs_packed_models(runtime):
-            return FLOAT_MODEL_NAME if precision == "float" else quantized_model_name(precision)
+            return FLOAT_MODEL_NAME if precision == FLOAT else quantized_model_name(precision)
         if precision != "int8":
             raise ModelFileError(
                 f"{self.directory}: the runtime {runtime} runs int8 only, not {precision}; choose"

@@ -191,12 +191,8 @@ def available_cores() -> int:
 
 
 def import_tensorflow() -> Any:
-    """Import TensorFlow without its chatter, and with tflite-runtime already loaded.
-
-    Loaded after TensorFlow, tflite-runtime finds TensorFlow's symbols and fails in every call.
-    """
-    import tflite_runtime.interpreter  # noqa: F401
-
+    """Import TensorFlow without its chatter, and with tflite-runtime already loaded."""
+    _import_tflite_runtime()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with native_stderr(), warnings.catch_warnings():
@@ -206,14 +202,24 @@ def import_tensorflow() -> Any:
     return tensorflow
 
 
-def _open_tflite_runtime(model: bytes, threads: int) -> Interpreter:
-    if "tensorflow" in sys.modules and "tflite_runtime" not in sys.modules:
-        raise RuntimeUnavailableError(
-            "tflite-runtime must be loaded before TensorFlow, which this process has loaded;"
-            " import tflite_runtime.interpreter first, or use the runtime litert or reference"
-        )
-    import tflite_runtime.interpreter as tflite
+def _import_tflite_runtime() -> Any:
+    """Import tflite-runtime's interpreter; TensorFlow may be loaded already.
 
+    Loaded after TensorFlow, tflite-runtime would find TensorFlow's symbols, of another version, and
+    fail in every call: the loader is told to look for its own first.
+    """
+    flags = sys.getdlopenflags()
+    if "tensorflow" in sys.modules:
+        sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+    try:
+        from tflite_runtime import interpreter
+    finally:
+        sys.setdlopenflags(flags)
+    return interpreter
+
+
+def _open_tflite_runtime(model: bytes, threads: int) -> Interpreter:
+    tflite = _import_tflite_runtime()
     return _TFLiteInterpreter(
         lambda: tflite.Interpreter(model_content=model, num_threads=1), threads
     )

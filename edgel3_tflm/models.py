@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
-from edgel3_tflm.deployment import PACKED_MODEL_NAME, Deployment, Embedder, InputMap
+from edgel3_tflm.deployment import FLOAT, PACKED_MODEL_NAME, Deployment, Embedder, InputMap
 from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning, WeightsError
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, runs_packed_models
@@ -35,7 +35,6 @@ from edgel3_tflm.weights import (
 FloatArray = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
-FLOAT = "float"
 QUANTIZATION_NAMES = (FLOAT, "int8")
 """What a network by its name can be; a deployment is what it was converted to, or float."""
 
@@ -202,11 +201,6 @@ def open_deployment(
         If it has no such model, or the runtime cannot run it.
     """
     quantization = quantization or deployment.quantization
-    if quantization not in (FLOAT, deployment.quantization):
-        raise EdgeL3Error(
-            f"{deployment.directory}: expected quantization {FLOAT} or {deployment.quantization},"
-            f" got {quantization!r}"
-        )
     if runtime is None:
         runtime = (
             "engine" if quantization != FLOAT and _suits_engine(deployment) else DEFAULT_RUNTIME

@@ -215,6 +215,61 @@ def test_stereo_is_its_mean(tiny: EmbeddingModel) -> None:
     np.testing.assert_array_equal(same, get_embedding(left, RATE_HZ, tiny)[0])
 
 
+def test_channels_first_is_one_clear_error(tiny: EmbeddingModel) -> None:
+    sound = noise(2, 2)
+    with pytest.raises(EdgeL3Error, match=r"\(2, 16000\).*more channels than samples.*audio\.T"):
+        get_embedding(sound.T, RATE_HZ, tiny)
+    assert get_embedding(sound.T.T, RATE_HZ, tiny)[0].shape == (16, 4)
+
+
+@pytest.mark.parametrize("sounds", [[noise(1.5), chirp(RATE_HZ, 1.5)], [noise(1.5), noise(0.7, 2)]])
+def test_a_list_of_sounds_has_a_result_for_each(
+    tiny: EmbeddingModel, sounds: list[np.ndarray]
+) -> None:
+    for rates_hz in ([RATE_HZ, 11_025], (RATE_HZ, 11_025), RATE_HZ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EdgeL3Warning)  # the second may be short
+            embeddings, times = get_embedding(sounds, rates_hz, tiny)
+            assert isinstance(embeddings, list)
+            each_hz = [rates_hz] * 2 if isinstance(rates_hz, int) else rates_hz
+            for number in range(2):
+                alone = get_embedding(sounds[number], each_hz[number], tiny)
+                np.testing.assert_array_equal(embeddings[number], alone[0])
+                np.testing.assert_array_equal(times[number], alone[1])
+    with pytest.raises(EdgeL3Error, match="of 2 sounds, or one for each, got 3"):
+        get_embedding(sounds, [RATE_HZ] * 3, tiny)
+    with pytest.raises(EdgeL3Error, match=r"sample rate in Hz above 0, got 0"):
+        get_embedding(sounds, [RATE_HZ, 0], tiny)
+
+
+def test_a_list_of_samples_is_one_sound(tiny: EmbeddingModel) -> None:
+    sound = noise(1.2, 2)
+    expected, _ = get_embedding(sound, RATE_HZ, tiny)
+    np.testing.assert_array_equal(get_embedding(sound.tolist(), RATE_HZ, tiny)[0], expected)
+    mono = sound[:, 0]
+    expected, _ = get_embedding(mono, RATE_HZ, tiny)
+    np.testing.assert_array_equal(get_embedding(list(mono), RATE_HZ, tiny)[0], expected)
+    with pytest.raises(EdgeL3Error, match="expected audio as an array or a list of arrays"):
+        get_embedding([[0.1], [0.1, 0.2]], RATE_HZ, tiny)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_that_are_no_numbers_are_refused_everywhere(
+    tiny: EmbeddingModel, bad: float
+) -> None:
+    sound = noise(1).astype(np.float32)
+    sound[4000] = bad
+    for embed in (
+        lambda: get_embedding(sound, RATE_HZ, tiny),
+        lambda: tiny.embed(sound[np.newaxis]),
+        lambda: tiny.embedder.embed(sound[np.newaxis]),
+    ):
+        with pytest.raises(EdgeL3Error, match="expected finite samples"):
+            embed()
+    with pytest.raises(EdgeL3Error, match="expected finite log-mel"):
+        tiny.embedder.embed_log_mel(np.full((1, 64, 50), bad, np.float32))
+
+
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100])
 def test_other_sample_rates_agree_with_48_khz(sea: EmbeddingModel, rate_hz: int) -> None:
     at_48_khz, _ = get_embedding(chirp(48_000), 48_000, sea)
@@ -245,6 +300,12 @@ def test_a_deployment_is_int8_unless_float_is_asked_for(sea_int8: Deployment) ->
     )
     with pytest.raises(EdgeL3Error, match="int16x8"):
         get_embedding(noise(1), RATE_HZ, sea_int8, quantization="int16x8")
+
+
+def test_a_deployment_is_loaded_by_a_path_of_any_kind(sea_int8: Deployment) -> None:
+    assert Deployment.load(str(sea_int8.directory)) == sea_int8
+    with pytest.raises(EdgeL3Error, match=r"expected quantization float or int8, got 'int4'"):
+        sea_int8.embedder("int4")
 
 
 def test_files_have_the_names_they_have_in_edgel3() -> None:
