@@ -3,9 +3,10 @@
 import secrets
 import select
 import socket
-import time
 from collections import deque
 from collections.abc import Generator
+from contextlib import suppress
+from time import monotonic
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -274,6 +275,7 @@ class Device(Closing):
         # Answers to an earlier host are on their way, perhaps: they should not look like ours.
         self._sequence = secrets.randbelow(255)
         self.resent = 0
+        self._may_stream = True  # for an earlier host
         try:
             self.info = Info.parse(self.request(Command.INFO))
             self._stop_stream()
@@ -285,7 +287,14 @@ class Device(Closing):
         """Close the transport."""
         self._transport.close()
 
-    def request(self, command: int, body: bytes = b"", *, timeout_s: float | None = None) -> bytes:
+    def request(
+        self,
+        command: int,
+        body: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+        attempts: int | None = None,
+    ) -> bytes:
         """Ask, and give the answer's body.
 
         Raises
@@ -295,19 +304,19 @@ class Device(Closing):
         DeviceError
             If none comes, however often it is asked.
         """
-        if timeout_s is None:
-            timeout_s = self._timeout_s
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        attempts = self._attempts if attempts is None else attempts
         # 0 is for what comes unasked.
         self._sequence = self._sequence % 255 + 1
         # The zero ends what an earlier host, or a cut request, has left.
         frame = b"\0" + encode(Packet(command, self._sequence, body=body))
-        for attempt in range(self._attempts):
+        for attempt in range(attempts):
             self.resent += attempt > 0
             try:
                 self._transport.write(frame)
             except TimeoutError:
                 continue
-            answer = self._wait(command, time.monotonic() + timeout_s)
+            answer = self._wait(command, monotonic() + timeout_s)
             if answer is None:
                 continue
             if answer.status != 0:
@@ -315,7 +324,7 @@ class Device(Closing):
             return answer.body
         raise DeviceError(
             f"expected an answer from the node within {timeout_s:g} s, none came in"
-            f" {self._attempts} attempts; is the firmware on the board, and is this its port?"
+            f" {attempts} attempts; is the firmware on the board, and is this its port?"
         )
 
     def _wait(self, command: int, deadline: float) -> Packet | None:
@@ -335,7 +344,7 @@ class Device(Closing):
 
     def _receive(self, deadline: float) -> bool:
         """Take what has come; whether there was still time to."""
-        remaining_s = deadline - time.monotonic()
+        remaining_s = deadline - monotonic()
         if remaining_s <= 0:
             return False
         packets = self._decoder.feed(self._transport.read(remaining_s))
@@ -357,6 +366,7 @@ class Device(Closing):
             raise ValueError(
                 f"expected {dtype.__name__} of shape {shape}, got {window.dtype} of {window.shape}"
             )
+        self._stop_stream()
         data = window.astype(window.dtype.newbyteorder("<")).tobytes()
         expected = _read_u32(self.request(Command.BEGIN, bytes([kind])))
         if expected != len(data):
@@ -407,12 +417,16 @@ class Device(Closing):
         return Statistics.parse(self.request(Command.STATISTICS))
 
     def self_test(self) -> Failure:
-        """Have the node check its model, its memory and an embedding; nothing is well."""
+        """Have the node check its model, its memory and an embedding; returns what fails."""
+        self._stop_stream()
         body = self.request(Command.SELF_TEST, timeout_s=self._compute_timeout_s)
         return Failure(_read_u32(body))
 
     def stream(self, *, timeout_s: float | None = None) -> Generator[LiveEvent, None, None]:
         """Have the node listen, and give each window that it hears; it stops when this is closed.
+
+        Closing, or an error, sends one request to stop and waits ``timeout_s`` of the device for
+        the answer. A node that computes a window answers later; the next call waits for it.
 
         Parameters
         ----------
@@ -426,11 +440,13 @@ class Device(Closing):
         """
         if timeout_s is None:
             timeout_s = self._compute_timeout_s
+        self._stop_stream()
         self._live.clear()
+        self._may_stream = True
         self.request(Command.STREAM, b"\1")
         try:
             while True:
-                deadline = time.monotonic() + timeout_s
+                deadline = monotonic() + timeout_s
                 while not self._live:
                     while self._packets:
                         self._keep_if_live(self._packets.popleft())
@@ -441,16 +457,22 @@ class Device(Closing):
                         )
                 yield LiveEvent.parse(self._live.popleft().body, self.info)
         finally:
-            self._stop_stream()
+            # Whatever ended the stream is what the caller must see, at once.
+            with suppress(EdgeL3Error):
+                self._stop_stream(timeout_s=self._timeout_s, attempts=1)
 
-    def _stop_stream(self) -> None:
+    def _stop_stream(self, *, timeout_s: float | None = None, attempts: int | None = None) -> None:
+        """Tell a node that may be streaming to stop; it may be computing a window first."""
+        if not self._may_stream:
+            return
+        timeout_s = self._compute_timeout_s if timeout_s is None else timeout_s
         try:
-            # It may be computing a window.
-            self.request(Command.STREAM, b"\0", timeout_s=self._compute_timeout_s)
+            self.request(Command.STREAM, b"\0", timeout_s=timeout_s, attempts=attempts)
         except RefusedError as error:
             # Without a microphone it was not streaming; a model that is refused, not either.
             if error.refusal not in (Refusal.ABSENT, Refusal.ENGINE):
                 raise
+        self._may_stream = False
 
 
 def _read_u32(body: bytes) -> int:

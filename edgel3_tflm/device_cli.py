@@ -115,8 +115,7 @@ def info_command(
     ):
         info, statistics = device.info, device.statistics()
         progress("the device's own test", 0, 0)
-        failures = device.self_test()
-        names = [str(failure.name) for failure in type(failures) if failure in failures]
+        names = device.self_test().names
         progress.finish()
         figures = {
             "board": info.board,
@@ -145,7 +144,7 @@ def info_command(
         if names:
             raise EdgeL3Error(
                 f"the device fails its own test ({', '.join(names)}); build its firmware again from"
-                " what convert wrote"
+                " what convert wrote, with this version"
             )
 
 
@@ -176,13 +175,14 @@ def embed_command(
         ((_, windows),) = read_pcm_windows(device.info, [clip], hop)
         events = []
         for number, window in enumerate(windows):
+        recording = Recording(record, device.info) if record is not None else None
             embedding = device.embed_pcm(window)
             scores = device.scores() if device.info.classes else np.empty(0, np.float32)
             events.append(LiveEvent(number, round(1000 * hop * number), embedding, scores))
             progress("windows through the device", number + 1, len(windows))
         progress.finish()
-        if record is not None:
-            with Recording(record, device.info) as recording:
+        if recording is not None:
+            with recording:
                 for event in events:
                     recording.add(event.milliseconds / 1000, event)
         table = new_table("window", "from s", "length", *device.info.classes)
@@ -376,6 +376,7 @@ def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen
     from edgel3_tflm.recording import Recording
 
     console = Console(highlight=False, quiet=screen.quiet)
+    from edgel3_tflm.device import DeviceError
     recording = Recording(record, device.info) if record is not None else None
     count, previous = 0, None
     try:
@@ -400,14 +401,12 @@ def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen
     finally:
         if recording is not None:
             recording.close()
-    missed = device.statistics().missed_samples
-    console.print(
-        Text(
-            f"{count:,} windows, {missed:,} samples missed since the start"
-            + (f"; written: {record}" if record is not None else "")
-        ),
-        soft_wrap=True,
-    )
+    try:
+        missed = f"{device.statistics().missed_samples:,} samples missed since the start"
+    except DeviceError:
+        missed = "the node computes and does not say how many samples it missed"
+    written = f"; written: {record}" if record is not None and count else ""
+    console.print(Text(f"{count:,} windows, {missed}{written}"), soft_wrap=True)
 
 
 def _similarity(info: "Info", event: "LiveEvent", previous: "LiveEvent | None") -> str:

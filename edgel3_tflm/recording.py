@@ -2,6 +2,9 @@
 
 import csv
 import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -24,7 +27,8 @@ class Recording(Closing):
     (the node's, since its start), number, e0, e1 and so on (int8 values of the embedding) and a
     score for each class. NPZ is written at the end: arrays of the same names, ``embedding`` of
     shape (n, d) int8 and ``scores`` of shape (n, classes) float32, with ``classes``, ``scale`` and
-    ``zero_point`` (``real = scale * (embedding - zero_point)``).
+    ``zero_point`` (``real = scale * (embedding - zero_point)``). Without a window no file is
+    written, and one that is there stays.
 
     Raises
     ------
@@ -40,29 +44,33 @@ class Recording(Closing):
     def __post_init__(self) -> None:
         if self.path.suffix not in SUFFIXES:
             raise EdgeL3Error(f"{self.path}: expected a name that ends in {' or '.join(SUFFIXES)}")
-        try:
-            if self.path.suffix == ".csv":
-                self._file = self.path.open("w", newline="", encoding="utf-8")
-                values = (f"e{position}" for position in range(self.info.embedding_size))
-                self._write_row("time_s", "milliseconds", "number", *values, *self.info.classes)
-            elif not self.path.parent.is_dir():
-                raise FileNotFoundError(None, "No such directory")
-        except OSError as error:
-            raise EdgeL3Error(f"cannot write {self.path}: {error.strerror or error}") from error
+        with self._telling_errors():
+            if self.path.is_dir():
+                raise IsADirectoryError(None, "it is a directory")
+            # The disk should refuse now, not when the windows have been heard.
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
 
     def add(self, time_s: float, event: LiveEvent) -> None:
         """Take a window that came at this time, in seconds since 1970."""
-        if self._file is None:
+        if self.path.suffix != ".csv":
             self._events.append((time_s, event))
             return
-        scores = (f"{score:.6g}" for score in event.scores)
-        start = f"{time_s:.3f}", event.milliseconds, event.number
-        self._write_row(*start, *event.embedding.tolist(), *scores)
+        with self._telling_errors():
+            if self._file is None:
+                self._file = self.path.open("w", newline="", encoding="utf-8")
+                values = (f"e{position}" for position in range(self.info.embedding_size))
+                self._write_row("time_s", "milliseconds", "number", *values, *self.info.classes)
+            scores = (f"{score:.6g}" for score in event.scores)
+            start = f"{time_s:.3f}", event.milliseconds, event.number
+            self._write_row(*start, *event.embedding.tolist(), *scores)
 
     def close(self) -> None:
         """Write what is left."""
         if self._file is not None:
-            self._file.close()
+            with self._telling_errors():
+                self._file.close()
+        if not self._events:
             return
         events = [event for _, event in self._events]
         data = io.BytesIO()
@@ -85,8 +93,12 @@ class Recording(Closing):
 
     def _write_row(self, *values: object) -> None:
         assert self._file is not None  # noqa: S101 - narrows for the type checker
+        csv.writer(self._file, lineterminator="\n").writerow(values)
+        self._file.flush()
+
+    @contextmanager
+    def _telling_errors(self) -> Iterator[None]:
         try:
-            csv.writer(self._file, lineterminator="\n").writerow(values)
-            self._file.flush()
+            yield
         except OSError as error:
             raise EdgeL3Error(f"cannot write {self.path}: {error.strerror or error}") from error

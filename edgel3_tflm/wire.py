@@ -67,6 +67,12 @@ class Failure(IntFlag):
     MEMORY_TOO_SMALL = 2
     OTHER_EMBEDDING = 4
 
+    @property
+    def names(self) -> list[str]:
+        """Name of each bit that is set; a bit that this version does not know has its number."""
+        bits = [bit for bit in range(32) if self >> bit & 1]
+        return [Failure(1 << bit).name or f"UNKNOWN_BIT_{bit}" for bit in bits]
+
 
 class WireError(EdgeL3Error):
     """An answer that is not what the protocol says."""

@@ -15,7 +15,6 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +38,7 @@ from edgel3_tflm.firmware import ToolError, build_node, find_sources
 from edgel3_tflm.frontend import log_mel
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.packed import plan_memory
-from edgel3_tflm.wire import Command, Decoder, Failure, Packet, Refusal, WireError, encode
+from edgel3_tflm.wire import Command, Decoder, Failure, Packet, Refusal, encode
 
 Int8Array = npt.NDArray[np.int8]
 Int16Array = npt.NDArray[np.int16]
@@ -599,151 +598,6 @@ def test_embeddings_over_a_bad_line_are_right(
             np.testing.assert_array_equal(embedding, sea.embedding(device.log_mel()))
         assert device.resent > 0
     assert running.close() == ""
-
-
-class Scripted:
-    """A node that answers as it is told: one entry a request, each a list of packets or bytes."""
-
-    def __init__(self, *script: Callable[[Packet], list[Packet | bytes]]) -> None:
-        self._script = list(script)
-        self._waiting: list[bytes] = []
-        self.requests: list[Packet] = []
-
-    def write(self, data: bytes) -> None:
-        (request,) = Decoder().feed(data)
-        self.requests.append(request)
-        answers = self._script.pop(0)(request) if self._script else []
-        self._waiting += [each if isinstance(each, bytes) else encode(each) for each in answers]
-
-    def read(self, timeout_s: float) -> bytes:
-        if self._waiting:
-            return self._waiting.pop(0)
-        time.sleep(min(0.01, max(0, timeout_s)))
-        return b""
-
-    def close(self) -> None:
-        pass
-
-
-def answer(body: bytes = b"", status: int = 0, **changes: int) -> Callable[[Packet], list[Packet]]:
-    def reply(request: Packet) -> list[Packet]:
-        sequence = (request.sequence + changes.get("later", 0)) % 256
-        command = changes.get("command", request.command)
-        return [Packet(command, sequence, status, body, is_answer=True)]
-
-    return reply
-
-
-@pytest.fixture
-def info_body(program: Path) -> bytes:
-    with Program(program) as running, Device(running.connect()) as device:
-        return device.request(Command.INFO)
-
-
-def open_scripted(
-    info: bytes, *script: Callable[[Packet], list[Packet | bytes]]
-) -> tuple[Scripted, Device]:
-    node = Scripted(answer(info), answer(status=Refusal.ABSENT), *script)
-    return node, Device(node, timeout_s=0.05, compute_timeout_s=0.1, attempts=3)
-
-
-def test_a_request_without_an_answer_is_sent_again_as_it_was(info_body: bytes) -> None:
-    node, device = open_scripted(info_body, lambda _: [], lambda _: [], answer(bytes(24)))
-    assert device.statistics().requests == 0
-    *_, first, second, third = node.requests
-    assert first == second == third
-    assert device.resent == 2
-
-
-def test_a_node_that_stays_silent_is_an_error_in_bounded_time() -> None:
-    start = time.monotonic()
-    with pytest.raises(DeviceError, match="none came in 3 attempts; is the firmware on the board"):
-        Device(Scripted(), timeout_s=0.05, attempts=3)
-    assert 0.14 < time.monotonic() - start < 5
-
-
-def test_a_node_that_says_nonsense_without_end_is_an_error_in_bounded_time() -> None:
-    class Babbling(Scripted):
-        def read(self, timeout_s: float) -> bytes:  # noqa: ARG002
-            return os.urandom(50)
-
-    with pytest.raises(DeviceError, match="none came in 3 attempts"):
-        Device(Babbling(), timeout_s=0.05, attempts=3)
-
-
-def test_answers_to_other_requests_are_dropped(info_body: bytes) -> None:
-    right = u32(1, 2, 3, 4, 5, 6)
-    stale = u32(9, 9, 9, 9, 9, 9)
-
-    def reply(request: Packet) -> list[Packet | bytes]:
-        return [
-            *answer(stale, later=-1)(request),
-            *answer(stale, command=Command.INFO)(request),
-            b"\1\2\3\0",
-            encode(Packet(request.command, request.sequence, 0, stale)),  # an echo: no answer
-            *answer(right)(request),
-        ]
-
-    _, device = open_scripted(info_body, reply)
-    assert device.statistics().requests == 1
-    assert device.resent == 0
-
-
-def test_sequence_numbers_go_round_without_the_one_of_live_events(info_body: bytes) -> None:
-    node, device = open_scripted(info_body, *[answer(bytes(24))] * 600)
-    for _ in range(600):
-        device.statistics()
-    numbers = [request.sequence for request in node.requests]
-    assert set(numbers) == set(range(1, 256))
-    assert all(after == before % 255 + 1 for before, after in pairwise(numbers))
-
-
-@pytest.mark.parametrize(
-    ("call", "replies", "message"),
-    [
-        (Device.statistics, [b"\0" * 23], "statistics of 24 bytes, got 23"),
-        (Device.self_test, [b"\0"], "an answer of 4 bytes, got 1"),
-        (Device.log_mel, [b"\0" * 5], "2048 log-mel values, got 5"),
-        (Device.scores, [b"\0"], "0 scores, got 1 bytes"),
-        (
-            lambda device: device.embed_log_mel(np.zeros((64, 50), np.int8)),
-            [u32(3201)],
-            "takes 3200 bytes, it wants 3201",
-        ),
-        (
-            lambda device: device.embed_log_mel(np.zeros((64, 50), np.int8)),
-            [u32(3200), u32(7)],
-            "to have 2044 bytes, it has 7",
-        ),
-        (
-            lambda device: device.embed_log_mel(np.zeros((64, 50), np.int8)),
-            [u32(3200), u32(2044), u32(3200), b"\0" * 63],
-            "an embedding of 64 values, got 63",
-        ),
-    ],
-)
-def test_an_answer_that_is_not_what_was_asked_is_an_error(
-    info_body: bytes, call: Callable[[Device], object], replies: list[bytes], message: str
-) -> None:
-    _, device = open_scripted(info_body, *map(answer, replies))
-    with pytest.raises(WireError, match=message):
-        call(device)
-
-
-def test_an_error_that_this_version_does_not_know_is_told(info_body: bytes) -> None:
-    _, device = open_scripted(info_body, answer(status=99))
-    with pytest.raises(RefusedError, match="refuses STATISTICS: status 99, which this version"):
-        device.statistics()
-
-
-def test_windows_of_another_shape_are_refused(info_body: bytes) -> None:
-    _, device = open_scripted(info_body)
-    with pytest.raises(
-        ValueError, match=r"expected int8 of shape \(64, 50\), got int8 of \(50, 64\)"
-    ):
-        device.embed_log_mel(np.zeros((50, 64), np.int8))
-    with pytest.raises(ValueError, match=r"expected int16 of shape \(8000,\), got float32"):
-        device.embed_pcm(np.zeros(8000, np.float32))  # type: ignore[arg-type]
 
 
 def test_a_connection_that_is_closed_is_an_error(program: Path) -> None:

@@ -18,13 +18,9 @@ import soundfile
 
 from edgel3_tflm.converters.head import Head
 from edgel3_tflm.deployment import Deployment, quantized_model_name
-from edgel3_tflm.device import Device
 from edgel3_tflm.device_check import MAX_LOG_MEL_SHARE, ClipComparison
 from edgel3_tflm.emulation import Program
-from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.firmware import build_node
-from edgel3_tflm.recording import Recording
-from edgel3_tflm.wire import Info, LiveEvent
 
 COMMAND = [str(Path(sys.executable).with_name("edgel3-tflm")), "device"]
 LABELS = ("dog", 'a "quoted" one', "été")
@@ -285,42 +281,3 @@ def test_clips_are_what_the_emulated_microphone_hears(arguments: list[str]) -> N
 
 def test_a_node_without_a_microphone_cannot_be_monitored(port: str) -> None:
     assert_one_error_line(run("monitor", "--port", port), "refuses STREAM", "a microphone")
-
-
-@pytest.fixture
-def info(port: str) -> Info:
-    from edgel3_tflm.device import open_transport
-
-    with Device(open_transport(port)) as device:
-        return device.info
-
-
-@pytest.mark.parametrize("suffix", ["csv", "npz"])
-@pytest.mark.parametrize("count", [0, 2])
-def test_recordings_hold_what_they_were_given(
-    info: Info, tmp_path: Path, suffix: str, count: int
-) -> None:
-    path = tmp_path / f"a.{suffix}"
-    embedding = np.arange(64, dtype=np.int8)
-    event = LiveEvent(7, 1234, embedding, np.array([0.5, 0.25, 0.25], np.float32))
-    with Recording(path, info) as recording:
-        for _ in range(count):
-            recording.add(1.7e9 + 0.125, event)
-    if suffix == "csv":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        assert len(lines) == 1 + count
-        assert all(line.startswith("1700000000.125,1234,7,0,1,2,") for line in lines[1:])
-        return
-    with np.load(path) as data:
-        assert data["embedding"].shape == (count, 64)
-        assert data["scores"].shape == (count, 3)
-        assert data["time_s"].tolist() == [1.7e9 + 0.125] * count
-        assert data["zero_point"] == info.embedding_zero_point
-
-
-@pytest.mark.parametrize("name", ["a.txt", "no/such/a.csv", "no/such/a.npz"])
-def test_a_recording_that_cannot_be_written_is_an_error(
-    info: Info, tmp_path: Path, name: str
-) -> None:
-    with pytest.raises(EdgeL3Error, match=r"expected a name that ends in|cannot write"):
-        Recording(tmp_path / name, info)
