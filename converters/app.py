@@ -16,7 +16,7 @@ import numpy as np
 from edgel3_tflm import __version__
 from edgel3_tflm.boards import BOARDS, Board
 from edgel3_tflm.converters import c_array
-from edgel3_tflm.converters.head import read_head
+from edgel3_tflm.converters.head import find_head
 from edgel3_tflm.deployment import PACKED_FLATBUFFER_NAME, Deployment, quantized_model_name
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import new_directory, sha256_hex
@@ -260,7 +260,8 @@ def export_app(
     output : pathlib.Path
         The directory to write. It appears whole or not at all.
     head : pathlib.Path, optional
-        What ``train-head`` wrote for this deployment.
+        What ``train-head`` wrote for this deployment, file or directory; the deployment's own if
+        None and there is one.
     engine : str
         One of ``ENGINES``. With those of TFLM the project lacks TFLM itself.
 
@@ -287,10 +288,9 @@ def export_app(
     network = _read_network(deployment, engine)
     tables = {name: (deployment.directory / name).read_bytes() for name in _FRONTEND_FILES}
     model = network.files | tables
+    trained = find_head(head, deployment)
     classes = 0
-    if head is not None:
-        trained = read_head(head)
-        trained.check_model(deployment)
+    if trained is not None:
         classes = len(trained.labels)
         model |= trained.write_c()
     spec = deployment.variant.frontend

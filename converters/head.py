@@ -260,6 +260,29 @@ def read_head(path: Path) -> Head:
     return head
 
 
+def find_head(path: Path | None, deployment: Deployment) -> Head | None:
+    """Return the head for a deployment's node, or None if there is none.
+
+    Parameters
+    ----------
+    path : pathlib.Path or None
+        A head's JSON file, or the directory with it; if None, the deployment's own is taken.
+    deployment : Deployment
+
+    Raises
+    ------
+    EdgeL3Error
+        If the head is missing where it was named, damaged or was trained for another model.
+    """
+    if path is None:
+        path = deployment.directory / HEAD_NAME
+        if not path.is_file():
+            return None
+    head = read_head(path)
+    head.check_model(deployment)
+    return head
+
+
 def train_head(
     manifest: Path,
     deployment: Deployment,

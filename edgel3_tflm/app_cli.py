@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 _BOARD_NAMES = ", ".join(board.name for board in BOARDS)
 
+HEAD_HELP = (
+    "the file or directory that train-head wrote. Without this option: the deployment's own head,"
+    " if it has one."
+)
+
 DeploymentArgument = Annotated[
     Path, typer.Argument(metavar="DEPLOYMENT", help="What convert wrote.")
 ]
@@ -95,9 +100,7 @@ def export_app_command(
     ],
     head: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="What train-head wrote; the deployment's own, if it has one."
-        ),
+        typer.Option(metavar="FILE|DIR", help=HEAD_HELP),
     ] = None,
     engine: Annotated[
         str,
@@ -114,14 +117,11 @@ def export_app_command(
     """Write a project for a board: sketch, library and model, to build without Python."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
         from edgel3_tflm.converters.app import SKETCH_NAME, export_app, find_board
-        from edgel3_tflm.converters.head import HEAD_NAME
 
         chosen = find_board(board)
         deployment = Deployment.load(directory)
         if output.resolve() == directory.resolve():
             raise EdgeL3Error(f"{output}: expected another directory than the deployment's own")
-        if head is None and (directory / HEAD_NAME).is_file():
-            head = directory / HEAD_NAME
         exported = export_app(deployment, chosen, output, head, engine=engine)
         microphone = chosen.microphone
         screen.show(

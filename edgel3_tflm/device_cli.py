@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from edgel3_tflm.app_cli import HEAD_HELP
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.metrics import cosine_similarity
@@ -46,7 +47,7 @@ EmulateOption = Annotated[
 ]
 HeadOption = Annotated[
     Path | None,
-    typer.Option("--head", metavar="DIR", help="With --emulate: the classifier train-head wrote."),
+    typer.Option("--head", metavar="FILE|DIR", help=f"With --emulate: {HEAD_HELP}"),
 ]
 ClipsArgument = Annotated[
     list[Path], typer.Argument(metavar="CLIPS...", help="Audio files, or directories of them.")
@@ -76,19 +77,21 @@ def _open_device(
         with Device(open_transport(port)) as device:
             yield device, None
         return
+    from edgel3_tflm.converters.head import find_head
     from edgel3_tflm.emulation import Emulator
     from edgel3_tflm.firmware import build_node
 
     assert emulate is not None  # noqa: S101 - narrows for the type checker
     deployment = Deployment.load(emulate)
     deployment.read_model("int8", "engine")  # says so if there is no packed model
-    if head is not None:
-        from edgel3_tflm.converters.head import read_head
-
-        read_head(head).check_model(deployment)
+    trained = find_head(head, deployment)
     with tempfile.TemporaryDirectory(prefix="edgel3-build-") as build:
+        head_sources = None
+        if trained is not None:
+            head_sources = Path(build) / "head"
+            trained.write(head_sources)
         progress("build the emulated board's firmware", 0, 0)
-        firmware = build_node(emulate, Path(build), head=head)
+        firmware = build_node(emulate, Path(build) / "node", head=head_sources)
         with Emulator(firmware) as emulator:
             try:
                 with Device(emulator.connect()) as device:
@@ -172,10 +175,10 @@ def embed_command(
         from edgel3_tflm.wire import LiveEvent
 
         _check_hop(hop, device.info)
+        recording = Recording(record, device.info) if record is not None else None
         ((_, windows),) = read_pcm_windows(device.info, [clip], hop)
         events = []
         for number, window in enumerate(windows):
-        recording = Recording(record, device.info) if record is not None else None
             embedding = device.embed_pcm(window)
             scores = device.scores() if device.info.classes else np.empty(0, np.float32)
             events.append(LiveEvent(number, round(1000 * hop * number), embedding, scores))
@@ -373,10 +376,10 @@ def _play(send: Callable[[bytes], object], data: bytes) -> None:
 
 def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen) -> None:
     """Show and record windows until there are enough, or the user has seen enough."""
+    from edgel3_tflm.device import DeviceError
     from edgel3_tflm.recording import Recording
 
     console = Console(highlight=False, quiet=screen.quiet)
-    from edgel3_tflm.device import DeviceError
     recording = Recording(record, device.info) if record is not None else None
     count, previous = 0, None
     try:

@@ -1,0 +1,85 @@
+"""Commands that build a node and run it on the emulated Cortex-M7, with a tiny network."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ignore_progress
+from test_cli import assert_one_error_line, run
+from tiny_network import TINY, write_weights
+
+from edgel3_tflm.boards import BOARDS
+from edgel3_tflm.converters.head import HEAD_NAME, Head
+from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+from edgel3_tflm.converters.quantizer import PLAIN
+from edgel3_tflm.deployment import Deployment, quantized_model_name
+
+LABELS = ("dog", "rain")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    directory = tmp_path_factory.mktemp("tiny")
+    options = ConvertOptions(TINY, write_weights(directory), quantizer=PLAIN)
+    return convert(options, directory / "deployment", ignore_progress)
+
+
+def draw_head(deployment: Deployment, model_sha256: str | None = None) -> Head:
+    size = deployment.variant.embedding_size
+    digest = deployment.manifest["artefacts"][quantized_model_name("int8")]["sha256"]
+    return Head(
+        kind="softmax",
+        labels=LABELS,
+        weights=np.random.default_rng(3).integers(-127, 128, (2, size)).astype(np.int8),
+        scale=np.full(2, 2e-5, np.float32),
+        bias=np.zeros(2, np.float32),
+        zero_point=deployment.embedder("int8").output.zero_point,
+        model_sha256=model_sha256 or digest,
+        provenance={},
+    )
+
+
+def write_file(head: Head, directory: Path) -> Path:
+    """Write the head's JSON file alone, without its C sources."""
+    path = directory / "my_head.json"
+    path.write_text(json.dumps(head.to_json()))
+    return path
+
+
+def write_directory(head: Head, directory: Path) -> Path:
+    head.write(directory / "head")
+    return directory / "head"
+
+
+@pytest.mark.parametrize("write", [write_file, write_directory])
+def test_a_head_is_a_file_or_a_directory_in_every_command(
+    tiny: Deployment, tmp_path: Path, write: Callable[[Head, Path], Path]
+) -> None:
+    head = write(draw_head(tiny), tmp_path)
+
+    done = run("device", "info", "--emulate", tiny.directory, "--head", head, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["info"]["classes"] == list(LABELS)
+
+    app = ["--board", BOARDS[0].name, "-o", tmp_path / "app", "--head", head, "--json"]
+    done = run("export-app", tiny.directory, *app)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["classes"] == 2
+
+
+def test_a_deployment_s_own_head_is_taken_and_checked(tiny: Deployment, tmp_path: Path) -> None:
+    directory = tmp_path / "with-head"
+    shutil.copytree(tiny.directory, directory)
+    draw_head(tiny).write(directory)
+    done = run("device", "info", "--emulate", directory, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["info"]["classes"] == list(LABELS)
+
+    (directory / HEAD_NAME).write_text(json.dumps(draw_head(tiny, "0" * 64).to_json()))
+    app = ["--board", BOARDS[0].name, "-o", tmp_path / "app"]
+    for words in (["device", "info", "--emulate", directory], ["export-app", directory, *app]):
+        assert_one_error_line(run(*words), "expected a head trained for")
+    assert not (tmp_path / "app").exists()
