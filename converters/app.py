@@ -17,7 +17,12 @@ from edgel3_tflm import __version__
 from edgel3_tflm.boards import BOARDS, Board
 from edgel3_tflm.converters import c_array
 from edgel3_tflm.converters.head import find_head
-from edgel3_tflm.deployment import PACKED_FLATBUFFER_NAME, Deployment, quantized_model_name
+from edgel3_tflm.deployment import (
+    PACKED_FLATBUFFER_NAME,
+    PACKED_MODEL_NAME,
+    Deployment,
+    quantized_model_name,
+)
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import new_directory, sha256_hex
 from edgel3_tflm.firmware import find_sources
@@ -275,7 +280,7 @@ def export_app(
         raise EdgeL3Error(f"unknown engine {engine!r}: expected one of {', '.join(ENGINES)}")
     missing = [
         name
-        for name in (*_PACKED_FILES, *_FRONTEND_FILES)
+        for name in (PACKED_MODEL_NAME, *_PACKED_FILES, *_FRONTEND_FILES)
         if name not in deployment.manifest["artefacts"]
     ]
     if missing:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from edgel3_tflm import __version__
 from edgel3_tflm.converters.c_array import write_float
@@ -18,12 +20,12 @@ from edgel3_tflm.deployment import Deployment, quantized_model_name
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import sha256_hex, write_whole
 from edgel3_tflm.interpreters import TensorSpec
+from edgel3_tflm.schema import WRITTEN, Format, parse_json, read_file
 
 if TYPE_CHECKING:  # needs scikit-learn, which reading a head does not
     from edgel3_tflm.probe import Features
 
-FORMAT = "edgel3-tflm head"
-FORMAT_VERSION = 1
+FORMAT = Format("edgel3-tflm head", 1, remedy="run train-head again")
 HEAD_NAME = "edgel3_head.json"
 SOURCE_NAME = "edgel3_model_head.c"
 HEADER_NAME = "edgel3_model_head.h"
@@ -36,6 +38,38 @@ _WEIGHTS_PER_LINE = 24
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
+
+
+_Int8 = Annotated[int, Field(ge=-128, le=127)]
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_Float32 = Annotated[float, Field(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
+
+
+@checked_dataclass(frozen=True, config=WRITTEN)
+class _HeadFile:
+    """A head as it stands in the file."""
+
+    kind: Literal["softmax", "sigmoid"]
+    labels: Annotated[list[str], Field(min_length=1, max_length=MAX_CLASSES)]
+    zero_point: _Int8
+    scale: list[_Float32]
+    bias: list[_Float32]
+    weights: list[Annotated[list[_Int8], Field(min_length=1)]]
+    model_sha256: str
+    provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        classes = len(self.labels)
+        for name in ("scale", "bias", "weights"):
+            if len(getattr(self, name)) != classes:
+                raise ValueError(
+                    f"{name}: expected one for each of {classes} labels, found"
+                    f" {len(getattr(self, name))}"
+                )
+        if len({len(row) for row in self.weights}) != 1:
+            raise ValueError("weights: expected rows of one length, found several")
+        return self
 
 
 @dataclass(frozen=True)
@@ -105,8 +139,8 @@ class Head:
     def to_json(self) -> dict[str, Any]:
         """Give everything as it stands in the file."""
         return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format": FORMAT.name,
+            "format_version": FORMAT.version,
             "kind": self.kind,
             "labels": self.labels,
             "zero_point": self.zero_point,
@@ -222,42 +256,21 @@ def read_head(path: Path) -> Head:
     """
     if path.is_dir():
         path = path / HEAD_NAME
-    try:
-        fields = json.loads(path.read_bytes())
-        if (fields["format"], fields["format_version"]) != (FORMAT, FORMAT_VERSION):
-            raise ModelFileError(f"{path}: expected format {FORMAT!r} version {FORMAT_VERSION}")
-        wide = np.array(fields["weights"])
-        head = Head(
-            kind=str(fields["kind"]),
-            labels=tuple(str(label) for label in fields["labels"]),
-            weights=wide.astype(np.int8),
-            scale=np.array(fields["scale"], np.float32),
-            bias=np.array(fields["bias"], np.float32),
-            zero_point=int(fields["zero_point"]),
-            model_sha256=str(fields["model_sha256"]),
-            provenance=dict(fields["provenance"]),
-        )
-        classes = len(head.labels)
-        consistent = (
-            head.kind in KINDS
-            and 0 < classes <= MAX_CLASSES
-            and wide.ndim == 2
-            and len(wide) == classes
-            and np.array_equal(wide, head.weights)
-            and head.scale.shape == head.bias.shape == (classes,)
-            and bool(np.isfinite([head.scale, head.bias]).all())
-            and -128 <= head.zero_point <= 127
-        )
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot read a head: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ModelFileError(
-            f"{path}: expected what train-head wrote, it is cut or damaged"
-            f" ({type(error).__name__}: {error})"
-        ) from error
-    if not consistent:
-        raise ModelFileError(f"{path}: expected what train-head wrote, its fields contradict")
-    return head
+    return read_file(path, _parse_head, ModelFileError)
+
+
+def _parse_head(text: bytes) -> Head:
+    found = parse_json(text, _HeadFile, FORMAT)
+    return Head(
+        kind=found.kind,
+        labels=tuple(found.labels),
+        weights=np.array(found.weights, np.int8),
+        scale=np.array(found.scale, np.float32),
+        bias=np.array(found.bias, np.float32),
+        zero_point=found.zero_point,
+        model_sha256=found.model_sha256,
+        provenance=found.provenance,
+    )
 
 
 def find_head(path: Path | None, deployment: Deployment) -> Head | None:

@@ -26,8 +26,6 @@ from edgel3_tflm.converters.quantizer import AUTO, PLAIN, QuantizerOptions, quan
 from edgel3_tflm.converters.reduce import reduce_weights
 from edgel3_tflm.deployment import (
     FLOAT_MODEL_NAME,
-    FORMAT,
-    FORMAT_VERSION,
     MANIFEST_NAME,
     PACKED_FLATBUFFER_NAME,
     PACKED_MODEL_NAME,
@@ -40,6 +38,7 @@ from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import new_directory, sha256_hex
 from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize, with_description
 from edgel3_tflm.interpreters import measure_arena_bytes, open_interpreter
+from edgel3_tflm.manifest import FORMAT
 from edgel3_tflm.packed import describe_packed, plan_memory
 from edgel3_tflm.variants import Variant
 from edgel3_tflm.weights import (
@@ -222,8 +221,8 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None
             crc = self_test_crc32(model)
             artefacts |= _write_packed(blob, variant, model_description, constants, crc)
     manifest = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": FORMAT.name,
+        "format_version": FORMAT.version,
         "generator": f"edgel3-tflm {__version__}",
         "variant": {
             "name": variant.name,

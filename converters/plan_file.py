@@ -8,14 +8,21 @@
     conv2 = 85.5
 """
 
-import tomllib
 from pathlib import Path
 from typing import cast
 
-from edgel3_tflm.errors import EdgeL3Error
+from pydantic.dataclasses import dataclass
+
+from edgel3_tflm.errors import EdgeL3Error, on_one_line
+from edgel3_tflm.schema import OWN, parse_toml, read_file
 from edgel3_tflm.variants import CONVOLUTIONS, VARIANTS, Plan
 
 _TABLE = "zeros_percent"
+
+
+@dataclass(frozen=True, config=OWN)
+class _PlanFile:
+    zeros_percent: dict[str, float]
 
 
 def write_plan(plan: Plan, comment: str) -> bytes:
@@ -41,7 +48,7 @@ def write_plan(plan: Plan, comment: str) -> bytes:
     return text.encode()
 
 
-def parse_plan(text: str) -> Plan:
+def parse_plan(text: bytes | str) -> Plan:
     """Read a plan; its total is the share of zeros in the kernels of L3 down to its last layer.
 
     Raises
@@ -50,36 +57,20 @@ def parse_plan(text: str) -> Plan:
         If the text is not TOML, a key is unknown or missing, or a percent is not a number from 0
         to below 100 with at most four decimals.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise EdgeL3Error(f"expected a plan in TOML: {error}") from error
-    percents = document.get(_TABLE)
-    if set(document) != {_TABLE} or not isinstance(percents, dict):
-        raise EdgeL3Error(
-            f"expected one table [{_TABLE}], found {', '.join(sorted(document)) or 'nothing'}"
-        )
+    percents = parse_toml(text, _PlanFile).zeros_percent
     names = [f"conv{number}" for number in range(1, len(percents) + 1)]
     if not 1 <= len(percents) <= CONVOLUTIONS or set(percents) != set(names):
         raise EdgeL3Error(
             f"expected conv1, conv2 and so on up to conv{CONVOLUTIONS} at most in [{_TABLE}],"
-            f" found {', '.join(percents) or 'none'}"
+            f" found {on_one_line(', '.join(percents)) or 'none'}"
         )
-    values = []
-    for name in names:
-        value = percents[name]
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise EdgeL3Error(f"{_TABLE}.{name}: expected a number, found {value!r}")
-        values.append(value)
+    # A whole number stays one, so that a plan is always written in the same way.
+    found = (percents[name] for name in names)
+    values = [int(value) if value.is_integer() else value for value in found]
     network = VARIANTS["l3-dense"].with_depth(len(values))
     return cast(Plan, network.with_plan(Plan(0, tuple(values))).plan)
 
 
 def read_plan(path: Path) -> Plan:
     """Read a plan file; errors as :func:`parse_plan`, with the file's name."""
-    try:
-        return parse_plan(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise EdgeL3Error(f"{path}: cannot read the plan: {error}") from error
-    except EdgeL3Error as error:
-        raise EdgeL3Error(f"{path}: {error}") from error
+    return read_file(path, parse_plan)

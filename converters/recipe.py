@@ -1,21 +1,13 @@
 """Recipes: every choice of a training run, in one TOML file."""
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.schema import OWN, parse_toml, read_file
 from edgel3_tflm.variants import (
     CONVOLUTIONS,
     MAX_FILTERS,
@@ -46,11 +38,8 @@ Filters = Annotated[
 ]
 AllFilters = Annotated[Filters, Field(min_length=CONVOLUTIONS)]
 
-# A misspelt key is a choice that was not made: refuse it.
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class NetworkChoice:
     """A network by the command line's words."""
 
@@ -84,7 +73,7 @@ class NetworkChoice:
         return self
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class StudentChoice(NetworkChoice):
     """A network to teach, by the same words.
 
@@ -119,7 +108,7 @@ class StudentChoice(NetworkChoice):
         return variant if self.filters is None else variant.with_filters(self.filters)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class Validation:
     """Which clips are kept from training: a fold of the manifest, or a share of the files."""
 
@@ -127,7 +116,7 @@ class Validation:
     share: ValidationShare = 0.1
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class Augmentation:
     """What happens to a training window; levels in dB, relative to the window's own level.
 
@@ -152,7 +141,7 @@ class Augmentation:
     noise_db: LevelRange = (-60.0, -10.0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class Loss:
     """Weights of the terms of the loss; each term is near 1 for a student that knows nothing.
 
@@ -177,7 +166,7 @@ class Loss:
         return self
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class Pruning:
     """When zeros come, as shares of the run: at once at ``begin``, or gradually until ``end``."""
 
@@ -218,7 +207,7 @@ class Pruning:
         return begin, end
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class Training:
     """Length and speed of the run (Adam; linear warm-up, then cosine decay to 2 %)."""
 
@@ -232,7 +221,7 @@ class Training:
     patience_validations: Count = 10
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class Recipe:
     """All of a distillation but the places where clips and teacher lie."""
 
@@ -258,7 +247,7 @@ class Recipe:
         return self.pruning.find_steps(self.training.steps)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class VideoChoice:
     """The video subnetwork: L3's, unless it is made smaller.
 
@@ -274,7 +263,7 @@ class VideoChoice:
     frame_pixels: Annotated[int, Field(ge=8, le=1024)] = 224
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class HeldVideos:
     """What is kept from training: a share of the videos, and how many pairs are drawn from them."""
 
@@ -282,21 +271,21 @@ class HeldVideos:
     pairs: Count = 512
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class Fusion:
     """The layers over both embeddings: units of the hidden one."""
 
     units: Annotated[int, Field(ge=1, le=65_536)] = 128
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class FinetunedStudent(StudentChoice):
     """A network to fine-tune, and so ``ft`` unless the recipe says otherwise."""
 
     retrain_type: Literal["ft", "kd"] = "ft"
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=OWN)
 class FinetuneRecipe:
     """All of a fine-tuning but the places where videos and weights lie.
 
@@ -320,12 +309,12 @@ class FinetuneRecipe:
 _AnyRecipe = TypeVar("_AnyRecipe", Recipe, FinetuneRecipe)
 
 
-def parse_recipe(text: str, kind: type[_AnyRecipe]) -> _AnyRecipe:
+def parse_recipe(text: bytes | str, kind: type[_AnyRecipe]) -> _AnyRecipe:
     """Read a recipe.
 
     Parameters
     ----------
-    text : str
+    text : bytes or str
     kind : type
         Recipe, of a distillation, or FinetuneRecipe.
 
@@ -335,40 +324,21 @@ def parse_recipe(text: str, kind: type[_AnyRecipe]) -> _AnyRecipe:
         If the text is not TOML, a key is unknown or missing, or a value is out of its range.
     """
     try:
-        # By way of JSON, for pydantic's strict mode takes a list for a pair only from there.
-        return TypeAdapter(kind).validate_json(json.dumps(tomllib.loads(text)))
-    except (tomllib.TOMLDecodeError, TypeError) as error:
-        raise EdgeL3Error(f"expected a recipe in TOML: {error}") from error
-    except ValidationError as error:
-        raise EdgeL3Error(f"recipe{_describe(error)}{_hint(text, kind)}") from error
+        return parse_toml(text, kind)
+    except EdgeL3Error as error:
+        raise EdgeL3Error(f"recipe, {error}{_hint(text, kind)}") from error
 
 
-def _describe(error: ValidationError) -> str:
-    """Say where the first error is, and what is wrong."""
-    first = error.errors()[0]
-    where = "".join(f"{', ' if not depth else '.'}{key}" for depth, key in enumerate(first["loc"]))
-    if first["type"] == "value_error":  # of a validator of ours, whose message says what was found
-        return f"{where}: {first['ctx']['error']}"
-    if first["type"] == "missing":
-        return f"{where}: {first['msg']}"
-    return f"{where}: {first['msg']}, found {first['input']!r}"
-
-
-def _hint(text: str, kind: type[Recipe] | type[FinetuneRecipe]) -> str:
+def _hint(text: bytes | str, kind: type[Recipe] | type[FinetuneRecipe]) -> str:
     """Name the other command if the text is a recipe for that one."""
     other, command = (FinetuneRecipe, "finetune") if kind is Recipe else (Recipe, "distill")
     try:
-        TypeAdapter(other).validate_json(json.dumps(tomllib.loads(text)))
-    except ValidationError:
+        parse_toml(text, other)
+    except EdgeL3Error:
         return ""
     return f"; it is a recipe for {command}"
 
 
 def read_recipe(path: Path, kind: type[_AnyRecipe]) -> _AnyRecipe:
     """Read a recipe file; errors as :func:`parse_recipe`, with the file's name."""
-    try:
-        return parse_recipe(path.read_text(encoding="utf-8"), kind)
-    except (OSError, UnicodeDecodeError) as error:
-        raise EdgeL3Error(f"{path}: cannot read the recipe: {error}") from error
-    except EdgeL3Error as error:
-        raise EdgeL3Error(f"{path}: {error}") from error
+    return read_file(path, lambda text: parse_recipe(text, kind))

@@ -20,12 +20,10 @@ from edgel3_tflm.interpreters import (
     open_interpreter,
     runs_packed_models,
 )
-from edgel3_tflm.variants import VARIANTS, Variant
+from edgel3_tflm.variants import Variant
 from edgel3_tflm.weights import NetworkWeights
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = "edgel3-tflm deployment"
-FORMAT_VERSION = 1
 FLOAT_MODEL_NAME = "float.tflite"
 PACKED_MODEL_NAME = "packed.edgel3"
 PACKED_FLATBUFFER_NAME = "int8_packed.tflite"
@@ -172,43 +170,29 @@ class Deployment:
         """
         directory = Path(directory)
         path = directory / MANIFEST_NAME
+        # Not at the top: pydantic takes long to load, and float networks do without.
+        from edgel3_tflm.manifest import parse_manifest
+        from edgel3_tflm.schema import read_file
+
         try:
-            manifest = json.loads(path.read_bytes())
-            if (manifest["format"], manifest["format_version"]) != (FORMAT, FORMAT_VERSION):
-                raise ModelFileError(
-                    f"{path}: expected format {FORMAT!r} version {FORMAT_VERSION}, found"
-                    f" {manifest['format']!r} version {manifest['format_version']!r}"
-                )
-            quantization = str(manifest["quantization"])
-            if quantization not in QUANTIZATIONS:
-                raise ModelFileError(f"{path}: unknown quantization {quantization!r}")
-            variant = VARIANTS[manifest["variant"]["name"]]
-            input_map = InputMap(
-                float(manifest["input"]["slope_per_db"]), float(manifest["input"]["offset"])
+            fields, manifest = read_file(
+                path, lambda text: (parse_manifest(text), json.loads(text)), ModelFileError
             )
-            digests = {
-                str(name): str(artefact["sha256"])
-                for name, artefact in manifest["artefacts"].items()
-            }
-            _ = manifest["weights"]["description"], manifest["arena_bytes"]
-        except FileNotFoundError as error:
-            raise ModelFileError(
-                f"{directory}: expected a directory that `edgel3-tflm convert` wrote, it has no"
-                f" {MANIFEST_NAME}"
-            ) from error
-        except OSError as error:
-            raise ModelFileError(f"{path}: cannot read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelFileError(
-                f"{path}: expected a whole manifest, it is cut or damaged"
-                f" ({type(error).__name__}: {error}); convert again"
-            ) from error
+        except ModelFileError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise ModelFileError(
+                    f"{directory}: expected a directory that `edgel3-tflm convert` wrote, it has no"
+                    f" {MANIFEST_NAME}"
+                ) from error
+            raise
+        quantization = fields.quantization
+        digests = {name: artefact.sha256 for name, artefact in fields.artefacts.items()}
         for name in (FLOAT_MODEL_NAME, quantized_model_name(quantization)):
             if name not in digests:
                 raise ModelFileError(f"{path}: expected an entry for {name}, it is missing")
         for name, expected in digests.items():
             # A manifest from elsewhere must not lead out of its directory.
-            if Path(name).name != name:
+            if Path(name).name != name or not name.isprintable():
                 raise ModelFileError(f"{path}: expected a plain file name, found {name!r}")
             try:
                 found = sha256_hex((directory / name).read_bytes())
@@ -222,7 +206,8 @@ class Deployment:
                     f"{directory / name}: expected SHA-256 {expected[:12]}..., found"
                     f" {found[:12]}...; the file was changed after conversion, convert again"
                 )
-        return cls(directory, manifest, variant, quantization, input_map)
+        input_map = InputMap(fields.input.slope_per_db, fields.input.offset)
+        return cls(directory, manifest, fields.variant.variant, quantization, input_map)
 
     def model_name(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> str:
         """Name of the file that a runtime runs.

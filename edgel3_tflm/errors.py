@@ -40,6 +40,12 @@ class RuntimeUnavailableError(EdgeL3Error):
     """An interpreter whose package is missing or cannot be loaded here."""
 
 
+def on_one_line(text: str, most: int = 500) -> str:
+    """Escape what does not print and cut what is long: text that a file from outside brings."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return line if len(line) <= most else line[:most] + "..."
+
+
 def install_hint(extra: str | None = None, *, options: str | None = None) -> str:
     """Command that installs this package from where it was installed, with an extra.
 

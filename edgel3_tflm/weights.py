@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pooch
 
-from edgel3_tflm.errors import EdgeL3Error, WeightsError, WeightsUnreachableError
+from edgel3_tflm.errors import EdgeL3Error, WeightsError, WeightsUnreachableError, on_one_line
 from edgel3_tflm.files import git_blob_id, sha256_hex
 from edgel3_tflm.variants import (
     BATCH_NORM_EPSILON,
@@ -49,7 +49,6 @@ _HDF5_SUPERBLOCK = re.compile(rb"\x89HDF\r\n\x1a\n\0...\0\x08\x08.{9}\0{8}", re.
 _FRACTAL_HEAP = b"FRHP\0"
 _LOCAL_HEAP = b"HEAP"
 _END_OF_FREE_LIST = 1
-_MAX_MESSAGE_CHARACTERS = 500
 
 _TOO_LARGE = (
     f"expected at most {_MAX_HDF5_BYTES} bytes, there are more; not one of this family's weight"
@@ -311,7 +310,7 @@ def load_convolutions(
     try:
         convs = _read_hdf5(_unpack(data), assemble)
     except EdgeL3Error as error:
-        raise WeightsError(f"{path}: {_on_one_line(str(error))}") from error.__cause__
+        raise WeightsError(f"{path}: {on_one_line(str(error))}") from error.__cause__
     return convs, _provenance_of_file(path, data)
 
 
@@ -455,13 +454,7 @@ def _load_file(
     try:
         return _read_hdf5(_unpack(data), assemble)
     except EdgeL3Error as error:
-        raise WeightsError(f"{path}: {_on_one_line(str(error))}") from error.__cause__
-
-
-def _on_one_line(message: str) -> str:
-    """Escape and cut what the file's own names may bring into a message."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-    return line if len(line) <= _MAX_MESSAGE_CHARACTERS else line[:_MAX_MESSAGE_CHARACTERS] + "..."
+        raise WeightsError(f"{path}: {on_one_line(str(error))}") from error.__cause__
 
 
 def _unpack(data: bytes) -> bytes:

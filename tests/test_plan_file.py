@@ -34,27 +34,27 @@ def test_total_counts_the_kernels_of_l3_down_to_the_last_layer() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("", "expected one table [zeros_percent], found nothing"),
-        ("zeros_percent = 3", "expected one table"),
+        ("", "expected the field zeros_percent, it is missing"),
+        ("zeros_percent = 3", "zeros_percent: expected named fields, found 3"),
         ("[zeros_percent]", "found none"),
-        ("[zeros]\nconv1 = 1", "found zeros"),
-        ("[zeros_percent]\nconv1 = 1\n[more]", "found more, zeros_percent"),
+        ("[zeros]\nconv1 = 1", "expected the field zeros_percent, it is missing"),
+        ("[zeros_percent]\nconv1 = 1\n[more]", "more: expected no such field"),
         ("[zeros_percent]\nconv2 = 1", "found conv2"),
         ("[zeros_percent]\nconv1 = 1\nconv3 = 1", "found conv1, conv3"),
         (
             "[zeros_percent]\n" + "".join(f"conv{number} = 1\n" for number in range(1, 10)),
             "up to conv8",
         ),
-        ("[zeros_percent]\nconv1 = 1\nconv1 = 2", "expected a plan in TOML"),
-        ("[zeros_percent\nconv1 = 1", "expected a plan in TOML"),
-        ("[zeros_percent]\nconv1 = '1'", "zeros_percent.conv1: expected a number, found '1'"),
-        ("[zeros_percent]\nconv1 = true", "expected a number, found True"),
-        ("[zeros_percent]\nconv1 = [1]", "expected a number"),
+        ("[zeros_percent]\nconv1 = 1\nconv1 = 2", "expected TOML"),
+        ("[zeros_percent\nconv1 = 1", "expected TOML"),
+        ("[zeros_percent]\nconv1 = '1'", "zeros_percent.conv1: expected a valid number, found '1'"),
+        ("[zeros_percent]\nconv1 = true", "expected a valid number, found True"),
+        ("[zeros_percent]\nconv1 = [1]", "expected a valid number"),
         ("[zeros_percent]\nconv1 = -1", "from 0 to 100, got -1"),
         ("[zeros_percent]\nconv1 = 100.5", "from 0 to 100, got 100.5"),
         ("[zeros_percent]\nconv1 = 100", "below 100 with at most 4 decimals, got 100"),
-        ("[zeros_percent]\nconv1 = nan", "from 0 to 100, got nan"),
-        ("[zeros_percent]\nconv1 = inf", "from 0 to 100, got inf"),
+        ("[zeros_percent]\nconv1 = nan", "expected a finite number, found nan"),
+        ("[zeros_percent]\nconv1 = inf", "expected a finite number, found inf"),
         ("[zeros_percent]\nconv1 = 1.00001", "at most 4 decimals, got 1.00001"),
         ("[zeros_percent]\nconv1 = 99.99999", "at most 4 decimals, got 99.99999"),
     ],
@@ -71,10 +71,10 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, text: str, part: str) -> Non
 
 
 def test_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EdgeL3Error, match="cannot read the plan"):
+    with pytest.raises(EdgeL3Error, match="cannot read"):
         read_plan(tmp_path / "none.toml")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(EdgeL3Error, match="cannot read the plan"):
+    with pytest.raises(EdgeL3Error, match="expected TOML"):
         read_plan(tmp_path / "bytes.toml")
 
 
