@@ -250,12 +250,18 @@ def describe_inputs(
 
 
 def measure_sensitivity(
-    weights: NetworkWeights, sample: Sample, inputs: dict[str, Any], progress: Progress
+    weights: NetworkWeights,
+    sample: Sample,
+    inputs: dict[str, Any],
+    progress: Progress,
+    *,
+    known: Sequence[LayerCurve] = (),
+    on_layer: Callable[[Sensitivity], None] = lambda _: None,
 ) -> Sensitivity:
     """Prune each layer alone and score the embeddings.
 
     A layer that has its share of zeros already is not pruned: its curve starts at what it has. The
-    layers in front of the pruned one are computed once.
+    layers in front of the pruned one are computed once a layer.
 
     Parameters
     ----------
@@ -265,42 +271,61 @@ def measure_sensitivity(
     inputs : dict
         Of :func:`describe_inputs`.
     progress : callable
+    known : sequence of LayerCurve
+        Curves of the same inputs, which are not measured again.
+    on_layer : callable
+        Called after each layer with the curves that there are by then.
     """
+    curves = {curve.name: curve for curve in known}
+
+    def collect() -> Sensitivity:
+        return Sensitivity(
+            tuple(curves[name] for name in inputs["layers"] if name in curves), inputs
+        )
+
+    missing = [name for name in inputs["layers"] if name not in curves]
+    if not missing:
+        return collect()
     layers = fold(weights)
-    trials: list[tuple[int, int, Layer]] = []  # position, zeros, the layer pruned
-    for position, layer in enumerate(layers):
-        if layer.name not in inputs["layers"]:
+    maps = InputMap.of(weights).normalise(sample.decibels)
+    batches = [
+        maps[start : start + _BATCH_WINDOWS] for start in range(0, len(maps), _BATCH_WINDOWS)
+    ]
+    total, done = len(maps) * (1 + len(missing)), 0
+
+    def count(windows: int) -> None:
+        nonlocal done
+        done += windows
+        progress("embed", done, total)
+
+    reference: list[FloatArray] = []
+    for batch in batches:
+        reference.append(_run(layers, batch))
+        count(len(batch))
+    judge = _Judge(sample, _flatten(reference))
+    given = judge.score(judge.reference)
+    for position, (layer, conv) in enumerate(zip(layers, weights.convs, strict=True)):
+        if layer.name not in missing:
             continue
+        zeros, trials = [], []
         for percent in inputs["sparsities"]:
             pruned = prune_alone(weights, position, percent)
             if pruned is not weights:
-                zeros = pruned.convs[position].zeros
-                trials.append((position, zeros, fold(pruned)[position]))
-            progress("prune each layer alone", position + 1, len(layers))
-    maps = InputMap.of(weights).normalise(sample.decibels)
-    reference: list[FloatArray] = []
-    found: list[list[FloatArray]] = [[] for _ in trials]
-    for start in range(0, len(maps), _BATCH_WINDOWS):
-        sources = [maps[start : start + _BATCH_WINDOWS]]
-        for layer in layers:
-            sources.append(_run([layer], sources[-1]))
-        reference.append(sources[-1])
-        for parts, (position, _, layer) in zip(found, trials, strict=True):
-            parts.append(_run([layer, *layers[position + 1 :]], sources[position]))
-        progress("embed", min(start + _BATCH_WINDOWS, len(maps)), len(maps))
-    judge = _Judge(sample, _flatten(reference))
-    given = judge.score(judge.reference)
-    curves: list[LayerCurve] = []
-    for position, (layer, conv) in enumerate(zip(layers, weights.convs, strict=True)):
-        if layer.name not in inputs["layers"]:
-            continue
-        points = [_point(conv.zeros, conv.kernel.size, given)]
-        for parts, (where, zeros, _) in zip(found, trials, strict=True):
-            if where == position:
-                points.append(_point(zeros, conv.kernel.size, judge.score(_flatten(parts))))
-                progress("score", len(curves) + 1, len(inputs["layers"]))
-        curves.append(LayerCurve(layer.name, conv.kernel.size, tuple(points)))
-    return Sensitivity(tuple(curves), inputs)
+                zeros.append(pruned.convs[position].zeros)
+                trials.append([fold(pruned)[position], *layers[position + 1 :]])
+        found: list[list[FloatArray]] = [[] for _ in trials]
+        for batch in batches:
+            source = _run(layers[:position], batch)
+            for parts, trial in zip(found, trials, strict=True):
+                parts.append(_run(trial, source))
+            count(len(batch))
+        size = conv.kernel.size
+        points = [_point(conv.zeros, size, given)]
+        for count_of_zeros, parts in zip(zeros, found, strict=True):
+            points.append(_point(count_of_zeros, size, judge.score(_flatten(parts))))
+        curves[layer.name] = LayerCurve(layer.name, size, tuple(points))
+        on_layer(collect())
+    return collect()
 
 
 def prune_alone(weights: NetworkWeights, position: int, percent: float) -> NetworkWeights:

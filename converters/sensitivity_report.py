@@ -19,6 +19,7 @@ from edgel3_tflm.converters.allocation import (
 from edgel3_tflm.converters.plan_file import write_plan
 from edgel3_tflm.converters.prune import prune
 from edgel3_tflm.converters.sensitivity import (
+    LayerCurve,
     Progress,
     Sample,
     Score,
@@ -28,7 +29,7 @@ from edgel3_tflm.converters.sensitivity import (
     score_network,
 )
 from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
-from edgel3_tflm.files import new_directory
+from edgel3_tflm.files import new_directory, write_whole
 from edgel3_tflm.weights import NetworkWeights
 
 try:
@@ -102,8 +103,9 @@ def study_sensitivity(
 ) -> Study:
     """Measure the curves, propose a plan, and write both to a directory of their own.
 
-    Curves of the same weights, clips, sparsities and layers that are in the directory already are
-    not measured again.
+    Curves of the same weights, clips and sparsities that are in the directory already are not
+    measured again; nor are those of a study that was interrupted, which leaves them in
+    :func:`partial_path`.
 
     Raises
     ------
@@ -115,27 +117,67 @@ def study_sensitivity(
     with new_directory(output, marker=JSON_NAME) as new:
         # A target out of reach is refused before anything takes long.
         choices = None if target is None else list_choices(weights, inputs, target, progress)
-        sensitivity = _find_measured(output / JSON_NAME, inputs)
-        if sensitivity is None:
-            sensitivity = measure_sensitivity(weights, sample, inputs, progress)
+        partial = partial_path(output)
+        sensitivity = measure_sensitivity(
+            weights,
+            sample,
+            inputs,
+            progress,
+            known=_find_measured([output / JSON_NAME, partial], inputs),
+            on_layer=lambda found: _write_json(partial, _describe_partial(found)),
+        )
         study = Study(sensitivity)
         if choices is not None:
             study = _propose(weights, sample, sensitivity, choices, progress)
-        figures = json.dumps(study.to_json(), indent=2) + "\n"
-        (new / JSON_NAME).write_text(figures, encoding="utf-8")
+        _write_json(new / JSON_NAME, study.to_json())
         (new / PLOT_NAME).write_bytes(plot_curves(sensitivity))
         if study.proposal is not None:
             (new / PLAN_NAME).write_bytes(write_plan(study.proposal.plan, _describe_plan(study)))
+    partial.unlink(missing_ok=True)
     return study
 
 
-def _find_measured(path: Path, inputs: dict[str, Any]) -> Sensitivity | None:
-    """Read curves that were measured on the same inputs; None if there are none."""
+def partial_path(output: Path) -> Path:
+    """Name the file beside a study's directory that holds its curves until all are measured."""
+    output = output.absolute()
+    return output.with_name(f"{output.name}.partial.json")
+
+
+def describe_partial_study(output: Path) -> str:
+    """Say what a study that was interrupted has left."""
+    path = partial_path(output)
     try:
-        found = Sensitivity.from_json(json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        measured, missing = len(found["layers"]), len(found["unmeasured"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if found.inputs == inputs else None
+        return "nothing was written"
+    return (
+        f"the curves of {measured} of {measured + missing} layers are in {path}; the same command"
+        " measures the others"
+    )
+
+
+def _describe_partial(found: Sensitivity) -> dict[str, Any]:
+    measured = {curve.name for curve in found.layers}
+    missing = [name for name in found.inputs["layers"] if name not in measured]
+    return {"unmeasured": missing, **found.to_json()}
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def _find_measured(paths: Sequence[Path], inputs: dict[str, Any]) -> list[LayerCurve]:
+    """Read the curves that were measured on the same inputs, whichever layers were asked for."""
+    curves: list[LayerCurve] = []
+    for path in paths:
+        try:
+            found = Sensitivity.from_json(json.loads(path.read_text(encoding="utf-8")))
+            same = {**found.inputs, "layers": inputs["layers"]} == inputs
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        curves += found.layers if same else ()
+    return curves
 
 
 def _propose(

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, Any
@@ -122,9 +122,19 @@ class Steps:
 
 @contextmanager
 def open_screen(
-    *, quiet: bool = False, as_json: bool = False, interrupted: str = "nothing was written"
+    *,
+    quiet: bool = False,
+    as_json: bool = False,
+    interrupted: str | Callable[[], str] = "nothing was written",
 ) -> Iterator[Screen]:
-    """Turn the errors a user can mend into one line and an exit status."""
+    """Turn the errors a user can mend into one line and an exit status.
+
+    Parameters
+    ----------
+    quiet, as_json : bool
+    interrupted : str or callable
+        Says after Ctrl-C what the command has left.
+    """
     screen = Screen(quiet=quiet, as_json=as_json)
     pressed = False
 
@@ -145,7 +155,8 @@ def open_screen(
     except (Exception, KeyboardInterrupt) as error:
         # What lies beneath may have made another error of the interruption, as TensorFlow does.
         if pressed or isinstance(error, KeyboardInterrupt):
-            screen.error(f"interrupted; {interrupted}")
+            left = interrupted if isinstance(interrupted, str) else interrupted()
+            screen.error(f"interrupted; {left}")
             raise typer.Exit(130) from error
         if isinstance(error, EdgeL3Error):
             screen.error(str(error))

@@ -91,7 +91,13 @@ def sensitivity_command(
     as_json: JsonOption = False,
 ) -> None:
     """Prune each layer alone to see what it costs; propose a plan for a size."""
-    with open_screen(quiet=quiet, as_json=as_json) as screen:
+
+    def describe_what_is_left() -> str:
+        from edgel3_tflm.converters.sensitivity_report import describe_partial_study
+
+        return describe_partial_study(output)
+
+    with open_screen(quiet=quiet, as_json=as_json, interrupted=describe_what_is_left) as screen:
         variant = find_variant(
             model_type, sparsity=sparsity, retrain_type=retrain_type, embedding_size=emb_dim
         )

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,7 @@ from edgel3_tflm.converters.sensitivity import (
 from edgel3_tflm.corpus import LabelledClip, read_manifest
 from edgel3_tflm.deployment import Deployment, InputMap
 from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.screen import Steps
 from edgel3_tflm.variants import find_variant
 from edgel3_tflm.weights import NetworkWeights, load_weights, pack_weights
 
@@ -345,6 +347,59 @@ def test_the_command_measures_once_and_proposes_plans(weights_file: Path, tmp_pa
     assert status == 0, messages
     assert "embed ..." in messages
     assert json.loads((output / "sensitivity.json").read_text()) == first
+
+
+def test_ctrl_c_keeps_the_layers_that_were_measured(
+    weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("sensitivity", "--model-type", "sea", "--weights", weights_file)
+    common += ("--windows", 8, "--sparsities", "50,90", "-o")
+    assert run_here(*common, tmp_path / "whole")[0] == 0
+    partial = tmp_path / "plan.partial.json"
+
+    def press_after_two_layers(_: Steps, step: str, *__: int) -> None:
+        measured = json.loads(partial.read_text())["layers"] if partial.exists() else []
+        if step == "embed" and len(measured) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Steps, "__call__", press_after_two_layers)
+        status, _, messages = run_here(*common, tmp_path / "plan")
+    assert status == 130
+    (line,) = messages.splitlines()
+    assert "2 of 8 layers" in line
+    assert str(partial) in line
+    assert not (tmp_path / "plan").exists()
+    found = json.loads(partial.read_text())
+    assert [layer["name"] for layer in found["layers"]] == LAYERS[:2]
+    assert found["unmeasured"] == LAYERS[2:]
+
+    # A mark that only a curve of this file can bring into the result.
+    found["layers"][0]["points"][1]["score"]["mean_squared_error"] = 0.125
+    partial.write_text(json.dumps(found))
+    assert run_here(*common, tmp_path / "plan")[0] == 0
+    whole, resumed = (
+        json.loads((tmp_path / name / "sensitivity.json").read_text()) for name in ("whole", "plan")
+    )
+    whole["layers"][0]["points"][1]["score"]["mean_squared_error"] = 0.125
+    assert resumed == whole
+    assert not partial.exists()
+
+
+def test_layers_that_were_measured_are_not_measured_again(
+    weights: NetworkWeights, sample: Sample, sensitivity: Sensitivity
+) -> None:
+    steps: list[tuple[str, int, int]] = []
+    again = measure_sensitivity(
+        weights,
+        sample,
+        sensitivity.inputs,
+        lambda *step: steps.append(step),
+        known=sensitivity.layers[:6] + sensitivity.layers[7:],
+    )
+    assert again == sensitivity
+    # The network as given, and one layer.
+    assert steps[-1] == ("embed", 2 * len(sample.clip), 2 * len(sample.clip))
 
 
 @pytest.mark.parametrize(
