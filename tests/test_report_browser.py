@@ -79,7 +79,7 @@ class Drawings(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(sea_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(tiny_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = tmp_path_factory.mktemp("clips")
     rng = np.random.default_rng(5)
     labelled = []
@@ -89,7 +89,7 @@ def page(sea_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Path
         soundfile.write(path, 0.3 * tone + rng.normal(0, 0.05, 16_000), 8000)
         labelled.append(LabelledClip(path, "low" if number % 2 else "high", number // 4))
     report = compare(
-        sea_int8,
+        tiny_int8,
         [],
         runtimes=["tflite-runtime", "engine", "node"],
         labelled=labelled,
