@@ -11,13 +11,14 @@ from cffi import FFI
 from setuptools import setup
 
 SOURCES = Path("micro_app/lib/edgel3/src")
+# Kernels for desktop processors, which are no part of the Arduino library.
+HOST_KERNELS = Path("micro_app/host/edgel3_kernels_avx512.c")
 # The wire of the same library is not what Python runs.
 ENGINE_FILES = (
     "edgel3_engine.c",
     "edgel3_fft.c",
     "edgel3_frontend.c",
     "edgel3_kernels.c",
-    "edgel3_kernels_avx512.c",
     "edgel3_packed.c",
 )
 HEADERS = ("edgel3.h", "edgel3_frontend.h")
@@ -45,7 +46,11 @@ engine.cdef("".join(map(read_declarations, HEADERS)) + ROW_HOOK)
 engine.set_source(
     "edgel3_tflm._engine",
     "".join(f'#include "{name}"\n' for name in HEADERS),
-    sources=[(SOURCES / name).as_posix() for name in ENGINE_FILES],
+    sources=[
+        *((SOURCES / name).as_posix() for name in ENGINE_FILES),
+        HOST_KERNELS.as_posix(),
+    ],
+    define_macros=[("EDGEL3_EXTRA_KERNELS", HOST_KERNELS.stem)],
     depends=["setup.py", *(path.as_posix() for path in sorted(SOURCES.glob("*.h")))],
     include_dirs=[SOURCES.as_posix()],
     extra_compile_args=[] if sys.platform == "win32" else ["-std=c99", "-O3"],

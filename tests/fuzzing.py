@@ -10,17 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-LIBRARY = Path(__file__).parents[1] / "micro_app" / "lib" / "edgel3"
+MICRO_APP = Path(__file__).parents[1] / "micro_app"
+LIBRARY = MICRO_APP / "lib" / "edgel3"
+HOST_KERNELS = MICRO_APP / "host" / "edgel3_kernels_avx512.c"
 SECONDS = int(os.environ.get("EDGEL3_FUZZ_SECONDS", "10"))
 
 
 FLAGS = ("-std=gnu99", "-g", "-O1", "-fsanitize=fuzzer,address,undefined")
+DEFINES = (f"-DEDGEL3_EXTRA_KERNELS={HOST_KERNELS.stem}",)
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
 
 def compile_to(output: Path, source: Path) -> Path:
-    command = ["clang", *FLAGS, *WARNINGS, f"-I{LIBRARY / 'src'}", "-c", source, "-o", output]
-    subprocess.run(command, check=True)
+    command = ["clang", *FLAGS, *WARNINGS, *DEFINES, f"-I{LIBRARY / 'src'}"]
+    subprocess.run([*command, "-c", source, "-o", output], check=True)
     return output
 
 
@@ -28,7 +31,7 @@ def compile_to(output: Path, source: Path) -> Path:
 def compile_library() -> tuple[tempfile.TemporaryDirectory[str], dict[str, Path]]:
     """Compile the library once; objects by the names of their sources, while the folder is held."""
     folder = tempfile.TemporaryDirectory()
-    sources = sorted((LIBRARY / "src").glob("*.c"))
+    sources = [*sorted((LIBRARY / "src").glob("*.c")), HOST_KERNELS]
     outputs = [Path(folder.name) / f"{source.name}.o" for source in sources]
     with ThreadPoolExecutor(2) as threads:
         objects = threads.map(compile_to, outputs, sources)

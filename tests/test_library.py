@@ -47,6 +47,11 @@ def tracked_files() -> list[Path]:
     return [LIBRARY / name for name in listed.stdout.decode().split("\0") if name]
 
 
+def mentions_x86(path: Path) -> bool:
+    """Whether a source asks for an x86 processor or uses its intrinsics."""
+    return bool(re.search(r"\bx86|__x86|immintrin|\b_mm\d*_", path.read_text(encoding="utf-8")))
+
+
 def read_properties() -> dict[str, str]:
     lines = (LIBRARY / "library.properties").read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
@@ -98,6 +103,14 @@ def test_what_the_library_manager_refuses_is_found(name: str, tmp_path: Path) ->
         path.touch()
 
     assert find_objections(tmp_path, [path])
+
+
+def test_the_library_has_no_code_for_x86() -> None:
+    host = sorted((ROOT / "micro_app" / "host").glob("*.c"))
+
+    assert [path.name for path in tracked_files() if mentions_x86(path)] == []
+    assert host
+    assert all(mentions_x86(path) for path in host)
 
 
 def test_properties_are_complete() -> None:

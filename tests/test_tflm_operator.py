@@ -52,11 +52,12 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "micro_app" / "lib" / "edgel3" / "src"
 OPERATOR = SOURCES / "edgel3_tflm.cc"
 NODE_ENGINE = SOURCES / "edgel3_node_tflm.cc"
+HOST_KERNELS = ROOT / "micro_app" / "host" / "edgel3_kernels_avx512.c"
 ENGINE_FILES = [
-    "edgel3_engine.c",
-    "edgel3_kernels.c",
-    "edgel3_kernels_avx512.c",
-    "edgel3_packed.c",
+    SOURCES / "edgel3_engine.c",
+    SOURCES / "edgel3_kernels.c",
+    SOURCES / "edgel3_packed.c",
+    HOST_KERNELS,
 ]
 
 ENGINE_FILES_M7 = [
@@ -332,9 +333,11 @@ def library(upstream_headers: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Operator, engine and what registers the operator, for the interpreter to load."""
     require(INTERPRETER)
     folder = tmp_path_factory.mktemp("operator")
-    objects = [folder / f"{name}.o" for name in ENGINE_FILES]
+    objects = [folder / f"{source.name}.o" for source in ENGINE_FILES]
+    extra = f"-DEDGEL3_EXTRA_KERNELS={HOST_KERNELS.stem}"
+    c = ("gcc", "-std=c99", "-O2", "-fPIC", extra, f"-I{SOURCES}")
     for source, output in zip(ENGINE_FILES, objects, strict=True):
-        compile_to(output, ["gcc", "-std=c99", "-O2", "-fPIC", "-c", SOURCES / source])
+        compile_to(output, [*c, "-c", source])
     registerer = folder / "registerer.cc"
     registerer.write_text(REGISTERER)
     gemmlowp = find_package("tensorflow") / "include" / "external" / "gemmlowp"
@@ -558,9 +561,9 @@ def node_objects(
 ) -> list[Path]:
     """What a node with TFLM is made of, but for its model and its main()."""
     folder = tmp_path_factory.mktemp("node")
-    compiled = [*ENGINE_FILES, OPERATOR.name]
-    objects = [library.parent / f"{name}.o" for name in compiled]
-    for source in sorted(set(SOURCES.glob("*.c")) - {SOURCES / name for name in compiled}):
+    compiled = [*ENGINE_FILES, OPERATOR]
+    objects = [library.parent / f"{source.name}.o" for source in compiled]
+    for source in sorted(set(SOURCES.glob("*.c")) - set(compiled)):
         objects.append(folder / f"{source.name}.o")
         compile_to(objects[-1], ["gcc", "-std=c99", "-O2", "-fPIC", "-c", source])
     gemmlowp = find_package("tensorflow") / "include" / "external" / "gemmlowp"

@@ -76,8 +76,8 @@ edgel3_status edgel3_describe(const void *model, size_t model_bytes, edgel3_info
 
 /** Bytes of arena that an engine for this model needs; checks the model whole.
  *
- * Best kernels on a desktop processor keep expanded weights in the arena and need far more than on a
- * microcontroller, where both choices need the same.
+ * On a microcontroller both choices of kernels need the same. Kernels that a build adds to the library
+ * may keep expanded weights in the arena, and then need far more.
  */
 edgel3_status edgel3_arena_bytes(const void *model, size_t model_bytes,
                                  edgel3_kernel_choice kernels, size_t *arena_bytes);

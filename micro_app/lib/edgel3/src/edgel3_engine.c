@@ -33,9 +33,9 @@ static const edgel3_kernels *choose_kernels(const edgel3_conv *conv, edgel3_kern
 #ifdef EDGEL3_HAS_KERNELS_M7
   if (choice == EDGEL3_KERNELS_BEST && edgel3_kernels_m7.accepts(conv)) return &edgel3_kernels_m7;
 #endif
-#ifdef EDGEL3_HAS_KERNELS_AVX512
-  if (choice == EDGEL3_KERNELS_BEST && edgel3_kernels_avx512.accepts(conv)) {
-    return &edgel3_kernels_avx512;
+#ifdef EDGEL3_EXTRA_KERNELS
+  if (choice == EDGEL3_KERNELS_BEST && EDGEL3_EXTRA_KERNELS.accepts(conv)) {
+    return &EDGEL3_EXTRA_KERNELS;
   }
 #endif
   (void)conv;

@@ -61,9 +61,11 @@ extern const edgel3_kernels edgel3_kernels_portable;
 #define EDGEL3_HAS_KERNELS_M7 1
 extern const edgel3_kernels edgel3_kernels_m7;
 #endif
-#if defined(__x86_64__) && defined(__GNUC__)
-#define EDGEL3_HAS_KERNELS_AVX512 1
-extern const edgel3_kernels edgel3_kernels_avx512;
+/* A build may add one more set of kernels: it defines EDGEL3_EXTRA_KERNELS as the name of the set, an
+ * edgel3_kernels constant in a file of its own.
+ */
+#ifdef EDGEL3_EXTRA_KERNELS
+extern const edgel3_kernels EDGEL3_EXTRA_KERNELS;
 #endif
 
 /* Where the three rows of a ring and their channels lie: offsets[tap] for every tap by number. Rows

@@ -6,7 +6,9 @@
  */
 #include "edgel3_kernels.h"
 
-#ifdef EDGEL3_HAS_KERNELS_AVX512
+extern const edgel3_kernels edgel3_kernels_avx512;
+
+#if defined(__x86_64__) && defined(__GNUC__)
 
 #include <immintrin.h>
 #include <string.h>
@@ -206,4 +208,14 @@ static int accepts(const edgel3_conv *conv) {
 const edgel3_kernels edgel3_kernels_avx512 = {"avx512", accepts,  prepared_bytes,
                                               prepare,  convolve, edgel3_pool_row};
 
-#endif /* EDGEL3_HAS_KERNELS_AVX512 */
+#else
+
+/* On every other processor the set accepts no convolution: the engine uses the portable kernels. */
+static int accepts(const edgel3_conv *conv) {
+  (void)conv;
+  return 0;
+}
+
+const edgel3_kernels edgel3_kernels_avx512 = {"avx512", accepts, NULL, NULL, NULL, NULL};
+
+#endif
