@@ -10,6 +10,8 @@ import tflite
 
 _SCHEMA_VERSION = 3
 _FILE_IDENTIFIER = b"TFL3"
+# The key under which TensorFlow's converter writes the signature of a network.
+_SIGNATURE_KEY = "serving_default"
 # What the schema asks of constant data, counted from the first byte of the file.
 _DATA_ALIGNMENT = 16
 
@@ -78,7 +80,8 @@ def write_flatbuffer(
 ) -> bytes:
     """Write a flatbuffer of one graph; the same arguments give the same bytes.
 
-    Constant data begin at a multiple of 16 bytes from the start of the file.
+    Constant data begin at a multiple of 16 bytes from the start of the file. The signature is the
+    one that TensorFlow's converter writes: inputs by the names of their tensors, and ``output_0``.
     """
     builder = flatbuffers.Builder(1024)
     # Buffer 0 is empty, as the schema asks: tensors without contents name it.
@@ -113,9 +116,16 @@ def write_flatbuffer(
     tflite.SubGraphAddName(builder, graph_name)
     graph = tflite.SubGraphEnd(builder)
 
+    signature = _write_signature(
+        builder,
+        {tensors[position].name: position for position in inputs},
+        {f"output_{number}": position for number, position in enumerate(outputs)},
+    )
+
     buffer_vector = _write_offsets(builder, buffers)
     code_vector = _write_offsets(builder, code_tables)
     graph_vector = _write_offsets(builder, [graph])
+    signature_vector = _write_offsets(builder, [signature])
     # File names may not be Unicode.
     text = builder.CreateString(description.encode(errors="backslashreplace"))
     tflite.ModelStart(builder)
@@ -124,8 +134,31 @@ def write_flatbuffer(
     tflite.ModelAddSubgraphs(builder, graph_vector)
     tflite.ModelAddDescription(builder, text)
     tflite.ModelAddBuffers(builder, buffer_vector)
+    tflite.ModelAddSignatureDefs(builder, signature_vector)
     builder.Finish(tflite.ModelEnd(builder), _FILE_IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _write_signature(builder: Any, inputs: dict[str, int], outputs: dict[str, int]) -> int:
+    """Write a signature of the only graph from names and positions of tensors."""
+    input_vector, output_vector = (
+        _write_offsets(builder, [_write_tensor_map(builder, *each) for each in named.items()])
+        for named in (inputs, outputs)
+    )
+    key = builder.CreateString(_SIGNATURE_KEY)
+    tflite.SignatureDefStart(builder)
+    tflite.SignatureDefAddInputs(builder, input_vector)
+    tflite.SignatureDefAddOutputs(builder, output_vector)
+    tflite.SignatureDefAddSignatureKey(builder, key)
+    return int(tflite.SignatureDefEnd(builder))
+
+
+def _write_tensor_map(builder: Any, name: str, position: int) -> int:
+    text = builder.CreateString(name)
+    tflite.TensorMapStart(builder)
+    tflite.TensorMapAddName(builder, text)
+    tflite.TensorMapAddTensorIndex(builder, position)
+    return int(tflite.TensorMapEnd(builder))
 
 
 def _write_offsets(builder: Any, offsets: Sequence[int]) -> int:

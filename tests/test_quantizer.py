@@ -5,12 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from keras_hdf5 import random_weights
+from tflite_runtime.interpreter import Interpreter
 
-from edgel3_tflm.converters.chain import Quantization, fold, quantize_layer, write_chain
+from edgel3_tflm.converters.chain import (
+    Quantization,
+    fold,
+    quantize_layer,
+    write_chain,
+    write_float_chain,
+)
 from edgel3_tflm.converters.equalization import equalize
 from edgel3_tflm.converters.network import build_network
 from edgel3_tflm.converters.pack import pack
-from edgel3_tflm.converters.quantize import to_quantized
+from edgel3_tflm.converters.quantize import to_float, to_quantized
 from edgel3_tflm.converters.quantizer import PLAIN, QuantizerOptions, Steps, quantize
 from edgel3_tflm.converters.ranges import Activations, choose_range
 from edgel3_tflm.converters.rounding import RoundingSettings, gather_patches, round_adaptively
@@ -204,3 +211,24 @@ def test_the_written_chain_has_its_own_scales(weights: NetworkWeights) -> None:
     interpreter = open_interpreter(write_chain(chain, 64, 50))
     assert (interpreter.input.scale, interpreter.input.zero_point) == pytest.approx((0.1, -128))
     assert (interpreter.output.scale, interpreter.output.zero_point) == pytest.approx((0.9, -128))
+
+
+def test_written_flatbuffers_have_the_signature_that_tensorflow_writes(
+    weights: NetworkWeights,
+) -> None:
+    network = build_network(weights, batch_size=1)
+    expected = Interpreter(model_content=to_float(network)).get_signature_list()
+    layers = fold(weights)
+    written = Interpreter(model_content=write_float_chain(layers, 64, 50))
+    assert written.get_signature_list() == expected
+    window = np.random.default_rng(0).normal(0, 1, (1, 64, 50, 1)).astype(np.float32)
+    found = written.get_signature_runner()(log_mel=window)["output_0"]
+    written.set_tensor(written.get_input_details()[0]["index"], window)
+    written.invoke()
+    by_position = written.get_tensor(written.get_output_details()[0]["index"])
+    np.testing.assert_array_equal(found, by_position)
+    assert found.any()
+    unit = Quantization(np.float32(0.01), 0)
+    chain = tuple(quantize_layer(layer, unit, unit) for layer in layers)
+    int8 = Interpreter(model_content=write_chain(chain, 64, 50))
+    assert int8.get_signature_list() == expected
