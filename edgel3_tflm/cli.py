@@ -1,9 +1,9 @@
 """The command line: ``edgel3-tflm COMMAND``."""
 
 import logging
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.app_cli import estimate_command, export_app_command, train_head_command
+from edgel3_tflm.audio import is_audio_file
 from edgel3_tflm.convert_cli import convert_command
 from edgel3_tflm.device_cli import device_app
 from edgel3_tflm.drift_cli import compare_command, report_app
@@ -66,21 +67,39 @@ app.add_typer(device_app, name="device", no_args_is_help=True, rich_help_panel="
 app.add_typer(report_app, name="report", no_args_is_help=True, rich_help_panel="Measure")
 
 
-def main() -> None:
+def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the command ``edgel3-tflm``.
 
-    Files without a command are embedded, as edgel3's own command does.
+    Arguments without a command are those of ``embed``, as edgel3's own command has them.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        The process's own if not given.
     """
-    arguments = sys.argv[1:]
-    known = {each.name for each in app.registered_commands}
-    known |= {each.name for each in app.registered_groups}
-    if arguments and arguments[0] not in known and os.path.exists(arguments[0]):  # noqa: PTH110
+    arguments = list(sys.argv[1:] if args is None else args)
+    if _are_edgel3_s(arguments):
         arguments.insert(0, "embed")
     try:
         app(arguments)
     except SystemExit as end:
         if end.code:
             raise
+
+
+def _are_edgel3_s(arguments: list[str]) -> bool:
+    """Whether arguments begin with a file, or an option that is the command ``embed``'s."""
+    if not arguments:
+        return False
+    first = Path(arguments[0])
+    commands = typer.main.get_command(app)
+    assert isinstance(commands, typer.core.TyperGroup)  # noqa: S101 - narrows for the type checker
+    if arguments[0] in commands.commands:
+        return False
+    if not arguments[0].startswith("-"):
+        return first.exists() or is_audio_file(first)
+    own = {name for each in commands.params for name in each.opts}
+    return arguments[0] not in {*own, "--help"}
 
 
 def _print_version(wanted: bool) -> None:

@@ -29,6 +29,7 @@ from edgel3_tflm.models import (
     find_weights_source,
     is_positive,
     open_deployment,
+    refuse_openl3_arguments,
 )
 
 TimeArray = npt.NDArray[np.float64]
@@ -196,6 +197,7 @@ def get_embedding(
 ) -> tuple[list[FloatArray], list[TimeArray]]: ...
 
 
+@refuse_openl3_arguments
 def get_embedding(
     audio: npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
     sr: float | Sequence[float],
@@ -374,6 +376,7 @@ def open_model(
     )
 
 
+@refuse_openl3_arguments
 def process_file(
     filepath: str | PathLike[str] | Sequence[str | PathLike[str]],
     output_dir: str | PathLike[str] | None = None,

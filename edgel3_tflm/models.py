@@ -9,10 +9,12 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from importlib.util import find_spec
+from inspect import signature
 from numbers import Real
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, ParamSpec, TypeVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -292,6 +294,41 @@ def find_network(model_type: str, emb_dim: int, retrain_type: str, sparsity: flo
     )
 
 
+_OPENL3_ARGUMENTS = {
+    "input_repr": "leave it out: all networks here take the same log-mel spectrogram",
+    "content_type": "leave it out: model_type chooses the network",
+    "embedding_size": "give emb_dim, with model_type='sea'",
+    "frontend": "leave it out: the frontend is the published networks' own",
+    "batch_size": "give it to get_embedding or process_file",
+}
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def refuse_openl3_arguments(
+    function: Callable[_Parameters, _Result],
+) -> Callable[_Parameters, _Result]:
+    """Make a function say what stands here for an argument that openl3's function takes.
+
+    The function raises EdgeL3Error where one is given that it does not have itself.
+    """
+    known = signature(function).parameters
+
+    @wraps(function)
+    def checked(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        for name in kwargs:
+            if name in _OPENL3_ARGUMENTS and name not in known:
+                raise EdgeL3Error(
+                    f"{function.__name__} has no argument {name!r}, which is openl3's:"
+                    f" {_OPENL3_ARGUMENTS[name]}"
+                )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@refuse_openl3_arguments
 def load_embedding_model(
     model_type: str,
     emb_dim: int,

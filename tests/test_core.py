@@ -205,6 +205,21 @@ def test_arguments_out_of_their_range_are_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "argument", ["input_repr", "content_type", "embedding_size", "frontend", "batch_size"]
+)
+def test_openl3_s_arguments_are_refused_by_name(argument: str, tmp_path: Path) -> None:
+    calls = [lambda **options: load_embedding_model("sparse", 128, "ft", 95.45, **options)]
+    if argument != "batch_size":
+        calls.append(lambda **options: get_embedding(noise(1), RATE_HZ, **options))
+        calls.append(lambda **options: process_file(tmp_path / "a.wav", **options))
+    for call in calls:
+        with pytest.raises(EdgeL3Error, match=f"has no argument '{argument}', which is openl3's: "):
+            call(**{argument: "mel256"})
+        with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+            call(other=1)
+
+
 def test_stereo_is_its_mean(tiny: EmbeddingModel) -> None:
     left, right = noise(2), chirp(RATE_HZ, 2)
     mono, _ = get_embedding((left + right).astype(np.float32) / 2, RATE_HZ, tiny)

@@ -236,13 +236,37 @@ def test_run_refuses_what_is_no_path_and_ends_where_there_is_nothing(
     )
 
 
-def test_files_without_a_command_are_embedded_as_by_edgel3(
-    sounds: Path, tiny: list[object], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "order", [["a.wav", "--output-dir", "out", "-q"], ["-q", "-n", "--output-dir", "out", "a.wav"]]
+)
+def test_arguments_of_edgel3_s_command_are_those_of_main(
+    sounds: Path, tiny: list[object], monkeypatch: pytest.MonkeyPatch, order: list[str]
 ) -> None:
-    arguments = ["edgel3", sounds / "a.wav", "--output-dir", sounds / "out", *tiny]
-    monkeypatch.setattr("sys.argv", [str(each) for each in arguments])
-    cli.main()
-    assert (sounds / "out" / "a.npz").is_file()
+    monkeypatch.chdir(sounds)
+    arguments = [str(each) for each in [*order, *tiny]]
+    monkeypatch.setattr("sys.argv", ["edgel3", *arguments])
+    for given in ((), (arguments,), (["embed", *arguments],)):
+        cli.main(*given)
+        (sounds / "out" / "a.npz").unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.wav"], "missing.wav: no such file"),
+        (["embd", "a.wav"], "No such command 'embd'"),
+        (["--verbse", "a.wav"], "No such option: --verbse"),
+    ],
+)
+def test_mistakes_are_told_from_files(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code
+    assert message in " ".join(capsys.readouterr().err.split())
+    cli.main(["--version"])
+    cli.main(["--help"])
 
 
 # What the extras bring, and what those bring.
