@@ -7,24 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ignore_progress
 from test_cli import assert_one_error_line, run
-from tiny_network import TINY, write_weights
 
 from edgel3_tflm.boards import BOARDS
 from edgel3_tflm.converters.head import HEAD_NAME, Head
-from edgel3_tflm.converters.pipeline import ConvertOptions, convert
-from edgel3_tflm.converters.quantizer import PLAIN
 from edgel3_tflm.deployment import Deployment, quantized_model_name
 
 LABELS = ("dog", "rain")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    directory = tmp_path_factory.mktemp("tiny")
-    options = ConvertOptions(TINY, write_weights(directory), quantizer=PLAIN)
-    return convert(options, directory / "deployment", ignore_progress)
 
 
 def draw_head(deployment: Deployment, model_sha256: str | None = None) -> Head:
@@ -56,29 +45,31 @@ def write_directory(head: Head, directory: Path) -> Path:
 
 @pytest.mark.parametrize("write", [write_file, write_directory])
 def test_a_head_is_a_file_or_a_directory_in_every_command(
-    tiny: Deployment, tmp_path: Path, write: Callable[[Head, Path], Path]
+    tiny_int8: Deployment, tmp_path: Path, write: Callable[[Head, Path], Path]
 ) -> None:
-    head = write(draw_head(tiny), tmp_path)
+    head = write(draw_head(tiny_int8), tmp_path)
 
-    done = run("device", "info", "--emulate", tiny.directory, "--head", head, "--json")
+    done = run("device", "info", "--emulate", tiny_int8.directory, "--head", head, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["info"]["classes"] == list(LABELS)
 
     app = ["--board", BOARDS[0].name, "-o", tmp_path / "app", "--head", head, "--json"]
-    done = run("export-app", tiny.directory, *app)
+    done = run("export-app", tiny_int8.directory, *app)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["classes"] == 2
 
 
-def test_a_deployment_s_own_head_is_taken_and_checked(tiny: Deployment, tmp_path: Path) -> None:
+def test_a_deployment_s_own_head_is_taken_and_checked(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
     directory = tmp_path / "with-head"
-    shutil.copytree(tiny.directory, directory)
-    draw_head(tiny).write(directory)
+    shutil.copytree(tiny_int8.directory, directory)
+    draw_head(tiny_int8).write(directory)
     done = run("device", "info", "--emulate", directory, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["info"]["classes"] == list(LABELS)
 
-    (directory / HEAD_NAME).write_text(json.dumps(draw_head(tiny, "0" * 64).to_json()))
+    (directory / HEAD_NAME).write_text(json.dumps(draw_head(tiny_int8, "0" * 64).to_json()))
     app = ["--board", BOARDS[0].name, "-o", tmp_path / "app"]
     for words in (["device", "info", "--emulate", directory], ["export-app", directory, *app]):
         assert_one_error_line(run(*words), "expected a head trained for")

@@ -12,14 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ignore_progress
-from tiny_network import TINY, write_weights
 
 from edgel3_tflm import app_cli
 from edgel3_tflm import estimate as estimates
 from edgel3_tflm.boards import BOARDS
-from edgel3_tflm.converters.pipeline import ConvertOptions, convert
-from edgel3_tflm.converters.quantizer import PLAIN
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.estimate import (
@@ -228,17 +224,14 @@ def run_without_device(script: str, *arguments: object) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_estimate_needs_no_extra(tmp_path: Path) -> None:
-    weights = write_weights(tmp_path)
-    options = ConvertOptions(TINY, weights, quantizer=PLAIN)
-    deployment = convert(options, tmp_path / "tiny", ignore_progress)
+def test_estimate_needs_no_extra(tiny_int8: Deployment) -> None:
     script = "from edgel3_tflm.cli import main\nmain()"
 
-    done = run_without_device(script, "estimate", deployment.directory, "--no-build", "--json")
+    done = run_without_device(script, "estimate", tiny_int8.directory, "--no-build", "--json")
 
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["boards"]) == len(BOARDS)
-    done = run_without_device(script, "estimate", deployment.directory, "--emulate")
+    done = run_without_device(script, "estimate", tiny_int8.directory, "--emulate")
     assert done.returncode == 1
     assert "pip install 'edgel3-tflm[device]'" in done.stderr.splitlines()[-1]
 
@@ -246,7 +239,6 @@ def test_estimate_needs_no_extra(tmp_path: Path) -> None:
 _STUDY = """
 from pathlib import Path
 from edgel3_tflm.converters.pipeline import ConvertOptions
-from edgel3_tflm.converters.quantizer import PLAIN
 from edgel3_tflm.converters.study import STUDY, has_emulator, study
 from edgel3_tflm.variants import find_variant
 variant = find_variant("sea", embedding_size=64).with_filters((4,) * 8)
