@@ -275,7 +275,7 @@ class Device(Closing):
         # Answers to an earlier host are on their way, perhaps: they should not look like ours.
         self._sequence = secrets.randbelow(255)
         self.resent = 0
-        self._may_stream = True  # for an earlier host
+        self._must_stop = True  # for an earlier host
         try:
             self.info = Info.parse(self.request(Command.INFO))
             self._stop_stream()
@@ -442,9 +442,8 @@ class Device(Closing):
             timeout_s = self._compute_timeout_s
         self._stop_stream()
         self._live.clear()
-        self._may_stream = True
-        self.request(Command.STREAM, b"\1")
         try:
+            self.request(Command.STREAM, b"\1")
             while True:
                 deadline = monotonic() + timeout_s
                 while not self._live:
@@ -457,13 +456,14 @@ class Device(Closing):
                         )
                 yield LiveEvent.parse(self._live.popleft().body, self.info)
         finally:
+            self._must_stop = True
             # Whatever ended the stream is what the caller must see, at once.
             with suppress(EdgeL3Error):
                 self._stop_stream(timeout_s=self._timeout_s, attempts=1)
 
     def _stop_stream(self, *, timeout_s: float | None = None, attempts: int | None = None) -> None:
-        """Tell a node that may be streaming to stop; it may be computing a window first."""
-        if not self._may_stream:
+        """Tell a node to stop a stream that has ended here; it may be computing a window first."""
+        if not self._must_stop:
             return
         timeout_s = self._compute_timeout_s if timeout_s is None else timeout_s
         try:
@@ -472,7 +472,7 @@ class Device(Closing):
             # Without a microphone it was not streaming; a model that is refused, not either.
             if error.refusal not in (Refusal.ABSENT, Refusal.ENGINE):
                 raise
-        self._may_stream = False
+        self._must_stop = False
 
 
 def _read_u32(body: bytes) -> int:

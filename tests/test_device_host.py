@@ -205,6 +205,25 @@ def test_a_node_that_computes_while_it_is_stopped_is_waited_for_by_the_next_requ
     assert test.command == Command.SELF_TEST
 
 
+def test_a_request_during_a_stream_does_not_end_it(clock: Clock) -> None:
+    busy = answer(status=Refusal.BUSY)
+    node, device = open_scripted(clock, listen(live(1), live(2)), busy, answer())
+    stream = device.stream()
+    next(stream)
+    with pytest.raises(RefusedError, match="it is streaming"):
+        device.embed_pcm(np.zeros(8000, np.int16))
+    assert next(stream).number == 2
+    stream.close()
+    assert [request.body for request in node.requests[2:]] == [b"\1", b"\0", b"\0"]
+
+
+def test_a_stream_whose_start_is_not_confirmed_is_stopped(clock: Clock) -> None:
+    node, device = open_scripted(clock, *[stay_silent] * ATTEMPTS, answer())
+    with pytest.raises(DeviceError, match="within 2 s, none came in 3 attempts"):
+        next(device.stream())
+    assert node.requests[-1].body == b"\0"
+
+
 def test_a_node_that_no_longer_answers_after_a_stream_is_an_error(clock: Clock) -> None:
     _, device = open_scripted(clock, listen(live(1)))
     stream = device.stream()
