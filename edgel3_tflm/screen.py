@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,6 +28,10 @@ from rich.table import Table
 from rich.text import Text
 
 from edgel3_tflm.errors import EdgeL3Error
+
+# A step of a training may take a minute, and rich takes the speed from what it saw in this time.
+_SPEED_PERIOD_S = 3600
+_LINES_A_STEP = 10
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -76,6 +82,7 @@ class Screen:
         with Progress(
             *columns,
             console=self._err,
+            speed_estimate_period=_SPEED_PERIOD_S,
             redirect_stdout=False,
             redirect_stderr=False,
             disable=disabled,
@@ -86,13 +93,15 @@ class Screen:
 
 
 class Steps:
-    """A progress callback: bars on a terminal, one line a step elsewhere."""
+    """A progress callback: bars on a terminal, elsewhere a few lines a step."""
 
     def __init__(self, bars: Progress, lines: Console | None) -> None:
         self._bars = bars
         self._lines = lines
         self._step: str | None = None
         self._task: Any = None
+        self._shown: dict[str, int] = {}
+        """How many of its lines each step has had."""
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Show how far a step is; ``total`` is 0 where nobody knows."""
@@ -104,6 +113,17 @@ class Steps:
                 self._lines.print(Text(f"{step} ..."))
         if total:
             self._bars.update(self._task, completed=done, total=total)
+            self._print_share(step, done, total)
+
+    def _print_share(self, step: str, done: int, total: int) -> None:
+        """Print a line where another tenth of a step is done."""
+        share = done * _LINES_A_STEP // total
+        if self._lines is None or share <= self._shown.get(step, 0):
+            return
+        self._shown[step] = share
+        left_s = self._find_task().time_remaining
+        left = "" if left_s is None or done >= total else f", {timedelta(seconds=left_s)} left"
+        self._lines.print(Text(f"{step}: {done:,} of {total:,}{left} ..."))
 
     def note(self, line: str) -> None:
         """Say something that stays on the screen."""
@@ -115,9 +135,12 @@ class Steps:
     def finish(self) -> None:
         """Mark the running step as done."""
         if self._task is not None:
-            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
-            total = task.total or 1
-            self._bars.update(self._task, completed=total, total=total)
+            task = self._find_task()
+            done = task.completed if task.total else 1
+            self._bars.update(self._task, completed=done, total=done)
+
+    def _find_task(self) -> Task:
+        return self._bars.tasks[self._bars.task_ids.index(self._task)]
 
 
 @contextmanager
