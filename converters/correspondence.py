@@ -35,9 +35,10 @@ from edgel3_tflm.converters.training import (
     Progress,
     claim_directory,
     is_held,
+    note_ending,
     precision,
 )
-from edgel3_tflm.converters.videos import Pairs, PairSource, Video
+from edgel3_tflm.converters.videos import OnDamaged, Pairs, PairSource, Video
 from edgel3_tflm.deployment import InputMap
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import sha256_hex, write_whole
@@ -129,6 +130,7 @@ def finetune(
     output: Path,
     progress: Progress,
     on_validation: Callable[[str, Figures], None],
+    on_damaged: OnDamaged | None = None,
 ) -> Figures:
     """Fine-tune an audio network; an interrupted run goes on and ends with the same result.
 
@@ -149,6 +151,8 @@ def finetune(
     progress : callable
     on_validation : callable
         Called with what is trained and its figures.
+    on_damaged : callable, optional
+        As for :class:`~edgel3_tflm.converters.videos.PairSource`.
 
     Returns
     -------
@@ -161,7 +165,7 @@ def finetune(
         If there are too few videos, one is damaged, or the directory holds another run.
     """
     training, held = choose_videos(recipe.validation.share, videos)
-    pairs = _PairMaker(recipe, initial, training, held)
+    pairs = _PairMaker(recipe, initial, training, held, on_damaged)
     claim_directory(
         output,
         {
@@ -222,6 +226,7 @@ class _PairMaker:
         weights: NetworkWeights,
         training: Sequence[Video],
         held: Sequence[Video],
+        on_damaged: OnDamaged | None,
     ) -> None:
         self._spec = weights.variant.frontend
         self._input_map = InputMap.of(weights)
@@ -232,9 +237,10 @@ class _PairMaker:
                     f" sounds can be exchanged; {use} has {len(videos)} of"
                     f" {len(training) + len(held)}; give more, or change validation.share"
                 )
-        choice = {
+        choice: dict[str, Any] = {
             "sample_rate_hz": self._spec.sample_rate_hz,
             "frame_pixels": recipe.video.frame_pixels,
+            "on_damaged": on_damaged,
         }
         self._training = PairSource(training, varied=True, **choice)
         self._held = PairSource(held, varied=False, **choice)
@@ -257,6 +263,8 @@ class _PairMaker:
 
 class _Stage:
     """One training: of both networks, or of the audio network beside a frozen video network."""
+
+    kept_by = "the least loss on the pairs of held videos"
 
     def __init__(
         self,
@@ -310,10 +318,15 @@ class _Stage:
         progress("draw held pairs", 0, 0)
         self._held = self._pairs.held(self._settings.seed)
         workers = min(_MAX_WORKERS, os.cpu_count() or 1)
-        for _ in self._loop.run(self, f"train {self._name} network", progress, workers):
-            on_validation(self._name, self._figures)
-        path = self._directory / FIGURES_NAME
-        return Figures(**json.loads(path.read_bytes())["validation"])
+        ending = self._loop.run(
+            self,
+            f"train {self._name} network",
+            progress,
+            lambda: on_validation(self._name, self._figures),
+            workers,
+        )
+        figures = note_ending(self._directory / FIGURES_NAME, ending)
+        return Figures(**figures["validation"])
 
     def batch(self, number: int) -> _Batch:
         """Make the batch of a step."""

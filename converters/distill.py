@@ -31,6 +31,7 @@ from edgel3_tflm.converters.training import (
     Progress,
     claim_directory,
     is_held,
+    note_ending,
     precision,
 )
 from edgel3_tflm.corpus import LabelledClip, list_folds
@@ -235,6 +236,10 @@ def distill(
 
 
 class _Run:
+    kept_by = (
+        "the greatest mean cosine to the teacher on the validation clips, once all zeros are there"
+    )
+
     def __init__(
         self,
         recipe: Recipe,
@@ -279,6 +284,8 @@ class _Run:
         decibels = np.concatenate([batch.decibels for batch in batches])
         teacher = np.concatenate([batch.teacher for batch in batches])
         statistics = np.concatenate([batch.statistics for batch in batches])
+        if is_silent(decibels).all():
+            raise EdgeL3Error("expected sound in the training clips, they are silent")
         return _Scales(
             float(decibels.mean(dtype=np.float64)),
             float(decibels.std(dtype=np.float64)),
@@ -382,9 +389,9 @@ class _Run:
 
     def train(self, progress: Progress, on_validation: Callable[[Figures], None]) -> Figures:
         """Train from the last checkpoint, or the start, to the end."""
-        for _ in self._loop.run(self, "distill", progress):
-            on_validation(self._figures)
-        return Figures(**json.loads((self._output / FIGURES_NAME).read_bytes())["validation"])
+        ending = self._loop.run(self, "distill", progress, lambda: on_validation(self._figures))
+        figures = note_ending(self._output / FIGURES_NAME, ending)
+        return Figures(**figures["validation"])
 
     def learn(self, step: int, batch: _Batch) -> Mapping[str, float]:
         """Take one step of the optimizer, and prune."""

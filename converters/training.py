@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.recipe import Training
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.files import write_whole
+from edgel3_tflm.files import new_file, write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -94,8 +94,56 @@ class Judgement:
     log: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Parameters
+    ----------
+    steps_taken, steps : int
+        Those of the run, and those of its recipe.
+    reason : str
+        Why it took no more.
+    kept_by : str
+        The rule that chose the network that was kept, among those that were validated.
+    """
+
+    steps_taken: int
+    steps: int
+    reason: str
+    kept_by: str
+
+
+def note_ending(path: Path, ending: Ending) -> dict[str, Any]:
+    """Add to the figures of a run, which :meth:`Task.keep` wrote, how it ended.
+
+    Returns
+    -------
+    dict
+        The figures.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the file is gone or damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        figures = {**found, "run": asdict(ending)}
+    except (OSError, ValueError, TypeError) as error:
+        raise EdgeL3Error(
+            f"{path}: expected the figures of this run, they are gone or damaged ({error}); remove"
+            f" {path.parent} and train again"
+        ) from error
+    write_whole(path, (json.dumps(figures, indent=1) + "\n").encode())
+    return figures
+
+
 class Task(Protocol):
     """What a loop trains."""
+
+    kept_by: str
+    """The rule of what is kept, in words."""
 
     def batch(self, number: int) -> Any:
         """Make the batch of a step; the same number gives the same batch."""
@@ -107,7 +155,7 @@ class Task(Protocol):
         """Validate the network as it is after so many steps."""
 
     def keep(self) -> None:
-        """Write the network that was judged last; it is the best so far."""
+        """Write the network that was judged last, and its figures; it is the best so far."""
 
 
 class Loop:
@@ -132,20 +180,27 @@ class Loop:
         self._step = tf.Variable(0, dtype=tf.int64)
         self._best = tf.Variable(-np.inf, dtype=tf.float64)
         self._stale = tf.Variable(0, dtype=tf.int64)
-        self._checkpoints = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                model=model,
-                optimizer=self.optimizer,
-                step=self._step,
-                best=self._best,
-                stale=self._stale,
-                **more,
-            ),
-            str(output / "checkpoints"),
-            max_to_keep=1,
+        checkpoint = tf.train.Checkpoint(
+            model=model,
+            optimizer=self.optimizer,
+            step=self._step,
+            best=self._best,
+            stale=self._stale,
+            **more,
         )
+        with _writing(output):
+            self._checkpoints = tf.train.CheckpointManager(
+                checkpoint, str(output / "checkpoints"), max_to_keep=1
+            )
 
-    def run(self, task: Task, name: str, progress: Progress, workers: int = 1) -> Iterator[None]:
+    def run(
+        self,
+        task: Task,
+        name: str,
+        progress: Progress,
+        on_validation: Callable[[], None],
+        workers: int = 1,
+    ) -> Ending:
         """Train from the last checkpoint, or the start, to the end.
 
         Parameters
@@ -154,47 +209,83 @@ class Loop:
         name : str
             What ``progress`` calls it.
         progress : callable
+        on_validation : callable
+            Called after each validation, once its checkpoint is written.
         workers : int
             Threads that make batches ahead.
 
-        Yields
+        Returns
+        -------
+        Ending
+
+        Raises
         ------
-        None
-            After each validation, once its checkpoint is written.
+        EdgeL3Error
+            If the last checkpoint is damaged, the disk refuses a write, or no validation gave a
+            finite score.
         """
         tf, settings = load_backend().tf, self._settings
-        if self._checkpoints.latest_checkpoint:
-            self._checkpoints.checkpoint.restore(
-                self._checkpoints.latest_checkpoint
-            ).assert_consumed()
-            _log.info("going on from step %d", int(self._step))
-        writer = tf.summary.create_file_writer(str(self._output / "log"))
-        for step, batch in self._batches(task, workers):
-            if int(self._stale) >= settings.patience_validations:
-                break
-            rate = _learning_rate(settings, step)
-            self.optimizer.learning_rate.assign(rate)
-            terms = task.learn(step, batch)
-            with writer.as_default(step=step):
-                for term, value in terms.items():
-                    tf.summary.scalar(f"loss/{term}", value)
-                tf.summary.scalar("learning_rate", rate)
-            self._step.assign(step + 1)
-            progress(name, step + 1, settings.steps)
-            if (step + 1) % settings.validate_every_steps == 0 or step + 1 == settings.steps:
-                judgement = task.judge(step + 1)
+        self._restore()
+        log = self._output / "log"
+        _cut_log(log, int(self._step))
+        with _writing(log):
+            writer = tf.summary.create_file_writer(str(log))
+        try:
+            for step, batch in self._batches(task, workers):
+                if int(self._stale) >= settings.patience_validations:
+                    break
+                rate = _learning_rate(settings, step)
+                self.optimizer.learning_rate.assign(rate)
+                terms = task.learn(step, batch)
                 with writer.as_default(step=step):
-                    for scalar, value in judgement.log.items():
-                        tf.summary.scalar(f"validation/{scalar}", value)
-                if judgement.score is not None:
-                    self._note(judgement.score, task)
-                self._checkpoints.save()
-                yield
+                    for term, value in terms.items():
+                        tf.summary.scalar(f"loss/{term}", value)
+                    tf.summary.scalar("learning_rate", rate)
+                self._step.assign(step + 1)
+                progress(name, step + 1, settings.steps)
+                if (step + 1) % settings.validate_every_steps == 0 or step + 1 == settings.steps:
+                    judgement = task.judge(step + 1)
+                    with writer.as_default(step=step):
+                        for scalar, value in judgement.log.items():
+                            tf.summary.scalar(f"validation/{scalar}", value)
+                    if judgement.score is not None:
+                        self._note(judgement.score, task)
+                    with _writing(self._output):
+                        writer.flush()
+                        self._checkpoints.save()
+                    on_validation()
+        finally:
+            writer.close()
         if not np.isfinite(float(self._best)):
             raise EdgeL3Error(
                 f"{name}: expected a network to keep, no validation gave a finite score; lower"
                 " training.learning_rate"
             )
+        return self._describe_ending(task)
+
+    def _restore(self) -> None:
+        latest = self._checkpoints.latest_checkpoint
+        if not latest:
+            return
+        try:
+            self._checkpoints.checkpoint.restore(latest).assert_consumed()
+        except Exception as error:  # TensorFlow raises errors of many kinds, IndexError among them
+            raise EdgeL3Error(
+                f"{latest}: expected a whole checkpoint of this run, it is damaged or of another"
+                f" version ({type(error).__name__}); remove {self._output} and train again"
+            ) from error
+        _log.info("going on from step %d", int(self._step))
+
+    def _describe_ending(self, task: Task) -> Ending:
+        step, steps = int(self._step), self._settings.steps
+        reason = f"all {steps} steps were taken"
+        if step < steps:
+            reason = (
+                f"stopped early, after step {step} of {steps}: none of the last {int(self._stale)}"
+                " validations was better than the best before"
+                f" (patience_validations = {self._settings.patience_validations})"
+            )
+        return Ending(step, steps, reason, task.kept_by)
 
     def _note(self, score: float, task: Task) -> None:
         if not score > float(self._best):  # nor what is no number
@@ -216,6 +307,40 @@ class Loop:
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what TensorFlow makes of a disk that refuses a write into one line."""
+    try:
+        yield
+    except load_backend().tf.errors.OpError as error:
+        raise EdgeL3Error(
+            f"cannot write {path}: {error.message.splitlines()[0]}; once it can be written, the"
+            " same command goes on from the last checkpoint"
+        ) from error
+
+
+def _cut_log(directory: Path, step: int) -> None:
+    """Remove what TensorBoard's files have of a step and later ones, which will be taken again."""
+    tf = load_backend().tf
+    for path in sorted(directory.glob("events.out.tfevents.*")):
+        kept: list[bytes] = []
+        changed = False
+        try:
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                event = tf.compat.v1.Event.FromString(record)
+                if event.HasField("file_version") or event.step < step:
+                    kept.append(record)
+                else:
+                    changed = True
+        except tf.errors.DataLossError:  # a run that was killed leaves half a record at the end
+            changed = True
+        if not changed:
+            continue
+        with new_file(path) as new, tf.io.TFRecordWriter(str(new)) as writer:
+            for record in kept:
+                writer.write(record)
 
 
 def _learning_rate(settings: Training, step: int) -> float:

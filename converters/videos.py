@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, VideoError, install_hint
 
 _SUFFIXES = {
     *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts"),
@@ -25,6 +25,7 @@ _SLACK_S = 0.5
 _LAST_FRAME_S = 1.5
 # Frames are scaled before they are cropped, as in L3: 256 pixels for a crop of 224.
 _SCALE = 8 / 7
+_MOST_DRAWS = 100
 
 FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -58,7 +59,14 @@ class Pairs:
     matching: npt.NDArray[np.bool_]
 
 
-def find_videos(directory: Path, on_video: Callable[[int, int], None]) -> list[Video]:
+OnDamaged = Callable[[VideoError], None]
+
+
+def find_videos(
+    directory: Path,
+    on_video: Callable[[int, int], None],
+    on_damaged: OnDamaged | None = None,
+) -> list[Video]:
     """Open the videos of a directory and of those in it, sorted by path.
 
     Each is decoded at its start and its end, so that one that is cut is found before training.
@@ -68,11 +76,15 @@ def find_videos(directory: Path, on_video: Callable[[int, int], None]) -> list[V
     directory : pathlib.Path
     on_video : callable
         Called with the number of videos done and their total.
+    on_damaged : callable, optional
+        Called with the error of each video that cannot be used, which is left out; raised if None.
 
     Raises
     ------
     EdgeL3Error
-        If there are none, or one is damaged, lacks pictures or sound or is shorter than a second.
+        If there are none.
+    VideoError
+        If one is damaged, lacks pictures or sound or is shorter than a second.
     RuntimeUnavailableError
         If PyAV is not installed.
     """
@@ -88,7 +100,12 @@ def find_videos(directory: Path, on_video: Callable[[int, int], None]) -> list[V
         )
     videos = []
     for done, path in enumerate(paths, start=1):
-        videos.append(_open(path))
+        try:
+            videos.append(_open(path))
+        except VideoError as error:
+            if on_damaged is None:
+                raise
+            on_damaged(error)
         on_video(done, len(paths))
     return videos
 
@@ -111,8 +128,8 @@ def _decoding(path: Path) -> Iterator[Any]:
             yield container
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise EdgeL3Error(
-            f"{path}: expected a whole video, it is damaged or none ({reason}); remove it"
+        raise VideoError(
+            path, f"expected a whole video, it is damaged or none ({reason})"
         ) from error
 
 
@@ -123,9 +140,8 @@ def _open(path: Path) -> Video:
             kind for kind, found in zip(("pictures", "sound"), streams, strict=True) if not found
         ]
         if missing:
-            raise EdgeL3Error(
-                f"{path}: expected pictures and sound, it has no {' and no '.join(missing)};"
-                " remove it"
+            raise VideoError(
+                path, f"expected pictures and sound, it has no {' and no '.join(missing)}"
             )
         starts, ends = [], []
         for stream in (streams[0][0], streams[1][0]):
@@ -136,9 +152,10 @@ def _open(path: Path) -> Video:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     video = Video(path, digest, max(starts), min(ends))
     if video.end_s - video.start_s < 1:
-        raise EdgeL3Error(
-            f"{path}: expected at least one second of pictures with sound, found"
-            f" {max(0.0, video.end_s - video.start_s):.2f} s; remove it"
+        raise VideoError(
+            path,
+            "expected at least one second of pictures with sound, found"
+            f" {max(0.0, video.end_s - video.start_s):.2f} s",
         )
     for time_s in (video.start_s + 0.5, video.end_s - 0.5):
         read_frame(video, time_s, short_side=8)
@@ -179,7 +196,7 @@ def read_frame(video: Video, time_s: float, short_side: int) -> Pixels:
 
     Raises
     ------
-    EdgeL3Error
+    VideoError
         If the file cannot be decoded there.
     """
     with _decoding(video.path) as container:
@@ -208,7 +225,7 @@ def read_sound(video: Video, time_s: float, sample_rate_hz: int) -> FloatArray:
 
     Raises
     ------
-    EdgeL3Error
+    VideoError
         If the file cannot be decoded there.
     """
     av = _load_av()
@@ -234,7 +251,7 @@ def read_sound(video: Video, time_s: float, sample_rate_hz: int) -> FloatArray:
         if reached_s < min(time_s, video.end_s - _SLACK_S):
             raise ValueError(f"no sound at {time_s:.2f} s")
     if not np.isfinite(mono).all():
-        raise EdgeL3Error(f"{video.path}: expected finite samples, some are NaN or infinite")
+        raise VideoError(video.path, "expected finite samples, some are NaN or infinite")
     resampled = soxr.resample(mono, rate_hz, sample_rate_hz, quality="HQ")
     margin = round(_MARGIN_S * sample_rate_hz)
     window = resampled[margin : margin + sample_rate_hz]
@@ -251,6 +268,9 @@ class PairSource:
     sample_rate_hz, frame_pixels : int
     varied : bool
         Whether frames are cropped anywhere and flipped, or cropped in the middle.
+    on_damaged : callable, optional
+        Called with the error where a video cannot be decoded, perhaps by several threads; another
+        pair is drawn. Raised if None.
     """
 
     def __init__(
@@ -260,8 +280,10 @@ class PairSource:
         sample_rate_hz: int,
         frame_pixels: int,
         varied: bool,
+        on_damaged: OnDamaged | None = None,
     ) -> None:
         self._videos = videos
+        self._on_damaged = on_damaged
         self._sample_rate_hz = sample_rate_hz
         self._frame_pixels = frame_pixels
         self._varied = varied
@@ -271,12 +293,25 @@ class PairSource:
 
         Raises
         ------
-        EdgeL3Error
-            If a video cannot be decoded.
+        VideoError
+            If a video cannot be decoded, or if many in a row cannot.
         """
         generator = np.random.default_rng([seed, number])
-        frames, windows, matching = zip(*(self._pair(generator) for _ in range(pairs)), strict=True)
+        frames, windows, matching = zip(
+            *(self._whole_pair(generator) for _ in range(pairs)), strict=True
+        )
         return Pairs(np.stack(frames), np.stack(windows), np.array(matching))
+
+    def _whole_pair(self, generator: np.random.Generator) -> tuple[Pixels, FloatArray, bool]:
+        """Draw until both videos can be decoded where they were drawn."""
+        for left in reversed(range(_MOST_DRAWS)):
+            try:
+                return self._pair(generator)
+            except VideoError as error:
+                if self._on_damaged is None or not left:
+                    raise
+                self._on_damaged(error)
+        raise AssertionError  # the last draw returned or raised
 
     def _pair(self, generator: np.random.Generator) -> tuple[Pixels, FloatArray, bool]:
         seen = int(generator.integers(len(self._videos)))

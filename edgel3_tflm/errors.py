@@ -3,6 +3,7 @@
 import json
 import shlex
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -30,6 +31,21 @@ class WeightsUnreachableError(WeightsError):
 
 class AudioError(EdgeL3Error):
     """A clip that cannot be read or holds no usable samples."""
+
+
+class VideoError(EdgeL3Error):
+    """A video that cannot be decoded, or lacks pictures or sound; ``path`` is the file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    reason : str
+        What was expected, and what came.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; remove it, or leave it out by --keep-going")
+        self.path = path
 
 
 class ModelFileError(EdgeL3Error):

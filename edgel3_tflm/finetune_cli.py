@@ -3,13 +3,14 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from edgel3_tflm.audio import find_clips
 from edgel3_tflm.corpus import read_manifest, require_files
+from edgel3_tflm.errors import VideoError
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.weights import NetworkWeights, load_weights
 
@@ -92,12 +93,14 @@ def distill_command(
                 output=output,
                 progress=progress,
                 on_validation=lambda each: progress.note(
-                    f"step {each.step}: cosine to the teacher {each.teacher_cosine:.4f}"
-                    f" (always its mean: {each.mean_cosine:.4f})"
+                    f"step {each.step} of {recipe.training.steps}: cosine to the teacher"
+                    f" {each.teacher_cosine:.4f} (always its mean: {each.mean_cosine:.4f})"
                 ),
             )
+        run = _read_figures(output)["run"]
         screen.show(
-            asdict(figures),
+            {**asdict(figures), "run": run},
+            _describe_ending(run),
             Text(
                 f"kept step {figures.step}: cosine to the teacher {figures.teacher_cosine:.4f} over"
                 f" {figures.windows} windows kept from training"
@@ -130,6 +133,12 @@ def finetune_command(
         ),
     ] = None,
     plan: _PlanOption = None,
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going", "-k", help="Name videos that cannot be decoded, and go on without them."
+        ),
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -143,8 +152,19 @@ def finetune_command(
         recipe = read_recipe(recipe_file, FinetuneRecipe)
         initial = _load_reduced(recipe.student, weights, plan)
         video = None if video_weights is None else load_video_weights(recipe.video, video_weights)
+        damaged: dict[Path, str] = {}
+        steps = {"video": recipe.video_training.steps, "audio": recipe.training.steps}
         with screen.progress() as progress:
-            found = find_videos(videos, lambda done, total: progress("read videos", done, total))
+
+            def note_damaged(error: VideoError) -> None:
+                if error.path not in damaged:
+                    damaged[error.path] = str(error)
+                    progress.note(str(error))
+
+            on_damaged = note_damaged if keep_going else None
+            found = find_videos(
+                videos, lambda done, total: progress("read videos", done, total), on_damaged
+            )
             figures = finetune(
                 recipe,
                 initial=initial,
@@ -153,11 +173,13 @@ def finetune_command(
                 output=output,
                 progress=progress,
                 on_validation=lambda stage, each: progress.note(
-                    f"{stage} network, step {each.step}: {100 * each.accuracy:.1f} % of held pairs"
-                    f" right, loss {each.loss:.4f}"
+                    f"{stage} network, step {each.step} of {steps[stage]}:"
+                    f" {100 * each.accuracy:.1f} % of held pairs right, loss {each.loss:.4f}"
                 ),
+                on_damaged=on_damaged,
             )
-        written = json.loads((output / FIGURES_NAME).read_bytes())
+        written = _read_figures(output)
+        written["damaged"] = {str(path): reason for path, reason in sorted(damaged.items())}
         table = new_table("layer", "weights", "zeros\nbefore", "zeros\nafter")
         for layer in written["layers"]:
             counts = (layer["weights"], layer["zeros_before"], layer["zeros"])
@@ -165,12 +187,30 @@ def finetune_command(
         screen.show(
             written,
             table,
+            _describe_ending(written["run"]),
             Text(
                 f"kept step {figures.step}: {100 * figures.accuracy:.1f} % of {figures.pairs} pairs"
                 f" of held videos right (the same answer for all: {100 * figures.chance:.1f} %)"
             ),
             Text(f"student: {output / STUDENT_NAME}, figures: {output / FIGURES_NAME}"),
         )
+        for reason in damaged.values():
+            screen.error(reason)
+        if damaged:
+            count = len(found) + len(damaged)
+            screen.error(f"{len(damaged):,} of {count:,} videos cannot be decoded everywhere")
+            raise typer.Exit(1)
+
+
+def _read_figures(output: Path) -> dict[str, Any]:
+    from edgel3_tflm.converters.training import FIGURES_NAME
+
+    figures: dict[str, Any] = json.loads((output / FIGURES_NAME).read_bytes())
+    return figures
+
+
+def _describe_ending(run: dict[str, Any]) -> Text:
+    return Text(f"{run['reason']}; kept by {run['kept_by']}")
 
 
 def _load_reduced(choice: "StudentChoice", path: Path, plan: Path | None) -> NetworkWeights:

@@ -36,6 +36,7 @@ from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.drift import compare
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.screen import Steps
 from edgel3_tflm.variants import Plan, Variant, find_variant
 from edgel3_tflm.weights import NetworkWeights, inspect_weights, load_weights
 
@@ -249,11 +250,34 @@ validate_every_steps = 8
 )
 
 
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    directory = tmp_path / "clips"
+    directory.mkdir()
+    for number in range(8):
+        noise = np.random.default_rng(number).normal(0, 0.1, 9000)
+        soundfile.write(directory / f"{number}.wav", noise, 8000)
+    return directory
+
+
+@pytest.fixture
+def teacher_of_four(tmp_path: Path) -> NetworkWeights:
+    """One of four filters, whose embeddings take no time."""
+    (tmp_path / "teacher").mkdir()
+    path = write_weights(tmp_path / "teacher")
+    return load_weights(find_variant("sea", embedding_size=64), path)
+
+
 def run(
-    recipe: Recipe, student: Variant, teacher: NetworkWeights, output: Path, stop_at: int = 0
+    recipe: Recipe,
+    student: Variant,
+    teacher: NetworkWeights,
+    output: Path,
+    stop_at: int = 0,
+    clips: Path | None = None,
 ) -> list[float]:
-    clips = sorted(bundled_clips_directory().glob("s*.flac"))
-    training, validation = choose_clips(recipe.validation, [], clips)
+    paths = clips.glob("*.wav") if clips else bundled_clips_directory().glob("s*.flac")
+    training, validation = choose_clips(recipe.validation, [], sorted(paths))
 
     def progress(step: str, done: int, _total: int) -> None:
         if step == "distill" and done == stop_at:
@@ -305,6 +329,70 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     assert run(RECIPE, student, teacher, tmp_path) == finished[1][2:]
     for name in ("student.h5.gz", "figures.json", "dense.h5.gz"):
         assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
+
+
+def test_a_run_that_goes_on_logs_no_step_twice(
+    clips: Path, teacher_of_four: NetworkWeights, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    recipe = parse_recipe(TINY_RECIPE, Recipe)
+    student = recipe.student.variant
+    # After the checkpoint of step 4.
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, student, teacher_of_four, tmp_path / "run", stop_at=5, clips=clips)
+    (log,) = (tmp_path / "run" / "log").iterdir()
+    log.write_bytes(log.read_bytes() + b"half a record, as a killed run leaves")
+    run(recipe, student, teacher_of_four, tmp_path / "run", clips=clips)
+    steps: dict[str, list[int]] = {}
+    for path in sorted((tmp_path / "run" / "log").iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                steps.setdefault(value.tag, []).append(event.step)
+    assert steps["loss/teacher"] == steps["learning_rate"] == list(range(6))
+    assert steps["validation/teacher_cosine"] == [1, 3, 5]
+
+
+@pytest.mark.parametrize("name", ["checkpoint-1.index", "checkpoint-1.data-00000-of-00001"])
+def test_a_damaged_checkpoint_is_named(
+    clips: Path, teacher_of_four: NetworkWeights, tmp_path: Path, name: str
+) -> None:
+    recipe = parse_recipe(TINY_RECIPE, Recipe)
+    student = recipe.student.variant
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, student, teacher_of_four, tmp_path, stop_at=3, clips=clips)
+    (found,) = (tmp_path / "checkpoints").glob(name.replace("checkpoint-1", "ckpt-1"))
+    found.write_bytes(found.read_bytes()[:-100])
+    with pytest.raises(EdgeL3Error, match=r"ckpt-1: expected a whole checkpoint .* remove") as told:
+        run(recipe, student, teacher_of_four, tmp_path, clips=clips)
+    assert "\n" not in str(told.value)
+
+
+def test_figures_that_are_gone_are_named(
+    clips: Path, teacher_of_four: NetworkWeights, tmp_path: Path
+) -> None:
+    recipe = parse_recipe(TINY_RECIPE, Recipe)
+    run(recipe, recipe.student.variant, teacher_of_four, tmp_path, clips=clips)
+    (tmp_path / "figures.json").unlink()
+    with pytest.raises(EdgeL3Error, match=r"figures\.json: expected the figures of this run"):
+        run(recipe, recipe.student.variant, teacher_of_four, tmp_path, clips=clips)
+
+
+def test_training_clips_that_are_silent_are_refused(
+    teacher_of_four: NetworkWeights, tmp_path: Path
+) -> None:
+    (tmp_path / "clips").mkdir()
+    for number in range(8):
+        soundfile.write(tmp_path / "clips" / f"{number}.wav", np.zeros(9000 + number), 8000)
+    recipe = parse_recipe(TINY_RECIPE, Recipe)
+    with pytest.raises(EdgeL3Error, match="expected sound in the training clips"):
+        run(
+            recipe,
+            recipe.student.variant,
+            teacher_of_four,
+            tmp_path / "run",
+            clips=tmp_path / "clips",
+        )
 
 
 def test_another_recipe_does_not_go_on_in_the_same_directory(
@@ -368,16 +456,6 @@ def test_a_student_starts_from_weights_with_its_filters_alone(
         )
 
 
-@pytest.fixture
-def clips(tmp_path: Path) -> Path:
-    directory = tmp_path / "clips"
-    directory.mkdir()
-    for number in range(8):
-        noise = np.random.default_rng(number).normal(0, 0.1, 9000)
-        soundfile.write(directory / f"{number}.wav", noise, 8000)
-    return directory
-
-
 def distill_command(recipe: Path, clips: Path, teacher: Path, *more: str) -> list[str]:
     return [
         str(Path(sys.executable).with_name("edgel3-tflm")),
@@ -431,7 +509,11 @@ def test_a_student_with_a_depth_and_filters_of_its_own_converts_and_compares(
 
 
 def test_the_command_starts_from_a_bigger_network_s_weights_stops_and_goes_on(
-    sea_weights: Path, clips: Path, teacher: NetworkWeights, tmp_path: Path
+    sea_weights: Path,
+    clips: Path,
+    teacher: NetworkWeights,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     filters = (4, 4, 6, 6, 8)
     recipe = tmp_path / "recipe.toml"
@@ -441,19 +523,26 @@ def test_the_command_starts_from_a_bigger_network_s_weights_stops_and_goes_on(
         "[validation]\nshare = 0.3\n[training]\nsteps = 6\nbatch_windows = 2\n"
         "validate_every_steps = 2\nlearning_rate = 0.0\n"
     )
-    command = distill_command(recipe, clips, sea_weights, "--student-weights", str(sea_weights))
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert first.stderr is not None
-    for line in first.stderr:
-        if line.startswith("step 2"):
-            first.send_signal(signal.SIGINT)
-            break
-    first.stderr.read()
-    assert first.wait() == 130
-    second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 0, second.stderr
-    assert "step 2:" not in second.stderr  # it went on behind it
-    assert "step 6:" in second.stderr
+    command = distill_command(recipe, clips, sea_weights, "--student-weights", str(sea_weights))[1:]
+
+    def press(self: Steps, line: str) -> None:
+        note(self, line)
+        if line.startswith("step 2 "):
+            signal.raise_signal(signal.SIGINT)
+
+    note = Steps.note
+    with monkeypatch.context() as patch:
+        patch.setattr(Steps, "note", press)
+        status, messages = run_here(*command)
+    assert status == 130
+    last = "error: interrupted; the same command goes on from the last checkpoint"
+    assert messages.splitlines()[-1] == last
+    second = CliRunner().invoke(app, command)
+    assert second.exit_code == 0, second.stderr
+    assert "step 2 of 6:" not in second.stderr  # it went on behind it
+    assert "step 6 of 6:" in second.stderr
+    assert "distill: 6 of 6 ..." in second.stderr
+    assert "all 6 steps were taken; kept by the greatest mean cosine" in second.stdout
     assert "kept step" in second.stdout
     # Nothing was learned at that rate: it is what it started from.
     student = inspect_weights(tmp_path / "run" / "student.h5.gz")

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.stats import binom
+from typer.testing import CliRunner
 
+from edgel3_tflm.cli import app
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.correspondence import (
     Figures,
@@ -31,7 +34,7 @@ from edgel3_tflm.converters.plan_file import write_plan
 from edgel3_tflm.converters.prune import prune
 from edgel3_tflm.converters.recipe import FinetuneRecipe, VideoChoice, parse_recipe
 from edgel3_tflm.converters.videos import PairSource, Video, find_videos, read_frame, read_sound
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, WeightsError
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, VideoError, WeightsError
 from edgel3_tflm.variants import Plan, find_variant
 from edgel3_tflm.weights import (
     NetworkWeights,
@@ -195,6 +198,34 @@ class TestVideos:
             find_videos(tmp_path, ignore_video)
         assert "\n" not in str(refused.value)
 
+    def test_damaged_videos_are_named_and_left_out_when_asked(self, tmp_path: Path) -> None:
+        for number in range(3):
+            write_video(tmp_path / f"{number}.mp4", number)
+        (tmp_path / "1.mp4").write_bytes(b"no video")
+        damaged: list[VideoError] = []
+        found = find_videos(tmp_path, ignore_video, damaged.append)
+        assert [video.path.name for video in found] == ["0.mp4", "2.mp4"]
+        assert [error.path for error in damaged] == [tmp_path / "1.mp4"]
+
+    def test_another_pair_is_drawn_where_a_video_cannot_be_decoded(
+        self, videos: list[Video]
+    ) -> None:
+        # Most of what the second claims to have is not there.
+        torn = [videos[0], replace(videos[1], end_s=20.0), videos[2]]
+        choice = {"sample_rate_hz": 8000, "frame_pixels": 32, "varied": True}
+        with pytest.raises(VideoError, match=r"01\.mp4: expected a whole video"):
+            PairSource(torn, **choice).batch(1, 0, 16)
+        damaged: list[VideoError] = []
+        source = PairSource(torn, **choice, on_damaged=damaged.append)
+        first, again = (source.batch(1, 0, 16) for _ in range(2))
+        assert {error.path for error in damaged} == {videos[1].path}
+        assert first.frames.shape == (16, 32, 32, 3)
+        np.testing.assert_array_equal(first.frames, again.frames)
+        np.testing.assert_array_equal(first.windows, again.windows)
+        nothing = [replace(video, start_s=50.0, end_s=60.0) for video in videos[:2]]
+        with pytest.raises(VideoError, match="expected a whole video"):
+            PairSource(nothing, **choice, on_damaged=damaged.append).batch(1, 0, 2)
+
     def test_a_missing_package_names_the_extra(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -243,6 +274,8 @@ def test_correspondence_is_learned_far_beyond_chance(finished: tuple[Path, str])
         figures = json.loads((stage / "figures.json").read_bytes())["validation"]
         assert figures["accuracy"] > bound(figures), stage
     assert "pairs of held videos right" in printed
+    assert "all 160 steps were taken" in printed
+    assert "kept by the least loss on the pairs of held videos" in printed
 
 
 def test_sounds_that_tell_nothing_of_the_picture_teach_nothing(
@@ -362,6 +395,41 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     other = replace(SHORT, fusion=replace(SHORT.fusion, units=4))
     with pytest.raises(EdgeL3Error, match="another run"):
         train(other, start, videos, interrupted)
+
+
+def test_a_run_that_stops_early_says_why_and_what_it_kept(
+    finished: tuple[Path, str], directory: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    short = "[training]\nsteps = 20\nvalidate_every_steps = 1\nbatch_windows = 4\n"
+    # Nothing is learned at this rate but the moving statistics of BatchNorm.
+    recipe.write_text(
+        f"{RECIPE.replace('pairs = 300', 'pairs = 20')}{short}"
+        'learning_rate = 0.0\npatience_validations = 1\nprecision = "float32"\n'
+    )
+    videos = tmp_path / "videos"
+    shutil.copytree(directory, videos)
+    (videos / "damaged.mp4").write_bytes(b"no video")
+    words = command(recipe, videos, finished[0].parent / "start.h5.gz")[1:]
+    words += ["--video-weights", str(finished[0] / "video.h5.gz")]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 1
+    assert re.match(rf"error: {videos}/damaged\.mp4: ", refused.stderr.splitlines()[-1])
+    assert not (tmp_path / "run").exists()
+
+    done = CliRunner().invoke(app, [*words, "--keep-going"])
+    assert done.exit_code == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == "error: 1 of 41 videos cannot be decoded everywhere"
+    run = json.loads((tmp_path / "run" / "figures.json").read_bytes())["run"]
+    assert run["steps"] == 20
+    assert run["steps_taken"] < 20
+    for said in (done.stdout, run["reason"]):
+        assert f"stopped early, after step {run['steps_taken']} of 20: " in said
+        assert "(patience_validations = 1)" in said
+    assert "kept by the least loss on the pairs of held videos" in done.stdout
+    again = json.loads(CliRunner().invoke(app, [*words, "--keep-going", "--json"]).stdout)
+    assert again["run"] == run
+    assert list(again["damaged"]) == [str(videos / "damaged.mp4")]
 
 
 def test_too_few_videos_are_refused(
