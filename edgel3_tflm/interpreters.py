@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from queue import SimpleQueue
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, Protocol
 
 import numpy as np
@@ -359,9 +359,15 @@ def measure_arena_bytes(model: bytes) -> int:
     return int(total[1])
 
 
+_stderr_lock = RLock()
+
+
 @contextmanager
 def native_stderr() -> Iterator[Callable[[], str]]:
     """Catch what native code writes to standard error; Python's own writes still reach the user.
+
+    Standard error is the process's: other threads that want to catch it wait. One thread may nest
+    uses; the text goes to the innermost.
 
     Yields
     ------
@@ -369,22 +375,23 @@ def native_stderr() -> Iterator[Callable[[], str]]:
         Returns the text caught so far, while the context lasts. At the end the text goes to the
         log at level DEBUG.
     """
-    python_stderr = sys.stderr
-    python_stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as caught, os.fdopen(saved, "w", buffering=1) as terminal:
+    with _stderr_lock:
+        python_stderr = sys.stderr
+        python_stderr.flush()
+        saved = os.dup(2)
+        with tempfile.TemporaryFile() as caught, os.fdopen(saved, "w", buffering=1) as terminal:
 
-        def text() -> str:
-            return os.pread(caught.fileno(), 1 << 20, 0).decode(errors="replace")
+            def text() -> str:
+                return os.pread(caught.fileno(), 1 << 20, 0).decode(errors="replace")
 
-        try:
-            os.dup2(caught.fileno(), 2)
-            # Only a stream that writes to descriptor 2 has to be led around the capture.
-            if python_stderr is sys.__stderr__:
-                sys.stderr = terminal
-            yield text
-        finally:
-            os.dup2(saved, 2)
-            sys.stderr = python_stderr
-            if messages := text().strip():
-                _log.debug("%s", messages)
+            try:
+                os.dup2(caught.fileno(), 2)
+                # Only a stream that writes to descriptor 2 has to be led around the capture.
+                if python_stderr is sys.__stderr__:
+                    sys.stderr = terminal
+                yield text
+            finally:
+                os.dup2(saved, 2)
+                sys.stderr = python_stderr
+                if messages := text().strip():
+                    _log.debug("%s", messages)

@@ -127,6 +127,47 @@ def test_native_messages_are_caught_and_python_s_are_not(
     assert "native" not in capfd.readouterr().err
 
 
+OVERLAPPING = """
+import os, sys
+from threading import Event, Thread
+from edgel3_tflm.interpreters import native_stderr
+
+def capture(name, entered, may_leave):
+    with native_stderr(), native_stderr() as inner:
+        os.write(2, name)
+        entered.set()
+        # The other thread enters here if it can: then the one that entered first leaves first.
+        may_leave.wait(0.2)
+        assert inner() == name.decode(), inner()
+
+python_stderr, before = sys.stderr, os.fstat(2)
+first_entered, second_entered, first_left = Event(), Event(), Event()
+second = Thread(target=capture, args=(b"2", second_entered, first_left))
+
+def capture_first():
+    capture(b"1", first_entered, second_entered)
+    first_left.set()
+
+first = Thread(target=capture_first)
+first.start()
+first_entered.wait()
+second.start()
+first.join()
+second.join()
+assert sys.stderr is python_stderr
+assert os.path.samestat(os.fstat(2), before)
+os.write(2, b"native")
+sys.stderr.write("python")
+"""
+
+
+def test_native_messages_are_caught_by_several_threads() -> None:
+    # In a process of its own: a failure would take standard error away from all other tests.
+    result = subprocess.run([sys.executable, "-c", OVERLAPPING], capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == b"nativepython"
+
+
 def test_importing_the_package_imports_no_tensorflow() -> None:
     program = (
         "import sys, edgel3_tflm, edgel3_tflm.cli, edgel3_tflm.drift;"
