@@ -9,6 +9,7 @@ Needs the extra ``corpora``; on a cluster ``dask``.
 """
 
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -17,12 +18,14 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
-    as_completed,
+    wait,
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -63,12 +66,17 @@ EngineName = Literal["local", "dask"]
 
 ERRORS_NAME = "_errors.tsv"
 """Names the damaged clips. Readers of datasets pass over what begins with an underscore."""
+WORKERS_TIMEOUT_S = 300
+"""How long a run waits for a Dask cluster that has no worker."""
+_POLL_S = 1
 _KEY = b"edgel3_tflm"
 _CLIPS_KEY = b"edgel3_tflm_clips"
 # What a crash costs at most is a part for each worker; what a million clips cost is files.
 _MOST_CLIPS_A_PART = 256
 # Of one clip in memory; a longer one goes to the disk while it is computed.
 _ROWS_IN_MEMORY = 4096
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,7 @@ def embed_corpus(
     scheduler: str | None = None,
     retry_damaged: bool = False,
     progress: Progress,
+    note: Callable[[str], None] = _log.warning,
 ) -> CorpusRun:
     """Embed the clips that a dataset does not hold yet.
 
@@ -232,11 +241,14 @@ def embed_corpus(
         Try the clips again that an earlier run found damaged.
     progress : callable
         Takes a step's name, how many clips are done and how many there are.
+    note : callable
+        Takes a line on what the run waits for.
 
     Raises
     ------
     EdgeL3Error
-        If the dataset holds something else, or the workers are lost. What was done stays done.
+        If the dataset holds something else, a cluster has no worker for ``WORKERS_TIMEOUT_S``, or
+        the workers are lost. What was done stays done.
     """
     started_s = time.monotonic()
     held = _read_done(dataset, model.settings)
@@ -249,8 +261,8 @@ def embed_corpus(
         _make_directory(dataset)
         done = done_before
         progress("embed clips", done, len(clips))
-        with _open_executor(engine, workers, scheduler) as executor:
-            for result in _run(executor, tasks):
+        with _open_executor(engine, workers, scheduler, note) as (executor, check):
+            for result in _run(executor, tasks, check):
                 embedded += len(result.embedded)
                 windows += result.windows
                 for name in result.embedded:
@@ -359,12 +371,18 @@ def _make_directory(dataset: Path) -> None:
         raise EdgeL3Error(f"cannot write {dataset}: {error.strerror or error}") from error
 
 
-def _run(executor: Executor, tasks: Sequence[_Task]) -> Iterator[_Result]:
-    futures: set[Future[_Result]] = {executor.submit(_embed_part, task) for task in tasks}
+def _run(
+    executor: Executor, tasks: Sequence[_Task], check: Callable[[], None]
+) -> Iterator[_Result]:
+    """Embed parts; ``check`` is called while none is done, and may raise."""
+    waiting: set[Future[_Result]] = {executor.submit(_embed_part, task) for task in tasks}
     try:
-        for future in as_completed(futures):
-            yield future.result()
-            futures.discard(future)
+        while waiting:
+            done, waiting = wait(waiting, _POLL_S, FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+            if not done:
+                check()
     except BrokenProcessPool as error:
         raise EdgeL3Error(
             "a worker process was ended from outside, perhaps for want of memory; what was done is"
@@ -374,8 +392,12 @@ def _run(executor: Executor, tasks: Sequence[_Task]) -> Iterator[_Result]:
 
 @contextmanager
 def _open_executor(
-    engine: EngineName, workers: int | None, scheduler: str | None
-) -> Iterator[Executor]:
+    engine: EngineName,
+    workers: int | None,
+    scheduler: str | None,
+    note: Callable[[str], None],
+) -> Iterator[tuple[Executor, Callable[[], None]]]:
+    """Open what runs the parts, and a check that it can."""
     if engine == "local":
         # Not forked: the runtimes' threads would not be there in the child.
         context = multiprocessing.get_context("spawn")
@@ -383,7 +405,7 @@ def _open_executor(
             workers or available_cores(), mp_context=context, initializer=_follow_parent
         )
         try:
-            yield pool
+            yield pool, lambda: None
         finally:
             pool.shutdown(cancel_futures=True)
         return
@@ -405,18 +427,52 @@ def _open_executor(
         raise EdgeL3Error(
             f"expected a Dask scheduler at {scheduler}, cannot reach it: {error}"
         ) from error
+    address = client.scheduler.address
     with client:
         # A result of an earlier run would tell of parts that may have been removed since.
         executor = client.get_executor(pure=False)
         try:
-            yield executor
-        except distributed.KilledWorker as error:
+            yield executor, _WorkerCheck(client, address, note)
+        except CancelledError as error:
             raise EdgeL3Error(
-                f"Dask gave up on {error.task}: workers were lost while they computed it; what was"
-                " done is kept: run the same command again"
+                f"lost the Dask scheduler at {address}; what was done is kept: start it again, then"
+                " run the same command again"
+            ) from error
+        except Exception as error:
+            # Dask's own, such as KilledWorker, have no common root.
+            if not type(error).__module__.startswith("distributed."):
+                raise
+            raise EdgeL3Error(
+                f"Dask gave up: {error}; what was done is kept: run the same command again"
             ) from error
         finally:
             executor.shutdown(wait=False)
+
+
+class _WorkerCheck:
+    """Says that a Dask cluster has no worker, and gives up if that lasts."""
+
+    def __init__(self, client: Any, address: str, note: Callable[[str], None]) -> None:
+        self._client = client
+        self._address = address
+        self._note = note
+        self._since_s: float | None = None
+
+    def __call__(self) -> None:
+        if self._client.nthreads():
+            self._since_s = None
+            return
+        now_s = time.monotonic()
+        if self._since_s is None:
+            self._since_s = now_s
+            self._note(
+                f"{self._address} has no worker: waiting for one, up to {WORKERS_TIMEOUT_S} s"
+            )
+        if now_s - self._since_s >= WORKERS_TIMEOUT_S:
+            raise EdgeL3Error(
+                f"{self._address}: no worker came within {WORKERS_TIMEOUT_S} s; start some of this"
+                " cluster, then run the same command again: what was done is kept"
+            )
 
 
 def _follow_parent() -> None:

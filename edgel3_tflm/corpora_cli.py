@@ -84,6 +84,7 @@ def embed_into_dataset(
             scheduler=options.scheduler,
             retry_damaged=options.retry_damaged,
             progress=progress,
+            note=progress.note,
         )
     result = asdict(run) | {"dataset": str(dataset), "model": dict(model.settings)}
     screen.show(result | {"provenance": list(model.provenance)}, *_summary(run, model))

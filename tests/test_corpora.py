@@ -345,6 +345,72 @@ def test_a_scheduler_that_is_not_there_is_named(
         embed(archive, toy, tmp_path / "d", engine="dask", scheduler="tcp://127.0.0.1:1")
 
 
+@pytest.fixture
+def empty_cluster() -> Iterator[LocalCluster]:
+    """A scheduler without workers."""
+    with LocalCluster(
+        n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def test_a_cluster_without_workers_is_waited_for_and_then_given_up(
+    archive: Path,
+    toy: ToyModel,
+    tmp_path: Path,
+    empty_cluster: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(corpora, "WORKERS_TIMEOUT_S", 0)
+    address = empty_cluster.scheduler_address
+    notes: list[str] = []
+    with pytest.raises(EdgeL3Error, match=f"{address}: no worker came within 0 s; start some"):
+        embed(archive, toy, tmp_path / "d", engine="dask", scheduler=address, note=notes.append)
+    assert notes == [f"{address} has no worker: waiting for one, up to 0 s"]
+    assert not list((tmp_path / "d").iterdir())
+
+
+def test_a_worker_that_comes_late_embeds_the_corpus(
+    archive: Path, toy: ToyModel, tmp_path: Path, empty_cluster: LocalCluster, expected: pa.Table
+) -> None:
+    notes: list[str] = []
+
+    def start_worker(note: str) -> None:
+        notes.append(note)
+        empty_cluster.scale(1)
+
+    address = empty_cluster.scheduler_address
+    embed(archive, toy, tmp_path / "d", engine="dask", scheduler=address, note=start_worker)
+    assert len(notes) == 1
+    assert_whole(tmp_path / "d", expected)
+
+
+def test_a_scheduler_that_gives_up_first_ends_the_run_in_a_line(
+    archive: Path, toy: ToyModel, tmp_path: Path
+) -> None:
+    with (
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "1ms"}),
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        pytest.raises(EdgeL3Error, match=r"Dask gave up: .* without any running workers\..* again"),
+    ):
+        embed(archive, toy, tmp_path / "d", engine="dask", scheduler=cluster.scheduler_address)
+
+
+def test_a_scheduler_that_is_lost_is_named(
+    archive: Path, toy: ToyModel, tmp_path: Path, empty_cluster: LocalCluster
+) -> None:
+    address = empty_cluster.scheduler_address
+    with pytest.raises(EdgeL3Error, match=f"lost the Dask scheduler at {address}; .* again"):
+        embed(
+            archive,
+            toy,
+            tmp_path / "d",
+            engine="dask",
+            scheduler=address,
+            note=lambda _: empty_cluster.close(),
+        )
+
+
 def test_missing_packages_name_the_extra(
     archive: Path, toy: ToyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
