@@ -161,7 +161,7 @@ def test_a_sketch_without_a_model_says_what_is_missing(tmp_path: Path) -> None:
 
     # Told in words, whichever way the library came onto the include path.
     assert "#error" in said
-    assert "no edgel3_model_frontend.h on the include path: edgel3-tflm export-app" in said
+    assert "edgel3_model_frontend.h is not on the include path: write a project" in said
 
 
 @needs_arm

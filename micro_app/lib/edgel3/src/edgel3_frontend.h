@@ -1,10 +1,13 @@
-/* Log-mel spectrogram of one window, computed while its samples arrive.
+/* The frontend: computes the log-mel spectrogram of one window while its samples arrive.
  *
- * The same values that the networks were trained on: frames of a strided 'same' convolution with a
- * periodic Hann window, power spectrum, triangular mel filters, square root, decibels, less the
- * window's own maximum, not below the dynamic range. No second of audio is kept: a frame is computed
- * as soon as its last sample is there. The maximum is known at the end only, so all log-mel values
- * wait as float until then; the memory for them may be the engine's arena, which is idle meanwhile.
+ * The values are those that the networks were trained on. The frontend takes frames as a strided
+ * convolution with padding 'same' does, applies a periodic Hann window and computes the power spectrum.
+ * It sums the power in triangular mel filters, takes the square root and converts it to dB. From all
+ * values it subtracts the window's maximum, and it limits them to the dynamic range.
+ *
+ * Each frame is computed as soon as its last sample has arrived, so the frontend keeps the samples of
+ * one frame only. The maximum is known only at the end. Until then all log-mel values are kept as
+ * float. They may be in the engine's arena, which is not in use before the engine runs.
  */
 #ifndef EDGEL3_FRONTEND_H_
 #define EDGEL3_FRONTEND_H_
@@ -15,81 +18,105 @@
 extern "C" {
 #endif
 
-/** Bytes of memory to work in, for frames of so many samples. */
+/** Size of the working memory in bytes, for frames of `dft_samples` samples. */
 #define EDGEL3_FRONTEND_WORK_BYTES(dft_samples) (6u * (dft_samples) + 8u)
 
-/** What the converter writes for a model: shapes, quantization of the input, tables. */
+/** Parameters and tables of a frontend, as the converter writes them for a model. */
 typedef struct edgel3_frontend_config {
-  uint32_t sample_rate_hz;
-  uint32_t window_samples;
-  uint32_t dft_samples; /**< a power of two, from 8 to 16384 */
-  uint32_t hop_samples;
-  uint32_t mels;
-  uint32_t frames;
-  float dynamic_range_db;
-  /** int8 input = floor(factor * decibels + offset + 0.5), clamped */
-  float input_factor;
-  float input_offset;
-  const float *window;  /**< [dft_samples] periodic Hann */
-  const float *cosines; /**< [dft_samples / 4 + 1] cos(2 pi i / dft_samples) */
-  /** Triangular filters: band m weighs the mel_count[m] bins from mel_first[m] on, perhaps none. */
-  const uint16_t *mel_first; /**< [mels] */
-  const uint16_t *mel_count; /**< [mels] */
-  const float *mel_weights;  /**< of all bands, one after the other; for full scale 1 */
+  uint32_t sample_rate_hz; /**< sample rate in Hz; for information, the frontend does not use it */
+  uint32_t window_samples; /**< samples of a window; 1 to 65536 */
+  uint32_t dft_samples;    /**< samples of a frame; a power of two from 8 to 16384 */
+  uint32_t hop_samples;    /**< samples from one frame to the next; 1 or more */
+  uint32_t mels;           /**< mel bands; 1 to 4096 */
+  uint32_t frames;         /**< frames of a window; (window_samples - 1) / hop_samples + 1 */
+  float dynamic_range_db;  /**< range below the window's maximum, in dB; above 0 */
+  float input_factor;   /**< q = floor(input_factor * dB + input_offset + 0.5), clamped to int8 */
+  float input_offset;   /**< see input_factor; in quantized values */
+  const float *window;  /**< float [dft_samples], the periodic Hann window */
+  const float *cosines; /**< float [dft_samples / 4 + 1], cos(2 pi i / dft_samples) */
+  const uint16_t *mel_first; /**< [mels], first DFT bin of each band; 0 to dft_samples / 2 + 1 */
+  const uint16_t
+      *mel_count; /**< [mels], bins of each band; 0 or more, none beyond dft_samples / 2 */
+  const float *mel_weights; /**< [sum of mel_count], filter weights of all bands, one after another,
+                                for samples with full scale 1 */
 } edgel3_frontend_config;
 
-/** A frontend at work. The fields are its own business. */
+/** State of a frontend. Private: do not access the fields. */
 typedef struct edgel3_frontend {
   const edgel3_frontend_config *config;
-  float *log_mel;
-  float *spectrum;
-  int16_t *ring;
-  uint32_t samples; /* since the window began, with the zeros behind its end */
-  uint32_t frames;  /* computed */
-  float maximum_db;
+  float *log_mel;   /**< [mels][frames], in dB */
+  float *spectrum;  /**< [EDGEL3_FFT_FLOATS(dft_samples)], a frame, then its spectrum */
+  int16_t *ring;    /**< [dft_samples], the latest samples */
+  uint32_t samples; /**< samples since the window began, including the zeros after its end */
+  uint32_t frames;  /**< frames computed so far */
+  float maximum_db; /**< largest log-mel value so far, in dB */
 } edgel3_frontend;
 
-/** Bytes of log-mel values, float [mels][frames]. */
+/** Return the size of the log-mel values in bytes: float [mels][frames].
+ *
+ * @param[in] config  the configuration
+ */
 size_t edgel3_frontend_log_mel_bytes(const edgel3_frontend_config *config);
 
-/** Bytes of memory to work in: the last samples, and a frame that becomes its spectrum. */
+/** Return the size of the working memory in bytes: EDGEL3_FRONTEND_WORK_BYTES(dft_samples).
+ *
+ * @param[in] config  the configuration
+ */
 size_t edgel3_frontend_work_bytes(const edgel3_frontend_config *config);
 
-/** Set a frontend up and begin a window.
+/** Check a configuration, set up a frontend and begin a window.
  *
- * Answers EDGEL3_ERROR_ARGUMENT for memory that is missing or misaligned, EDGEL3_ERROR_INCONSISTENT
- * for a configuration that the converter did not write. Nothing is checked again afterwards.
+ * Later calls do not check the configuration again. The configuration, its tables and both memories
+ * must stay where they are as long as the frontend is in use.
  *
- * @param log_mel  edgel3_frontend_log_mel_bytes, aligned to 4; may be the arena of an engine that is
- *                 opened, or begun, afterwards
- * @param work     edgel3_frontend_work_bytes, aligned to 4
+ * @param[out] frontend  the frontend
+ * @param[in]  config    the configuration that the converter wrote
+ * @param[out] log_mel   edgel3_frontend_log_mel_bytes bytes, aligned to 4. It may be the arena of an
+ *                       engine that is opened, or begins its window, after edgel3_frontend_quantize
+ * @param[out] work      edgel3_frontend_work_bytes bytes, aligned to 4; it may be the memory that
+ *                       edgel3_frontend_quantize writes to
+ * @return EDGEL3_OK; EDGEL3_ERROR_ARGUMENT if a pointer is null or not aligned;
+ *         EDGEL3_ERROR_INCONSISTENT if a field of the configuration is out of range
  */
 edgel3_status edgel3_frontend_open(edgel3_frontend *frontend, const edgel3_frontend_config *config,
                                    void *log_mel, void *work);
 
-/** Begin a window; forgets whatever was pushed before. */
+/** Begin a window and discard all samples pushed before.
+ *
+ * @param[in,out] frontend  an open frontend
+ */
 void edgel3_frontend_begin(edgel3_frontend *frontend);
 
-/** Push samples, full scale 32768.
+/** Push samples of the window, and compute every frame that they complete.
  *
- * @return how many were taken: those beyond the end of the window are not
+ * @param[in,out] frontend  an open frontend
+ * @param[in]     samples   int16 [count], full scale 32768
+ * @param[in]     count     number of samples; any
+ * @return how many samples were taken; samples after the end of the window are not
  */
 uint32_t edgel3_frontend_push(edgel3_frontend *frontend, const int16_t *samples, uint32_t count);
 
-/** Whether all samples of the window are there. */
+/** Return whether all samples of the window have arrived: 1 or 0.
+ *
+ * @param[in] frontend  an open frontend
+ */
 int edgel3_frontend_is_full(const edgel3_frontend *frontend);
 
-/** Compute the last frames, then turn all levels into decibels in [-dynamic range, 0].
+/** Compute the last frames, then convert all log-mel values to dB below the window's maximum.
  *
- * log_mel then holds them, float [mels][frames]. Answers EDGEL3_ERROR_STATE before all samples are
- * there.
+ * After the call the log-mel memory contains float [mels][frames], each value in
+ * [-dynamic_range_db, 0]. Calls may be repeated; the values then stay the same.
+ *
+ * @param[in,out] frontend  an open frontend
+ * @return EDGEL3_OK, or EDGEL3_ERROR_STATE if samples are missing
  */
 edgel3_status edgel3_frontend_finish(edgel3_frontend *frontend);
 
-/** What the network takes, after edgel3_frontend_finish.
+/** Quantize the log-mel values for the network, after edgel3_frontend_finish.
  *
- * @param window  int8 [mels][frames]; must not overlap the log-mel values, or must begin where they
- *                do and replaces them
+ * @param[in]  frontend  a frontend after edgel3_frontend_finish
+ * @param[out] window    int8 [mels][frames], quantized values. It must not overlap the log-mel values
+ *                       unless it begins at the same address; then it overwrites them
  */
 void edgel3_frontend_quantize(const edgel3_frontend *frontend, int8_t *window);
 

@@ -1,4 +1,4 @@
-/* A small classifier on top of the embedding: one int8 dense layer, made by the converter. */
+/* A small classifier on top of the embedding: one dense int8 layer that the converter writes. */
 #ifndef EDGEL3_HEAD_H_
 #define EDGEL3_HEAD_H_
 
@@ -8,28 +8,33 @@
 extern "C" {
 #endif
 
-/** What the scores mean. */
+/** How a class's linear output becomes its score. */
 typedef enum edgel3_head_kind {
-  EDGEL3_HEAD_SOFTMAX = 0, /**< one class applies: they sum to 1 */
-  EDGEL3_HEAD_SIGMOID = 1  /**< any number of classes apply: each is a probability of its own */
+  EDGEL3_HEAD_SOFTMAX = 0, /**< exactly one class applies: the scores sum to 1 */
+  EDGEL3_HEAD_SIGMOID = 1 /**< any number of classes apply: each score is a probability by itself */
 } edgel3_head_kind;
 
-/** Class c: scale[c] * sum((q - embedding_zero_point) * weights[c]) + bias[c], then the kind's map. */
+/** A classifier.
+ *
+ * The linear output of class c is
+ * scale[c] * sum over i of (q[i] - embedding_zero_point) * weights[c][i], plus bias[c].
+ */
 typedef struct edgel3_head {
   edgel3_head_kind kind;
-  uint32_t classes;
-  uint32_t embedding;
-  int32_t embedding_zero_point;
-  const int8_t *weights;     /**< [classes][embedding] */
-  const float *scale;        /**< [classes] */
-  const float *bias;         /**< [classes] */
-  const char *const *labels; /**< [classes] */
+  uint32_t classes;             /**< number of classes; 1 or more */
+  uint32_t embedding;           /**< values of an embedding; 1 to 65535 */
+  int32_t embedding_zero_point; /**< zero point of the embedding; -128 to 127 */
+  const int8_t *weights;        /**< int8 [classes][embedding] */
+  const float *scale;           /**< float [classes]; includes the scale of the embedding */
+  const float *bias;            /**< float [classes] */
+  const char *const *labels;    /**< [classes], names in UTF-8, each ended by a zero byte */
 } edgel3_head;
 
-/** Scores of an embedding, in [0, 1].
+/** Compute the class scores of an embedding.
  *
- * @param embedding  int8 [head->embedding]
- * @param scores     [head->classes]
+ * @param[in]  head       the classifier
+ * @param[in]  embedding  int8 [head->embedding], quantized values as the engine writes them
+ * @param[out] scores     float [head->classes], each in [0, 1]
  */
 void edgel3_head_scores(const edgel3_head *head, const int8_t *embedding, float *scores);
 

@@ -1,4 +1,11 @@
-/* The seam between the engine and its kernels. Internal to the library. */
+/* The interface between the engine and its kernels. Internal to the library.
+ *
+ * A kernel computes one channel of one output row of a convolution. Inside the engine, an activation is
+ * a uint8: the int8 quantized value plus 128.
+ *
+ * A tap is one weight of a kernel together with the input row that it multiplies. A ring holds the three
+ * input rows that an output row needs: three slots, each with a row of every input channel.
+ */
 #ifndef EDGEL3_KERNELS_H_
 #define EDGEL3_KERNELS_H_
 
@@ -8,57 +15,102 @@
 extern "C" {
 #endif
 
-/* Marks, among the offsets of taps, an input row of one channel that is zero all along. */
+/** Takes the place of a tap's offset if all values of its input row are zero. */
 #define EDGEL3_ROW_IS_ZERO 65535u
 
-/* A tap of an expanded list. */
+/** A tap of an expanded list. */
 typedef struct edgel3_tap {
-  uint32_t weight; /* its magnitude */
-  uint32_t offset; /* of its input for output column 0, in bytes from the beginning of the ring */
+  uint32_t weight; /**< magnitude of the weight; 0 to 128 */
+  uint32_t offset; /**< its input for output column 0, in bytes from the start of the ring */
 } edgel3_tap;
 
-/* Room for an expanded list: a tap is written before it is known whether it stays. */
+/** Return the size in bytes of the memory for an expanded list of one channel.
+ *
+ * It has room for one tap more than the longest list, because a tap is written before it is known
+ * whether its input row is zero.
+ *
+ * @param[in] conv  a convolution of a checked model
+ */
 static inline size_t edgel3_list_bytes(const edgel3_conv *conv) {
   return (conv->max_taps + 1u) * sizeof(edgel3_tap);
 }
 
-/* Columns rounded up to what the widest kernel computes at once. */
+/** Return the columns of a row, rounded up to a multiple of 64.
+ *
+ * A kernel may write as many columns. The value is the same on every processor, and with it the plan of
+ * the arena.
+ *
+ * @param[in] conv  a convolution of a checked model
+ */
 static inline uint32_t edgel3_padded_columns(const edgel3_conv *conv) {
   return (conv->columns + 63u) & ~63u;
 }
 
-/* What it takes to compute one output row. */
+/** Everything that a kernel needs to compute one output row. */
 typedef struct edgel3_row {
   const edgel3_conv *conv;
-  const uint8_t *ring;
-  const uint16_t *offsets; /* of every tap, by number */
-  uint32_t rotation;       /* slot of the ring, 0 to 2, that holds the topmost of the three rows */
-  edgel3_tap *list;        /* scratch, edgel3_list_bytes */
-  int32_t *accumulators;   /* scratch, edgel3_padded_columns of them */
-  const void *prepared;    /* what `prepare` made */
+  const uint8_t *ring; /**< uint8 [3 * edgel3_slot_bytes + EDGEL3_OVERREAD_BYTES] */
+  const uint16_t
+      *offsets;      /**< [edgel3_taps_per_channel], by tap number; edgel3_tap_offsets fills it */
+  uint32_t rotation; /**< slot of the ring, 0 to 2, that holds the topmost of the three rows */
+  edgel3_tap *list;  /**< scratch, edgel3_list_bytes bytes */
+  int32_t *accumulators; /**< scratch, int32 [edgel3_padded_columns] */
+  const void *prepared;  /**< what `prepare` wrote; null if the kernels have no `prepare` */
 } edgel3_row;
 
-/* A set of kernels. `convolve` gives one channel of an output row: uint8 values, that is int8 ones
- * plus 128, `columns` of them. Channels are asked for in turn: `cursor` is where the weights of this
- * one begin and is moved to the next's.
- */
+/** A set of kernels. */
 typedef struct edgel3_kernels {
-  const char *name;
-  /* Whether these kernels compute this convolution exactly, on this processor. */
+  const char *name; /**< for debugging */
+
+  /** Return whether these kernels compute the convolution exactly, on this processor: 1 or 0.
+   *
+   * @param[in] conv  a convolution of a checked model
+   */
   int (*accepts)(const edgel3_conv *conv);
-  /* Memory for lists that are expanded once, at set-up (`offsets` and `list` are scratch then as they
-   * are in edgel3_row); both null where every row expands them. */
+
+  /** Return the size in bytes of the memory for `prepare`. Null if `prepare` is null.
+   *
+   * @param[in] conv  a convolution of a checked model
+   */
   size_t (*prepared_bytes)(const edgel3_conv *conv);
+
+  /** Expand the weights of a convolution once, at set-up. Null if every row expands them.
+   *
+   * @param[in]  conv      a convolution of a checked model
+   * @param[out] offsets   scratch, uint16 [edgel3_taps_per_channel]
+   * @param[out] list      scratch, edgel3_list_bytes bytes
+   * @param[out] prepared  prepared_bytes bytes, aligned to EDGEL3_ARENA_ALIGNMENT
+   */
   void (*prepare)(const edgel3_conv *conv, uint16_t *offsets, edgel3_tap *list, void *prepared);
+
+  /** Compute one channel of an output row. The engine asks for the channels of a row in ascending order.
+   *
+   * @param[in]     row      the input rows and scratch memory
+   * @param[in]     channel  output channel; 0 to output_channels - 1
+   * @param[in,out] cursor   where the weights of this channel start; the kernel moves it to those of the
+   *                         next channel, unless the convolution is prepared
+   * @param[out]    output   uint8 [columns]
+   */
   void (*convolve)(const edgel3_row *row, uint32_t channel, const uint8_t **cursor,
                    uint8_t *output);
-  /* Maxima of `count` pairs of neighbours; of the values that are there as well, if `second`. */
+
+  /** Compute the maximum of each pair of neighbouring columns.
+   *
+   * @param[in,out] values  uint8 [count], the maxima; with `second`, the larger of the old value and the
+   *                        maximum of the pair
+   * @param[in]     row     uint8 [2 * count]
+   * @param[in]     count   pairs; 0 or more
+   * @param[in]     second  whether `row` is the second of the two rows that are pooled: 1 or 0
+   */
   void (*pool)(uint8_t *values, const uint8_t *row, uint32_t count, int second);
 } edgel3_kernels;
 
+/** The kernels in C99. They accept every convolution and define the result. */
 extern const edgel3_kernels edgel3_kernels_portable;
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+/** Defined if this build has kernels for ARMv7E-M. */
 #define EDGEL3_HAS_KERNELS_M7 1
+/** The kernels for ARMv7E-M, such as the Cortex-M7. */
 extern const edgel3_kernels edgel3_kernels_m7;
 #endif
 /* A build may add one more set of kernels: it defines EDGEL3_EXTRA_KERNELS as the name of the set, an
@@ -68,31 +120,56 @@ extern const edgel3_kernels edgel3_kernels_m7;
 extern const edgel3_kernels EDGEL3_EXTRA_KERNELS;
 #endif
 
-/* Where the three rows of a ring and their channels lie: offsets[tap] for every tap by number. Rows
- * that are zero all along are marked, if a zero is held as 0 and `ring` is not null.
+/** Compute the offsets of all taps: where each tap's input for output column 0 is in the ring.
+ *
+ * If `ring` is not null and an input of zero is stored as 0, EDGEL3_ROW_IS_ZERO takes the place of the
+ * offset for every input row of zeros.
+ *
+ * @param[in]  conv      a convolution of a checked model
+ * @param[in]  ring      uint8 [3 * edgel3_slot_bytes], the input rows; null to mark no row
+ * @param[in]  rotation  slot of the ring, 0 to 2, that holds the topmost of the three rows
+ * @param[out] offsets   uint16 [edgel3_taps_per_channel], by tap number
  */
 void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t rotation,
                         uint16_t *offsets);
 
-/* A channel's list: taps of negative weight, then those of positive weight. */
+/** The expanded list of a channel: first the taps of negative weight, then those of positive weight. */
 typedef struct edgel3_list {
-  const edgel3_tap *begin;
-  const edgel3_tap *positives;
-  const edgel3_tap *end;
+  const edgel3_tap *begin;     /**< the first tap of negative weight */
+  const edgel3_tap *positives; /**< the first tap of positive weight */
+  const edgel3_tap *end;       /**< the address after the last tap */
 } edgel3_list;
 
-/* Expand the weights of one channel into a list of the taps whose inputs are not all zero.
+/** Expand the weights of a channel into a list of those taps whose input row is not zero.
  *
- * @param scratch  edgel3_list_bytes, in which the list will lie
+ * @param[in]     conv     a convolution of a checked model
+ * @param[in]     channel  output channel; 0 to output_channels - 1
+ * @param[in,out] cursor   where the weights of this channel start; moved to those of the next channel
+ * @param[in]     offsets  uint16 [edgel3_taps_per_channel], from edgel3_tap_offsets
+ * @param[out]    scratch  edgel3_list_bytes bytes, which the list points into
+ * @return the list
  */
 edgel3_list edgel3_expand(const edgel3_conv *conv, uint32_t channel, const uint8_t **cursor,
                           const uint16_t *offsets, edgel3_tap *scratch);
 
-/* The portable `pool`. */
+/** The portable `pool` of edgel3_kernels; see there.
+ *
+ * @param[in,out] values  uint8 [count]
+ * @param[in]     row     uint8 [2 * count]
+ * @param[in]     count   pairs; 0 or more
+ * @param[in]     second  whether `row` is the second of two rows: 1 or 0
+ */
 void edgel3_pool_row(uint8_t *values, const uint8_t *row, uint32_t count, int second);
 
-/* One accumulator to one output, as TFLite's reference does it: gemmlowp's doubling high
- * multiplication and its division by a power of two, both rounding; then zero point and clamps.
+/** Convert an accumulator to an output value, as TensorFlow Lite's reference kernels do.
+ *
+ * The steps are gemmlowp's: a doubling high multiplication and a division by a power of two, which both
+ * round, then the output zero point and the clamp.
+ *
+ * @param[in] conv         a convolution of a checked model
+ * @param[in] channel      output channel; 0 to output_channels - 1
+ * @param[in] accumulator  magnitude at most conv->accumulator_bound
+ * @return the output value plus 128
  */
 uint8_t edgel3_requantize(const edgel3_conv *conv, uint32_t channel, int32_t accumulator);
 

@@ -1,7 +1,8 @@
-/* The application of a node: microphone or host in, embeddings and class scores out.
+/* A node: turns samples from a microphone or from its host into embeddings and class scores.
  *
- * The board brings memory, a pipe of bytes, a clock and perhaps a microphone, and calls in from its
- * main loop; nothing here knows which board it is. edgel3_wire.h says what goes over the pipe.
+ * The board provides memory, a connection to the host, a clock and possibly a microphone. Its main loop
+ * passes what it receives to the functions below. This code is the same for every board. edgel3_wire.h
+ * describes the protocol of the connection.
  */
 #ifndef EDGEL3_NODE_H_
 #define EDGEL3_NODE_H_
@@ -15,100 +16,160 @@
 extern "C" {
 #endif
 
+/** Largest embedding, in values. */
 #define EDGEL3_NODE_MAX_EMBEDDING 512u
+/** Largest number of classes of a head. */
 #define EDGEL3_NODE_MAX_CLASSES 64u
 
-/** Failures that SELF_TEST answers, a bit each. */
-#define EDGEL3_NODE_MODEL_REFUSED 1u    /**< the network is damaged, or another one */
-#define EDGEL3_NODE_MEMORY_TOO_SMALL 2u /**< the arena, or a buffer, is */
-#define EDGEL3_NODE_OTHER_EMBEDDING 4u  /**< not what the converter's own run gave */
+/* Failures in the answer to SELF_TEST, one bit each. */
+/** The network is damaged, or frontend or head belong to another network. */
+#define EDGEL3_NODE_MODEL_REFUSED 1u
+/** The arena or another buffer is too small. */
+#define EDGEL3_NODE_MEMORY_TOO_SMALL 2u
+/** The embedding differs from the one that the converter computed. */
+#define EDGEL3_NODE_OTHER_EMBEDDING 4u
 
 struct edgel3_node_model;
 
-/** What runs a network. */
+/** The engine of a node: runs its network. */
 typedef struct edgel3_node_engine {
-  /** Check a model and describe it; EDGEL3_ERROR_ARENA if its arena is too small. May write to the
-   * arena. */
+  /** Check a model and describe it. May write to the arena.
+   *
+   * @param[in]  model  the model
+   * @param[out] info   properties of the network
+   * @return EDGEL3_OK, EDGEL3_ERROR_ARENA if the arena is too small, or why the model is refused
+   */
   edgel3_status (*describe)(const struct edgel3_node_model *model, edgel3_info *info);
-  /** From a window to its embedding. What the arena holds is of no use any more. */
+  /** Compute the embedding of a window. Overwrites the arena.
+   *
+   * @param[in]  model      the model
+   * @param[in]  window     int8 [mels][frames], quantized values
+   * @param[out] embedding  int8 [EDGEL3_NODE_MAX_EMBEDDING]; the network's embedding size is written
+   * @return EDGEL3_OK, or why the network did not run
+   */
   edgel3_status (*run)(const struct edgel3_node_model *model, const int8_t *window,
                        int8_t *embedding);
 } edgel3_node_engine;
 
-/** This library's own, for packed models. Those of TFLM are in edgel3_node_tflm.h. */
+/** Runs packed models with this library. edgel3_node_tflm.h has the engines that use TFLM. */
 extern const edgel3_node_engine edgel3_node_packed;
 
-/** What the converter makes, and the memory it says that takes. */
+/** A model as the converter writes it, and the memory that it needs. Memory is aligned to 16 bytes. */
 typedef struct edgel3_node_model {
   const edgel3_node_engine *engine;
-  const void *network; /**< a packed model, or a flatbuffer */
+  const void *network; /**< a packed model, or a flatbuffer for an engine that uses TFLM */
   size_t network_bytes;
-  const uint8_t *source_sha256; /**< [16] as in edgel3_info; null where the network says it */
+  const uint8_t *source_sha256; /**< [16] as in edgel3_info; null if the network contains it */
   const edgel3_frontend_config *frontend;
-  const edgel3_head *head;  /**< null without one */
-  uint32_t self_test_crc32; /**< of the embedding of edgel3_node_self_test_value's window */
-  void *arena;              /**< the engine's; before it runs, the log-mel values lie here */
+  const edgel3_head *head;  /**< null without a head */
+  uint32_t self_test_crc32; /**< of the embedding of the window of edgel3_node_self_test_value */
+  void *arena;              /**< the engine's arena; before the engine runs, the log-mel values */
   size_t arena_bytes;
-  void *window; /**< the network's input; before that, what the frontend works in */
+  void *window; /**< the network's input; before, the working memory of the frontend */
   size_t window_bytes;
 } edgel3_node_model;
 
-/** The board. */
+/** What a board provides. */
 typedef struct edgel3_node_port {
-  const char *board;
-  void *context; /**< handed to all of these */
+  const char *board; /**< name of the board for INFO; may change while the node runs */
+  void *context;     /**< passed to every function of the port */
+  /** Send bytes to the host.
+   *
+   * @param[in] context  the port's context
+   * @param[in] bytes    uint8 [count], one whole frame
+   * @param[in] count    1 to EDGEL3_WIRE_FRAME_BYTES
+   */
   void (*write)(void *context, const uint8_t *bytes, uint32_t count);
+  /** Return a counter, modulo 2^32, for measuring time.
+   *
+   * @param[in] context  the port's context
+   */
   uint32_t (*ticks)(void *context);
-  uint32_t ticks_per_second;
+  uint32_t ticks_per_second; /**< frequency of `ticks` in Hz */
+  /** Return the milliseconds since the start of the board, modulo 2^32.
+   *
+   * @param[in] context  the port's context
+   */
   uint32_t (*milliseconds)(void *context);
-  /** Turn the microphone on or off; answers whether it did. Null on a board without one. */
+  /** Turn the microphone on or off. Null on a board without a microphone.
+   *
+   * @param[in] context  the port's context
+   * @param[in] on       1 to turn it on, 0 to turn it off
+   * @return 1 on success, otherwise 0
+   */
   int (*listen)(void *context, int on);
 } edgel3_node_port;
 
-/** A node at work. Its fields are its own business. */
+/** State of a node. Private: do not access the fields. */
 typedef struct edgel3_node {
   edgel3_node_model model;
   edgel3_node_port port;
   edgel3_info info;
-  uint32_t failures; /* found when it was opened: bits as SELF_TEST answers */
+  uint32_t
+      failures; /**< found by edgel3_node_open or SELF_TEST; bits as in the answer to SELF_TEST */
   edgel3_frontend frontend;
-  uint8_t kind;  /* of what is coming in */
-  uint8_t phase; /* what there is of it */
-  uint8_t streaming;
-  uint32_t received; /* bytes */
-  uint32_t requests;
-  uint32_t windows;
-  uint32_t missed; /* samples */
-  uint32_t frontend_ticks;
-  uint32_t engine_ticks;
+  uint8_t kind;            /**< of the window: 0 PCM, 1 log-mel */
+  uint8_t phase;           /**< of the window: none, being received, or computed */
+  uint8_t streaming;       /**< whether samples come from the microphone */
+  uint32_t received;       /**< bytes of the window received from the host */
+  uint32_t requests;       /**< requests answered */
+  uint32_t windows;        /**< windows computed */
+  uint32_t missed;         /**< microphone samples lost */
+  uint32_t frontend_ticks; /**< time of the frontend for the latest window */
+  uint32_t engine_ticks;   /**< time of the engine for the latest window */
   int8_t embedding[EDGEL3_NODE_MAX_EMBEDDING];
   float scores[EDGEL3_NODE_MAX_CLASSES];
   edgel3_wire_decoder decoder;
-  uint8_t body[EDGEL3_WIRE_MAX_BODY];
-  uint8_t frame[EDGEL3_WIRE_FRAME_BYTES];
+  uint8_t body[EDGEL3_WIRE_MAX_BODY];     /**< body of an answer */
+  uint8_t frame[EDGEL3_WIRE_FRAME_BYTES]; /**< frame of an answer */
 } edgel3_node;
 
-/** Value number `index` of the window that the self-test runs. */
+/** Return a quantized value of the window that SELF_TEST runs.
+ *
+ * @param[in] index  position in the window, int8 [mels][frames]; 0 is the first
+ */
 static inline int8_t edgel3_node_self_test_value(uint32_t index) {
   return (int8_t)(uint8_t)(index * 2654435761u >> 24);
 }
 
-/** Start a node. It answers its host even if the model is refused; SELF_TEST says why then.
+/** Set up a node.
  *
- * @return failures, as SELF_TEST answers them, but for the embedding, which is not tried
+ * The node answers its host even if the model is refused; SELF_TEST then returns the reason.
+ *
+ * @param[out] node   the node
+ * @param[in]  model  the model, which is copied. What it points to must stay as long as the node is in
+ *                    use
+ * @param[in]  port   the board's functions, which are copied
+ * @return failures as in the answer to SELF_TEST; the embedding is not checked
  */
 uint32_t edgel3_node_open(edgel3_node *node, const edgel3_node_model *model,
                           const edgel3_node_port *port);
 
-/** Take bytes from the host; answers are written before this returns. */
+/** Process bytes from the host. Answers are sent before the function returns.
+ *
+ * @param[in,out] node   an open node
+ * @param[in]     bytes  uint8 [count]
+ * @param[in]     count  number of bytes; 0 or more
+ */
 void edgel3_node_receive(edgel3_node *node, const uint8_t *bytes, uint32_t count);
 
-/** Take samples from the microphone. A window that they complete is computed and sent at once, which
- * takes seconds: what is heard meanwhile is to be thrown away and told to edgel3_node_miss.
+/** Process samples from the microphone. Without streaming they are ignored.
+ *
+ * If the samples complete a window, the function computes and sends its embedding before it returns.
+ * That may take seconds. The board discards the samples of that time and reports them by
+ * edgel3_node_miss.
+ *
+ * @param[in,out] node     an open node
+ * @param[in]     samples  int16 [count], full scale 32768
+ * @param[in]     count    number of samples; 0 or more
  */
 void edgel3_node_hear(edgel3_node *node, const int16_t *samples, uint32_t count);
 
-/** Samples were lost: the window that has begun is not whole and begins anew. */
+/** Report lost microphone samples. The current window has a gap: the node begins a new one.
+ *
+ * @param[in,out] node   an open node
+ * @param[in]     count  number of lost samples
+ */
 void edgel3_node_miss(edgel3_node *node, uint32_t count);
 
 #ifdef __cplusplus

@@ -1,9 +1,9 @@
-/* The model of a deployment and the static memory it takes, for a node.
+/* The model of a deployment and its static memory, for a node.
  *
- * To be included once in an application, where the files of a deployment are on the include path:
- * edgel3_packed_model.h (or edgel3_tflm_model.h, which puts TFLM's interpreter in the engine's place),
- * edgel3_model_frontend.h and, if there is a head, edgel3_model_head.h. It does not compile if the
- * memory is more than the budget; what it takes part by part are constants.
+ * An application includes this header in exactly one source file. The include path must contain the
+ * headers of a deployment: edgel3_packed_model.h or edgel3_tflm_model.h (the network then runs in TFLM's
+ * interpreter), edgel3_model_frontend.h and, for a node with a head, edgel3_model_head.h. Compiling
+ * fails if the node needs more memory than its budget. The macros below give the size of each part.
  */
 #ifndef EDGEL3_NODE_MODEL_H_
 #define EDGEL3_NODE_MODEL_H_
@@ -11,13 +11,15 @@
 #if defined(__has_include)
 #if !__has_include("edgel3_model_frontend.h")
 #error \
-    "no edgel3_model_frontend.h on the include path: edgel3-tflm export-app writes a whole project"
+    "edgel3_model_frontend.h is not on the include path: write a project with edgel3-tflm export-app"
 #endif
 #if __has_include("edgel3_tflm_model.h")
+/** Defined if the network runs in TFLM's interpreter. */
 #define EDGEL3_NODE_USES_TFLM 1
 #endif
 #if __has_include("edgel3_model_head.h")
 #include "edgel3_model_head.h"
+/** Address of the head, or NULL without a head. */
 #define EDGEL3_NODE_HEAD (&edgel3_model_head)
 #endif
 #endif
@@ -34,14 +36,20 @@
 #define EDGEL3_NODE_HEAD NULL
 #endif
 
-/** RAM that arena, window and node may take together; the stack comes on top. A board may say else
- * before it includes this. */
+/** Budget in bytes for arena, window and node together; the stack is not included. A board may define
+ * another budget before it includes this header. */
 #ifndef EDGEL3_NODE_RAM_BUDGET_BYTES
 #define EDGEL3_NODE_RAM_BUDGET_BYTES 300000u
 #endif
 
+/** The larger of two numbers. */
 #define EDGEL3_NODE_LARGER(a, b) ((a) > (b) ? (a) : (b))
 
+/* EDGEL3_NODE_NETWORK_BYTES: size of the network in bytes.
+ * EDGEL3_NODE_ENGINE_ARENA_BYTES: size of the engine's arena in bytes.
+ * EDGEL3_NODE_NETWORK: the first four fields of edgel3_node_model.
+ * EDGEL3_NODE_SELF_TEST_CRC32: CRC-32 of the embedding that SELF_TEST expects.
+ */
 #ifdef EDGEL3_NODE_USES_TFLM
 #define EDGEL3_NODE_NETWORK_BYTES EDGEL3_MODEL_BYTES
 #define EDGEL3_NODE_ENGINE_ARENA_BYTES EDGEL3_MODEL_ARENA_BYTES
@@ -56,23 +64,27 @@
 #define EDGEL3_NODE_SELF_TEST_CRC32 EDGEL3_PACKED_MODEL_SELF_TEST_CRC32
 #endif
 
-/** The engine's arena; the log-mel values lie there before it. */
+/** Size of the arena in bytes. It holds the log-mel values before the engine runs. */
 #define EDGEL3_NODE_ARENA_BYTES \
   EDGEL3_NODE_LARGER(EDGEL3_NODE_ENGINE_ARENA_BYTES, EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES)
-/** The network's input; the frontend works there before it. */
+/** Size of the window in bytes. It is the frontend's working memory, then the network's input. */
 #define EDGEL3_NODE_WINDOW_BYTES \
   EDGEL3_NODE_LARGER(EDGEL3_MODEL_MELS *EDGEL3_MODEL_FRAMES, EDGEL3_MODEL_FRONTEND_WORK_BYTES)
-/** All static memory. */
+/** Size of all static memory in bytes. */
 #define EDGEL3_NODE_RAM_BYTES \
   (EDGEL3_NODE_ARENA_BYTES + EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node))
 
-/* Neither C99 nor every C++ has an assertion of its own for this. */
+/* A negative array size is an error; C99 has no static assertion. */
 typedef char edgel3_node_needs_more_ram_than_its_budget
     [EDGEL3_NODE_RAM_BYTES <= EDGEL3_NODE_RAM_BUDGET_BYTES ? 1 : -1];
 typedef char edgel3_node_holds_no_embedding_of_this_size
     [EDGEL3_MODEL_EMBEDDING_SIZE <= EDGEL3_NODE_MAX_EMBEDDING ? 1 : -1];
 
-/** An edgel3_node_model in braces. Both memories are arrays of the sizes above, aligned to 16. */
+/** Initializer of an edgel3_node_model.
+ *
+ * @param arena   uint8 [EDGEL3_NODE_ARENA_BYTES], an array, aligned to 16 bytes
+ * @param window  uint8 [EDGEL3_NODE_WINDOW_BYTES], an array, aligned to 16 bytes
+ */
 #define EDGEL3_NODE_MODEL(arena, window) \
   {EDGEL3_NODE_NETWORK,                  \
    &edgel3_model_frontend,               \

@@ -1,12 +1,12 @@
-/* A node's network in the interpreter of TensorFlow Lite Micro, in place of the bare engine.
+/* A node's engine that runs the network in the interpreter of TensorFlow Lite Micro (TFLM).
  *
- * The interpreter is set up anew for each window, since the log-mel values wait in its arena. An arena
- * that is too small counts as a model that is refused: TFLM does not tell the two apart, but prints
- * what it lacks. Nor does it check that a flatbuffer is whole: a damaged packed model within one is
- * refused, damage elsewhere may be a fault.
+ * The engine sets the interpreter up again for each window, because the log-mel values are in its arena
+ * before. TFLM does not tell an arena that is too small from a network that it cannot run: both count as
+ * a refused model, and TFLM prints what is missing. TFLM does not check that a flatbuffer is complete
+ * either. Damage of a packed model inside a flatbuffer is found; other damage may cause a fault.
  *
- * Where TFLM's headers are not on the include path there is nothing here; see edgel3_tflm.h for the
- * macros it takes.
+ * Without TFLM's headers on the include path, edgel3_node_tflm.cc compiles to nothing. edgel3_tflm.h
+ * names the macros that must be defined.
  */
 #ifndef EDGEL3_NODE_TFLM_H_
 #define EDGEL3_NODE_TFLM_H_
@@ -17,10 +17,10 @@
 extern "C" {
 #endif
 
-/** For int8_packed.tflite, whose one operator is this library's engine. */
+/** Runs int8_packed.tflite, whose only operator is this library's engine. */
 extern const edgel3_node_engine edgel3_node_tflm_packed;
 
-/** For int8.tflite, on TFLM's own kernels: dense. */
+/** Runs the dense int8.tflite with TFLM's own kernels. */
 extern const edgel3_node_engine edgel3_node_tflm_builtin;
 
 #ifdef __cplusplus

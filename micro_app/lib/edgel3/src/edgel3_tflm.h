@@ -1,23 +1,24 @@
-/* The engine as a custom operator of TensorFlow Lite Micro.
+/* The engine as a custom operator of TensorFlow Lite Micro (TFLM).
  *
  *   tflite::MicroMutableOpResolver<1> resolver;
  *   resolver.AddCustom(EDGEL3_TFLM_OPERATOR, edgel3::TflmRegistration());
  *
- * and int8_packed.tflite of a deployment runs like any other flatbuffer. The engine's arena comes out
- * of the interpreter's. A flatbuffer that the operator refuses fails AllocateTensors(), with a line
- * that says why.
+ * Then the int8_packed.tflite of a deployment runs like any other flatbuffer. The engine's arena is part
+ * of the interpreter's arena. If the operator refuses a flatbuffer, it prints the reason and
+ * AllocateTensors() fails.
  *
- * Compile with the macros that TFLM's library was compiled with: TF_LITE_STATIC_MEMORY, which its own
- * build defines, changes what lies where in TFLM's structures. The headers ask for C++17.
+ * Compile with the macros that TFLM's library was compiled with. TFLM's own build defines
+ * TF_LITE_STATIC_MEMORY, which changes the layout of TFLM's structures. TFLM's headers need C++17.
  *
- * Where TFLM's headers are not on the include path there is nothing here, and EDGEL3_HAS_TFLM is not
- * defined.
+ * Without TFLM's headers on the include path, this header declares nothing and does not define
+ * EDGEL3_HAS_TFLM.
  */
 #ifndef EDGEL3_TFLM_H_
 #define EDGEL3_TFLM_H_
 
 #if defined(__cplusplus) && defined(__has_include)
 #if __has_include("tensorflow/lite/micro/micro_common.h")
+/** Defined if TFLM's headers are on the include path. */
 #define EDGEL3_HAS_TFLM 1
 #endif
 #endif
@@ -26,10 +27,10 @@
 
 #include "tensorflow/lite/micro/micro_common.h"
 
-/** What the flatbuffer calls the operator. */
+/** Name of the operator in the flatbuffer. */
 #define EDGEL3_TFLM_OPERATOR "EDGEL3"
 
-/* TFLM's types were global, and are in tflite::micro since October 2026. */
+/* TFLM's types are in tflite::micro since October 2026; before, they were global. */
 namespace tflite {
 namespace micro {}
 }  // namespace tflite
@@ -37,7 +38,10 @@ namespace micro {}
 namespace edgel3 {
 using namespace tflite::micro;
 
-/** The operator, for MicroMutableOpResolver::AddCustom, which copies it. */
+/** Return the operator, for MicroMutableOpResolver::AddCustom, which copies it.
+ *
+ * @return a static object; never null
+ */
 TFLMRegistration *TflmRegistration();
 
 }  // namespace edgel3

@@ -2,6 +2,7 @@
 #ifndef EDGEL3_VERSION_H_
 #define EDGEL3_VERSION_H_
 
+/** Version of the library, MAJOR.MINOR.PATCH. */
 #define EDGEL3_VERSION "0.1.0"
 
 #endif /* EDGEL3_VERSION_H_ */
