@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgel3_tflm import __version__
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.generate import draw_layer
 from edgel3_tflm.converters.network import (
@@ -366,16 +367,22 @@ class _Stage:
             convs = read_convolutions(self._video_network, self._video.convs, prefix=_PREFIX)
             write_whole(self._video_path, pack_convolutions(convs))
         else:
-            trained = read_network(self._network, self._audio)
+            provenance = Provenance(
+                "fine-tuned",
+                STUDENT_NAME,
+                "",
+                f"fine-tuned by edgel3-tflm {__version__} by audio-visual correspondence from:"
+                f" {self._audio.provenance.description}",
+            )
+            trained = replace(read_network(self._network, self._audio), provenance=provenance)
             packed = pack_weights(trained)
             write_whole(self._student_path, packed)
             result |= {
                 "student": {
-                    "kind": "fine-tuned",
+                    "kind": provenance.kind,
                     "sha256": sha256_hex(packed),
                     "network": trained.variant.name,
-                    "description": "fine-tuned here by audio-visual correspondence from:"
-                    f" {self._audio.provenance.description}",
+                    "description": provenance.description,
                 },
                 "from": asdict(self._audio.provenance),
                 "video": asdict(self._video.provenance),

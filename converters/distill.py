@@ -7,7 +7,7 @@ map joins them in training and is thrown away.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
+from edgel3_tflm import __version__
 from edgel3_tflm.audio import Clip, cut_windows, read_clip
 from edgel3_tflm.converters.augment import TrainingClip, WindowSource
 from edgel3_tflm.converters.backend import load_backend
@@ -42,7 +43,7 @@ from edgel3_tflm.frontend import is_silent, log_mel, log_mel_statistics
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.variants import Variant
-from edgel3_tflm.weights import NetworkWeights, pack_weights
+from edgel3_tflm.weights import NetworkWeights, Provenance, pack_weights
 
 DENSE_NAME = "dense.h5.gz"
 # Batches, numbered from here on, that set the scales of inputs and targets.
@@ -253,6 +254,7 @@ class _Run:
     ) -> None:
         self._recipe = recipe
         self._student = student
+        self._teacher = teacher.provenance
         self._output = output
         progress("load TensorFlow", 0, 0)
         self._tf, self._keras, self._tfmot = load_backend()
@@ -403,7 +405,7 @@ class _Run:
             batch.labels,
         ).numpy()
         if self._student.plan is not None and step == self._recipe.find_pruning_steps()[0]:
-            dense = read_network(self._network, self._initial)
+            dense = self._read_student("before it was pruned")
             write_whole(self._output / DENSE_NAME, pack_weights(dense))
         self._pruner.apply(step)
         return dict(zip(("teacher", "statistics", "labels"), terms, strict=True))
@@ -430,10 +432,30 @@ class _Run:
 
     def keep(self) -> None:
         """Write the student and its figures."""
-        weights = read_network(self._network, self._initial)
-        write_whole(self._output / STUDENT_NAME, pack_weights(weights))
-        text = json.dumps(
-            {"validation": asdict(self._figures), "sparsity_percent": weights.sparsity_percent},
-            indent=1,
+        weights = self._read_student(f"step {self._figures.step}")
+        packed = pack_weights(weights)
+        write_whole(self._output / STUDENT_NAME, packed)
+        figures = {
+            "validation": asdict(self._figures),
+            "student": {
+                "kind": weights.provenance.kind,
+                "sha256": sha256_hex(packed),
+                "network": weights.variant.name,
+                "description": weights.provenance.description,
+            },
+            "from": asdict(self._initial.provenance),
+            "teacher": asdict(self._teacher),
+            "sparsity_percent": weights.sparsity_percent,
+        }
+        write_whole(self._output / FIGURES_NAME, (json.dumps(figures, indent=1) + "\n").encode())
+
+    def _read_student(self, state: str) -> NetworkWeights:
+        """Take the student out of the network that is trained; ``state`` says which it is."""
+        provenance = Provenance(
+            "distilled",
+            STUDENT_NAME,
+            "",
+            f"distilled by edgel3-tflm {__version__}, {state}; teacher:"
+            f" {self._teacher.description}; started from: {self._initial.provenance.description}",
         )
-        write_whole(self._output / FIGURES_NAME, (text + "\n").encode())
+        return replace(read_network(self._network, self._initial), provenance=provenance)

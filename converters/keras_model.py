@@ -9,7 +9,7 @@ from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.drift import KERAS, FloatArray, Subject
 from edgel3_tflm.errors import WeightsError
 from edgel3_tflm.variants import VARIANTS
-from edgel3_tflm.weights import NetworkWeights, load_bundled_weights, load_weights
+from edgel3_tflm.weights import TRAINED_KINDS, NetworkWeights, load_bundled_weights, load_weights
 
 # A map of the dense L3's first layers takes 13 MB a window.
 _BATCH_WINDOWS = 8
@@ -52,7 +52,7 @@ def open_keras(deployment: Deployment, source: Path | None = None) -> Subject:
 
 def _find_weights(deployment: Deployment, source: Path | None) -> NetworkWeights:
     named = deployment.manifest["weights"]
-    if source is None and named["kind"] == "file":
+    if source is None and named["kind"] in ("file", *TRAINED_KINDS):
         raise WeightsError(
             f"{deployment.directory}: expected --weights with {named['name']}, the file that it was"
             " converted from: Keras runs no flatbuffer"

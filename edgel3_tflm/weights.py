@@ -58,6 +58,8 @@ _DAMAGED_GZIP = "expected a whole gzip file, it is cut or damaged"
 
 WeightsWord = Literal["auto", "published", "bundled", "generated"]
 """What names weights beside a file; ``ConvertOptions`` says what each means."""
+TRAINED_KINDS = ("distilled", "fine-tuned")
+"""Kinds of weights that this package trained, which their file says of itself."""
 SUBSTITUTE_KINDS = ("bundled", "generated")
 """Kinds of weights that stand for the authors' own where those cannot be had."""
 _BUNDLED_PLAN = "95.45"
@@ -110,8 +112,9 @@ class Provenance:
     """Where weights come from.
 
     ``kind`` is 'published' (bytes equal the authors' file), 'package' (found in an installed edgel3
-    package, whose unpacked files have no known digest), 'file' (the user's), 'bundled' (this
-    package's stand-in) or 'generated'.
+    package, whose unpacked files have no known digest), 'file' (the user's), 'distilled' or
+    'fine-tuned' (the user's, and the file says so), 'bundled' (this package's stand-in) or
+    'generated'.
     """
 
     kind: str
@@ -295,7 +298,7 @@ def load_convolutions(
     """
     data = _read_bytes(path)
 
-    def assemble(arrays: _Arrays, order: list[str], _: tuple[int, ...] | None) -> _Convs:
+    def assemble(arrays: _Arrays, order: list[str], _: _Claims) -> _Convs:
         convs, norms = _split(arrays, order)
         needed = sum(layer.batch_norm for layer in layers)
         if len(convs) != len(layers) or len(norms) not in (needed - 1, needed):
@@ -328,7 +331,8 @@ def pack_weights(weights: NetworkWeights) -> bytes:
 
     The layout is the published one, weights only, as .h5.gz; kernels are float16, so that a pruned
     network takes little more than its non-zero values. A network with a depth or filters of its
-    own has its filters written beside. The same weights give the same bytes.
+    own has its filters written beside; one that was trained here, that and how. The same weights
+    give the same bytes.
     """
     layers: dict[str, dict[str, FloatArray]] = {
         "batch_normalization_1": _norm_arrays(weights.input_norm)
@@ -341,7 +345,14 @@ def pack_weights(weights: NetworkWeights) -> bytes:
         }
         if conv.batch_norm is not None:
             layers[f"batch_normalization_{number + 1}"] = _norm_arrays(conv.batch_norm)
-    return _pack_layers(layers, weights.variant.filters if weights.variant.has_own_shape else None)
+    attributes: dict[str, Any] = {}
+    if weights.variant.has_own_shape:
+        attributes[_FILTERS_ATTRIBUTE] = np.array(weights.variant.filters, np.int64)
+    if weights.provenance.kind in TRAINED_KINDS:
+        attributes[_KIND_ATTRIBUTE] = np.bytes_(weights.provenance.kind.encode())
+        description = on_one_line(weights.provenance.description)
+        attributes[_DESCRIPTION_ATTRIBUTE] = np.bytes_(description.encode())
+    return _pack_layers(layers, attributes)
 
 
 def pack_convolutions(convs: Sequence[ConvWeights]) -> bytes:
@@ -355,13 +366,13 @@ def pack_convolutions(convs: Sequence[ConvWeights]) -> bytes:
 
 
 def _pack_layers(
-    layers: Mapping[str, Mapping[str, FloatArray]], own_filters: tuple[int, ...] | None = None
+    layers: Mapping[str, Mapping[str, FloatArray]], attributes: Mapping[str, Any] | None = None
 ) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in layers]
-        if own_filters is not None:
-            file.attrs[_FILTERS_ATTRIBUTE] = np.array(own_filters, np.int64)
+        for name, value in (attributes or {}).items():
+            file.attrs[name] = value
         for layer, arrays in layers.items():
             for name, values in arrays.items():
                 file.create_dataset(f"{layer}/{layer}/{name}:0", data=values)
@@ -446,10 +457,13 @@ def _load_file(
             description=f"published weights {path.name} (git blob id verified)",
         )
 
-    def assemble(
-        arrays: _Arrays, order: list[str], own_filters: tuple[int, ...] | None
-    ) -> NetworkWeights:
-        return _assemble(variant, provenance, arrays, order, own_filters)
+    def assemble(arrays: _Arrays, order: list[str], claims: _Claims) -> NetworkWeights:
+        said = provenance
+        if claims.training is not None and not published:
+            kind, description = claims.training
+            description = f"{provenance.description}; it says of itself: {description}"
+            said = replace(provenance, kind=kind, description=description)
+        return _assemble(variant, said, arrays, order, claims.filters)
 
     try:
         return _read_hdf5(_unpack(data), assemble)
@@ -527,6 +541,10 @@ def _datasets(root: h5py.Group) -> Iterator[tuple[str, str, h5py.Dataset]]:
 
 
 _FILTERS_ATTRIBUTE = "edgel3_tflm_filters"
+_KIND_ATTRIBUTE = "edgel3_tflm_kind"
+_DESCRIPTION_ATTRIBUTE = "edgel3_tflm_description"
+# The 503 characters of a description that was cut take four bytes each at most.
+_MAX_STRING_BYTES = 2048
 _ARRAY_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -568,6 +586,38 @@ def _own_filters(group: h5py.Group) -> tuple[int, ...] | None:
     return tuple(group.attrs[_FILTERS_ATTRIBUTE].tolist())
 
 
+def _training(group: h5py.Group) -> tuple[str, str] | None:
+    """Read how the file says that it was trained, and that it was; None if it does not say so.
+
+    Anybody can write this into a file: 'published' and the like are not for it to say.
+    """
+    if _KIND_ATTRIBUTE not in group.attrs:
+        return None
+    kind = _read_string(group, _KIND_ATTRIBUTE)
+    if kind not in TRAINED_KINDS:
+        return None
+    return kind, on_one_line(_read_string(group, _DESCRIPTION_ATTRIBUTE))
+
+
+def _read_string(group: h5py.Group, name: str) -> str:
+    attribute = group.attrs.get_id(name)
+    size = attribute.dtype.itemsize
+    if attribute.dtype.kind != "S" or attribute.shape != () or size > _MAX_STRING_BYTES:
+        raise WeightsError(
+            f"{name}: expected a string of at most {_MAX_STRING_BYTES} bytes, found"
+            f" {attribute.dtype} of shape {attribute.shape}"
+        )
+    return bytes(group.attrs[name]).decode()
+
+
+@dataclass(frozen=True)
+class _Claims:
+    """What a file that :func:`pack_weights` wrote says of itself beside its arrays."""
+
+    filters: tuple[int, ...] | None
+    training: tuple[str, str] | None
+
+
 _Arrays = dict[str, dict[str, h5py.Dataset]]
 _Convs = tuple[ConvWeights, ...]
 _Assembled = TypeVar("_Assembled")
@@ -575,7 +625,7 @@ _Assembled = TypeVar("_Assembled")
 
 def _read_hdf5(
     data: bytes,
-    assemble: Callable[[_Arrays, list[str], tuple[int, ...] | None], _Assembled],
+    assemble: Callable[[_Arrays, list[str], _Claims], _Assembled],
 ) -> _Assembled:
     _check_structure(data)
     try:
@@ -592,7 +642,7 @@ def _read_hdf5(
                     raise WeightsError(f"{layer}/{array}: expected one array, found two")
                 arrays[layer][array] = _plain(dataset, f"{layer}/{array}")
             order = _layer_order(root, list(arrays))
-            return assemble(arrays, order, _own_filters(root))
+            return assemble(arrays, order, _Claims(_own_filters(root), _training(root)))
     # h5py raises these for damaged structures met while opening, walking or reading.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise WeightsError(

@@ -1,6 +1,7 @@
 """Distillation: recipes, augmentation, zeros kept through training, runs that resume."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.drift import compare
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.models import ModelChoice
 from edgel3_tflm.screen import Steps
 from edgel3_tflm.variants import Plan, Variant, find_variant
 from edgel3_tflm.weights import NetworkWeights, inspect_weights, load_weights
@@ -393,6 +395,36 @@ def test_training_clips_that_are_silent_are_refused(
             tmp_path / "run",
             clips=tmp_path / "clips",
         )
+
+
+def test_a_student_says_what_it_is_wherever_it_goes(
+    clips: Path,
+    teacher_of_four: NetworkWeights,
+    convert_to: Callable[[ConvertOptions], Deployment],
+    tmp_path: Path,
+) -> None:
+    recipe = parse_recipe(TINY_RECIPE, Recipe)
+    run(recipe, recipe.student.variant, teacher_of_four, tmp_path / "run", clips=clips)
+    path = tmp_path / "run" / "student.h5.gz"
+    said = json.loads((tmp_path / "run" / "figures.json").read_bytes())["student"]["description"]
+    assert re.match(r"distilled by edgel3-tflm \S+, step \d; teacher: weights file tiny", said)
+    provenance = inspect_weights(path).provenance
+    assert provenance.kind == "distilled"
+    assert provenance.description == (
+        f"weights file student.h5.gz given by the user; it says of itself: {said}"
+    )
+    sea_64 = find_variant("sea", embedding_size=64)
+    deployment = convert_to(ConvertOptions(sea_64, path, calibration=clips))
+    assert deployment.manifest["weights"]["kind"] == "distilled"
+    assert said in deployment.manifest["weights"]["description"]
+    for source, weights in ((deployment.directory, "auto"), (sea_64, path)):
+        model = ModelChoice(source, weights=weights).open()
+        assert model.weights_kind == "distilled"
+        assert said in model.provenance[0]
+    report = compare(
+        deployment, [clips], runtimes=[DEFAULT_RUNTIME], hop_s=1.0, progress=ignore_progress
+    )
+    assert said in json.dumps(report.to_json())
 
 
 def test_another_recipe_does_not_go_on_in_the_same_directory(

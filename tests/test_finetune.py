@@ -310,7 +310,10 @@ def test_every_zero_stays_zero_and_the_other_weights_move(
         assert said["zeros_before"] == said["zeros"] == before.zeros
         moved = before.kernel != 0
         assert (after.kernel[moved] != before.kernel.astype(np.float16)[moved]).mean() > 0.5
-    assert figures["student"]["description"].startswith("fine-tuned here by audio-visual")
+    said = figures["student"]["description"]
+    assert re.match(r"fine-tuned by edgel3-tflm \S+ by audio-visual correspondence from: ", said)
+    assert student.provenance.kind == "fine-tuned"
+    assert said in student.provenance.description
     assert figures["from"]["name"] == "start.h5.gz"
 
 

@@ -29,6 +29,7 @@ from edgel3_tflm.variants import VARIANTS, PublishedFile, Variant
 from edgel3_tflm.weights import (
     BatchNorm,
     NetworkWeights,
+    Provenance,
     cache_directory,
     inspect_weights,
     load_weights,
@@ -424,6 +425,71 @@ def test_filters_that_are_none_or_not_the_arrays_are_refused(
         file.attrs["edgel3_tflm_filters"] = filters
 
     assert part in refusal_of_bytes(modified(own_file, change), tmp_path, SEA_64)
+
+
+@pytest.fixture
+def trained_file() -> bytes:
+    provenance = Provenance("distilled", "student.h5.gz", "", "distilled in a test")
+    weights = dataclasses.replace(random_weights(OWN), provenance=provenance)
+    return gzip.decompress(pack_weights(weights))
+
+
+def test_file_says_how_it_was_trained(tmp_path: Path, trained_file: bytes) -> None:
+    path = tmp_path / "mine.h5"
+    path.write_bytes(trained_file)
+    provenance = load_weights(SEA_64, path).provenance
+    assert (provenance.kind, provenance.name) == ("distilled", "mine.h5")
+    assert provenance.description == (
+        "weights file mine.h5 given by the user; it says of itself: distilled in a test"
+    )
+
+
+@pytest.mark.parametrize("kind", ["published", "package", "bundled", "generated", "file", ""])
+def test_a_claim_of_anything_but_training_is_not_believed(
+    tmp_path: Path, trained_file: bytes, kind: str
+) -> None:
+    def claim(file: h5py.File) -> None:
+        file.attrs["edgel3_tflm_kind"] = np.bytes_(kind.encode())
+        file.attrs["edgel3_tflm_description"] = np.bytes_(b"published weights of the authors")
+
+    path = tmp_path / "mine.h5"
+    path.write_bytes(modified(trained_file, claim))
+    provenance = load_weights(SEA_64, path).provenance
+    assert provenance.kind == "file"
+    assert provenance.description == "weights file mine.h5 given by the user"
+
+
+@pytest.mark.parametrize("name", ["edgel3_tflm_kind", "edgel3_tflm_description"])
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        (3, "expected a string of at most 2048 bytes"),
+        ([b"a", b"b"], "expected a string of at most 2048 bytes"),
+        ("of any length", "expected a string of at most 2048 bytes"),
+        (np.bytes_(b"x" * 3000), "expected a string of at most 2048 bytes"),
+        (h5py.Empty("S10"), "expected a string of at most 2048 bytes"),
+        (np.bytes_(b"\xff\xfe"), "cut or damaged"),
+    ],
+    ids=["number", "two", "variable", "long", "empty", "not UTF-8"],
+)
+def test_a_claim_that_is_no_string_is_refused(
+    tmp_path: Path, trained_file: bytes, name: str, value: Any, part: str
+) -> None:
+    def claim(file: h5py.File) -> None:
+        file.attrs[name] = value
+
+    assert part in refusal_of_bytes(modified(trained_file, claim), tmp_path, SEA_64)
+
+
+def test_a_claim_is_one_printable_line(tmp_path: Path, trained_file: bytes) -> None:
+    def claim(file: h5py.File) -> None:
+        file.attrs["edgel3_tflm_description"] = np.bytes_(b"fine\n\x1b[2Jerror: none" + b"x" * 900)
+
+    path = tmp_path / "mine.h5"
+    path.write_bytes(modified(trained_file, claim))
+    description = load_weights(SEA_64, path).provenance.description
+    assert description.isprintable()
+    assert len(description) < 600
 
 
 def test_other_shape_is_refused_with_layer_expected_and_found(
