@@ -101,6 +101,12 @@ def tiny_int16x8(share: Share, tiny_weights: Path) -> Deployment:
 
 
 @pytest.fixture(scope="session")
+def sea_generated(share: Share) -> Deployment:
+    """SEA-64 with all its filters and generated weights, int8, where the network's size matters."""
+    return share("sea-generated", ConvertOptions(_SEA, "generated", quantizer=PLAIN))
+
+
+@pytest.fixture(scope="session")
 def sea_int8(share: Share, sea_weights: Path) -> Deployment:
     """The published SEA-64, int8, calibrated on the project's own clips."""
     return share("sea-int8", ConvertOptions(_SEA, sea_weights, quantizer=PLAIN))

@@ -14,9 +14,11 @@ import pytest
 import soundfile
 import typer
 from int8_network import Conv, Int8Network, Quantization, build
+from tiny_network import TINY
 
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.screen import open_screen
+from edgel3_tflm.variants import find_variant
 
 COMMAND = [str(Path(sys.executable).with_name("edgel3-tflm"))]
 SEA = ["--model-type", "sea", "--emb-dim", "64"]
@@ -58,15 +60,15 @@ def clip(tmp_path: Path) -> Path:
 
 
 def test_convert_then_info_then_compare(
-    sea_weights: Path, short_calibration: Path, clip: Path, tmp_path: Path
+    tiny_weights: Path, short_calibration: Path, clip: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out" / "sea"
     done = run(
-        "convert", *SEA, "--weights", sea_weights, "--calibration", short_calibration, "-o", output
+        "convert", *SEA, "--weights", tiny_weights, "--calibration", short_calibration, "-o", output
     )
     assert done.returncode == 0, done.stderr
     assert "int8.tflite" in done.stdout
-    assert "git blob id verified" in done.stdout
+    assert "weights file tiny.h5.gz" in done.stdout
     assert "int8: activations" in done.stderr  # progress where there is no terminal
     assert sorted(path.name for path in output.iterdir()) == [
         "edgel3_model.cc",
@@ -85,7 +87,7 @@ def test_convert_then_info_then_compare(
 
     shown = run("info", output)
     assert shown.returncode == 0
-    assert "396,576" in shown.stdout
+    assert f"{sum(layer.kernel_size for layer in TINY.layers):,}" in shown.stdout
     assert "Portenta" in shown.stdout
 
     compared = run("compare", output, clip)
@@ -98,32 +100,32 @@ def test_convert_then_info_then_compare(
 
 
 def test_info_as_json_of_a_directory_a_flatbuffer_and_a_weight_file(
-    sea_int8: Deployment, sea_weights: Path
+    tiny_int8: Deployment, tiny_weights: Path
 ) -> None:
-    by_directory = json.loads(run("info", "--json", sea_int8.directory).stdout)
-    assert by_directory == dict(sea_int8.manifest)
-    flatbuffer = json.loads(run("info", "--json", sea_int8.directory / "int8.tflite").stdout)
-    assert flatbuffer["arena_bytes"] == sea_int8.manifest["arena_bytes"]
+    by_directory = json.loads(run("info", "--json", tiny_int8.directory).stdout)
+    assert by_directory == dict(tiny_int8.manifest)
+    flatbuffer = json.loads(run("info", "--json", tiny_int8.directory / "int8.tflite").stdout)
+    assert flatbuffer["arena_bytes"] == tiny_int8.manifest["arena_bytes"]
     assert [layer["weights"] for layer in flatbuffer["layers"] if layer["weights"]] == [
-        layer.kernel_size for layer in sea_int8.variant.layers
+        layer.kernel_size for layer in tiny_int8.variant.layers
     ]
     for name in ("packed.edgel3", "int8_packed.tflite"):
-        packed = json.loads(run("info", "--json", sea_int8.directory / name).stdout)
-        assert {key: packed[key] for key in sea_int8.manifest["packed"]} == flatbuffer["packed"]
-    assert flatbuffer["packed"] == sea_int8.manifest["packed"]
-    weights = json.loads(run("info", "--json", sea_weights).stdout)
-    assert (weights["variant"], weights["weights"]["kind"]) == ("sea-ust-64", "published")
+        packed = json.loads(run("info", "--json", tiny_int8.directory / name).stdout)
+        assert {key: packed[key] for key in tiny_int8.manifest["packed"]} == flatbuffer["packed"]
+    assert flatbuffer["packed"] == tiny_int8.manifest["packed"]
+    weights = json.loads(run("info", "--json", tiny_weights).stdout)
+    assert (weights["variant"], weights["weights"]["kind"]) == (TINY.name, "file")
 
 
 def test_info_shows_dense_beside_packed_and_says_why_there_is_no_packed(
-    sea_int8: Deployment, sea_int16x8: Deployment, tmp_path: Path
+    tiny_int8: Deployment, tiny_int16x8: Deployment, tmp_path: Path
 ) -> None:
-    packed = sea_int8.manifest["packed"]
-    for path in (sea_int8.directory, sea_int8.directory / "int8.tflite"):
+    packed = tiny_int8.manifest["packed"]
+    for path in (tiny_int8.directory, tiny_int8.directory / "int8.tflite"):
         shown = run("info", path).stdout
         assert f"packed: flash {packed['bytes']:,} bytes, arena {packed['arena_bytes']:,}" in shown
         assert f"{packed['layers'][7]['packed_bytes']:,}" in shown
-    assert "packed" not in run("info", sea_int16x8.directory).stdout
+    assert "packed" not in run("info", tiny_int16x8.directory).stdout
     kernel = np.zeros((1, 3, 3, 1), np.int8)
     conv = Conv(
         kernel,
@@ -139,28 +141,28 @@ def test_info_shows_dense_beside_packed_and_says_why_there_is_no_packed(
 
 
 def test_a_damaged_packed_model_is_refused_in_one_line(
-    sea_int8: Deployment, tmp_path: Path
+    tiny_int8: Deployment, tmp_path: Path
 ) -> None:
-    blob = (sea_int8.directory / "packed.edgel3").read_bytes()
+    blob = (tiny_int8.directory / "packed.edgel3").read_bytes()
     (tmp_path / "cut.edgel3").write_bytes(blob[:1000])
     assert_one_error_line(run("info", tmp_path / "cut.edgel3"), "cut.edgel3", "cut at 1000")
 
 
 def test_compare_prints_json_alone_with_json_and_nothing_with_quiet(
-    sea_int8: Deployment, clip: Path, tmp_path: Path
+    tiny_int8: Deployment, clip: Path, tmp_path: Path
 ) -> None:
-    done = run("compare", sea_int8.directory, clip, "-o", tmp_path / "r", "--json", "--hop", 1)
+    done = run("compare", tiny_int8.directory, clip, "-o", tmp_path / "r", "--json", "--hop", 1)
     assert json.loads(done.stdout)["runtimes"][0]["groups"]["all"]["windows"] == 3
-    quiet = run("compare", sea_int8.directory, clip, "-o", tmp_path / "r", "--quiet")
+    quiet = run("compare", tiny_int8.directory, clip, "-o", tmp_path / "r", "--quiet")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("runtime", ["litert", "reference", "tflm"])
 def test_compare_in_another_runtime(
-    sea_int8: Deployment, clip: Path, tmp_path: Path, runtime: str
+    tiny_int8: Deployment, clip: Path, tmp_path: Path, runtime: str
 ) -> None:
     done = run(
-        "compare", sea_int8.directory, clip, "-o", tmp_path / "r", "--json", "--runtime", runtime
+        "compare", tiny_int8.directory, clip, "-o", tmp_path / "r", "--json", "--runtime", runtime
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -171,18 +173,18 @@ def test_compare_in_another_runtime(
 
 @pytest.mark.parametrize(("samples", "windows"), [(10, 1), (96_000, 1), (97_000, 2)])
 def test_short_clips_and_96_khz_stereo_are_embedded(
-    sea_int8: Deployment, tmp_path: Path, samples: int, windows: int
+    tiny_int8: Deployment, tmp_path: Path, samples: int, windows: int
 ) -> None:
     noise = np.random.default_rng(2).normal(0, 0.1, (samples, 2))
     soundfile.write(tmp_path / "a.wav", noise, 96_000)
-    done = run("compare", sea_int8.directory, tmp_path / "a.wav", "-o", tmp_path / "r", "--json")
+    done = run("compare", tiny_int8.directory, tmp_path / "a.wav", "-o", tmp_path / "r", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runtimes"][0]["groups"]["all"]["windows"] == windows
 
 
-def test_an_empty_clip_leaves_no_report(sea_int8: Deployment, tmp_path: Path) -> None:
+def test_an_empty_clip_leaves_no_report(tiny_int8: Deployment, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 8000)
-    done = run("compare", sea_int8.directory, tmp_path / "empty.wav", "-o", tmp_path / "r")
+    done = run("compare", tiny_int8.directory, tmp_path / "empty.wav", "-o", tmp_path / "r")
     assert_one_error_line(done, "empty.wav", "0 samples")
     assert not (tmp_path / "r").exists()
 
@@ -210,35 +212,35 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert not any(tmp_path.iterdir())
 
 
-def test_damaged_weights_are_one_line(sea_weights: Path, tmp_path: Path) -> None:
+def test_damaged_weights_are_one_line(tiny_weights: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.h5.gz"
-    cut.write_bytes(sea_weights.read_bytes()[:100_000])
+    cut.write_bytes(tiny_weights.read_bytes()[:-100])
     done = run("convert", *SEA, "--weights", cut, "-o", tmp_path / "out")
     assert_one_error_line(done, "cut.h5.gz", "gzip")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.h5.gz"]
 
 
-def test_a_cached_file_with_another_digest_is_one_line(sea_weights: Path, tmp_path: Path) -> None:
-    wrong = bytearray(sea_weights.read_bytes())
-    wrong[-1] ^= 1
-    (tmp_path / sea_weights.name).write_bytes(wrong)
+def test_a_cached_file_with_another_digest_is_one_line(tiny_weights: Path, tmp_path: Path) -> None:
+    published = find_variant("sea", embedding_size=64).published
+    assert published is not None
+    (tmp_path / published.name).write_bytes(tiny_weights.read_bytes())
     done = run("convert", *SEA, "-o", tmp_path / "out", EDGEL3_TFLM_CACHE=str(tmp_path))
-    assert_one_error_line(done, "git blob id f3535405c91fe8da71f6456adb8a061213324239", "found")
+    assert_one_error_line(done, f"git blob id {published.git_blob_id}", "found")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_output_directory_with_other_files_is_left_alone(
-    sea_weights: Path, tmp_path: Path
+    tiny_weights: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    done = run("convert", *SEA, "--weights", sea_weights, "-o", tmp_path)
+    done = run("convert", *SEA, "--weights", tiny_weights, "-o", tmp_path)
     assert_one_error_line(done, "other files")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("earlier_output", [False, True])
 def test_a_write_the_system_refuses_leaves_what_was_there(
-    sea_weights: Path,
+    tiny_weights: Path,
     short_calibration: Path,
     tmp_path: Path,
     earlier_output: bool,
@@ -248,19 +250,19 @@ def test_a_write_the_system_refuses_leaves_what_was_there(
         output.mkdir()
         (output / "manifest.json").write_text("earlier")
 
-    def at_most_a_megabyte() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    def at_most_ten_kilobytes() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 
     done = run(
         "convert",
         *SEA,
         "--weights",
-        sea_weights,
+        tiny_weights,
         "--calibration",
         short_calibration,
         "-o",
         output,
-        limit=at_most_a_megabyte,
+        limit=at_most_ten_kilobytes,
     )
     assert_one_error_line(done, "cannot write", "File too large")
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if earlier_output else [])
@@ -286,10 +288,10 @@ def test_an_error_that_became_of_an_interruption_is_one() -> None:
 
 
 @pytest.mark.parametrize("step", ["load TensorFlow", "float flatbuffer", "int8: activations"])
-def test_control_c_leaves_nothing(sea_weights: Path, tmp_path: Path, step: str) -> None:
+def test_control_c_leaves_nothing(tiny_weights: Path, tmp_path: Path, step: str) -> None:
     output = tmp_path / "out"
     process = subprocess.Popen(
-        [*COMMAND, "convert", *SEA, "--weights", str(sea_weights), "-o", str(output)],
+        [*COMMAND, "convert", *SEA, "--weights", str(tiny_weights), "-o", str(output)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -361,10 +363,10 @@ def test_files_that_are_no_models_are_one_line(tmp_path: Path) -> None:
         assert_one_error_line(run("info", tmp_path / name), name, "expected")
 
 
-def test_a_full_disk_behind_standard_output_is_one_line(sea_int8: Deployment) -> None:
+def test_a_full_disk_behind_standard_output_is_one_line(tiny_int8: Deployment) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*COMMAND, "info", "--json", str(sea_int8.directory)],
+            [*COMMAND, "info", "--json", str(tiny_int8.directory)],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -372,7 +374,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(sea_int8: Deployment) ->
     assert_one_error_line(done, "No space left on device")
 
 
-def test_a_reader_that_stops_early_is_no_error_message(sea_int8: Deployment) -> None:
-    piped = f"'{COMMAND[0]}' info --json '{sea_int8.directory}' | true"
+def test_a_reader_that_stops_early_is_no_error_message(tiny_int8: Deployment) -> None:
+    piped = f"'{COMMAND[0]}' info --json '{tiny_int8.directory}' | true"
     done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -42,12 +42,6 @@ def tiny(weights: Path) -> EmbeddingModel:
     return load_embedding_model("sea", 64, "ft", 95.45, weights=weights)
 
 
-@pytest.fixture(scope="module")
-def sea(sea_weights: Path) -> EmbeddingModel:
-    """The published SEA-UST 64 in float."""
-    return load_embedding_model("sea", 64, "ft", 95.45, weights=sea_weights)
-
-
 def noise(seconds: float, channels: int | None = None, rate_hz: int = RATE_HZ) -> np.ndarray:
     shape = round(seconds * rate_hz) if channels is None else (round(seconds * rate_hz), channels)
     return np.random.default_rng(7).normal(0, 0.1, shape)
@@ -286,41 +280,41 @@ def test_samples_that_are_no_numbers_are_refused_everywhere(
 
 
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100])
-def test_other_sample_rates_agree_with_48_khz(sea: EmbeddingModel, rate_hz: int) -> None:
-    at_48_khz, _ = get_embedding(chirp(48_000), 48_000, sea)
-    other, _ = get_embedding(chirp(rate_hz), rate_hz, sea)
+def test_other_sample_rates_agree_with_48_khz(tiny: EmbeddingModel, rate_hz: int) -> None:
+    at_48_khz, _ = get_embedding(chirp(48_000), 48_000, tiny)
+    other, _ = get_embedding(chirp(rate_hz), rate_hz, tiny)
     # Where the sweep has nothing, near the floor of -80 dB, resampling leaves something of its own;
     # 0.9999 and 0.9997 were measured in the worst window.
     assert cosines(at_48_khz, other).min() > 0.999
-    other_sound, _ = get_embedding(noise(3), RATE_HZ, sea)
+    other_sound, _ = get_embedding(noise(3), RATE_HZ, tiny)
     assert cosines(at_48_khz, other_sound).min() < 0.999
 
 
 @pytest.mark.parametrize("quantization", ["float", "int8"])
-def test_a_deployment_is_a_model(sea_int8: Deployment, quantization: str) -> None:
+def test_a_deployment_is_a_model(tiny_int8: Deployment, quantization: str) -> None:
     sound = noise(1.2)
-    by_object, _ = get_embedding(sound, RATE_HZ, sea_int8, quantization=quantization)
-    by_path, _ = get_embedding(sound, RATE_HZ, sea_int8.directory, quantization=quantization)
+    by_object, _ = get_embedding(sound, RATE_HZ, tiny_int8, quantization=quantization)
+    by_path, _ = get_embedding(sound, RATE_HZ, tiny_int8.directory, quantization=quantization)
     np.testing.assert_array_equal(by_object, by_path)
     windows = np.pad(sound, (4000, 0))[np.newaxis, :RATE_HZ].astype(np.float32)
     runtime = "reference" if quantization == "int8" else "tflite-runtime"
-    expected = sea_int8.embedder(quantization, runtime).embed(windows)
+    expected = tiny_int8.embedder(quantization, runtime).embed(windows)
     np.testing.assert_array_equal(by_object[:1], expected)
 
 
-def test_a_deployment_is_int8_unless_float_is_asked_for(sea_int8: Deployment) -> None:
-    int8, _ = get_embedding(noise(1), RATE_HZ, sea_int8)
+def test_a_deployment_is_int8_unless_float_is_asked_for(tiny_int8: Deployment) -> None:
+    int8, _ = get_embedding(noise(1), RATE_HZ, tiny_int8)
     np.testing.assert_array_equal(
-        int8, get_embedding(noise(1), RATE_HZ, sea_int8, quantization="int8")[0]
+        int8, get_embedding(noise(1), RATE_HZ, tiny_int8, quantization="int8")[0]
     )
     with pytest.raises(EdgeL3Error, match="int16x8"):
-        get_embedding(noise(1), RATE_HZ, sea_int8, quantization="int16x8")
+        get_embedding(noise(1), RATE_HZ, tiny_int8, quantization="int16x8")
 
 
-def test_a_deployment_is_loaded_by_a_path_of_any_kind(sea_int8: Deployment) -> None:
-    assert Deployment.load(str(sea_int8.directory)) == sea_int8
+def test_a_deployment_is_loaded_by_a_path_of_any_kind(tiny_int8: Deployment) -> None:
+    assert Deployment.load(str(tiny_int8.directory)) == tiny_int8
     with pytest.raises(EdgeL3Error, match=r"expected quantization float or int8, got 'int4'"):
-        sea_int8.embedder("int4")
+        tiny_int8.embedder("int4")
 
 
 def test_files_have_the_names_they_have_in_edgel3() -> None:

@@ -115,13 +115,13 @@ def test_a_dataset_holds_every_window_of_every_clip(
 
 
 @pytest.fixture(scope="module")
-def sea_corpus(sea_int8: Deployment) -> CorpusModel:
-    choice = ModelChoice(sea_int8.directory)
+def sea_corpus(tiny_int8: Deployment) -> CorpusModel:
+    choice = ModelChoice(tiny_int8.directory)
     return CorpusModel.of(choice, Framing(hop_size=0.25), lambda *_: None)
 
 
 def test_a_dataset_of_a_network_has_what_get_embedding_returns(
-    archive: Path, sea_int8: Deployment, sea_corpus: CorpusModel, tmp_path: Path
+    archive: Path, tiny_int8: Deployment, sea_corpus: CorpusModel, tmp_path: Path
 ) -> None:
     clips = read_clip_list(archive)[:3]
     embed_corpus(clips, sea_corpus, tmp_path / "dataset", workers=1, progress=lambda *_: None)
@@ -129,14 +129,14 @@ def test_a_dataset_of_a_network_has_what_get_embedding_returns(
     for clip in clips:
         samples, rate_hz = soundfile.read(clip.path)
         with pytest.warns(EdgeL3Warning, match="shorter"):
-            expected, times = get_embedding(samples, rate_hz, sea_int8, hop_size=0.25)
+            expected, times = get_embedding(samples, rate_hz, tiny_int8, hop_size=0.25)
         rows = table.filter(pc.equal(table["clip"], clip.name))
         np.testing.assert_array_equal(np.stack(rows["embedding"].to_numpy()), expected)
         np.testing.assert_array_equal(rows["time"], times)
-    digest = sea_int8.manifest["artefacts"]["int8.tflite"]["sha256"]
+    digest = tiny_int8.manifest["artefacts"]["int8.tflite"]["sha256"]
     assert table["model"].unique().to_pylist() == [digest]
     provenance = json.loads(table.schema.metadata[b"edgel3_tflm"])["provenance"]
-    assert sea_int8.manifest["weights"]["description"] in provenance
+    assert tiny_int8.manifest["weights"]["description"] in provenance
 
 
 def test_a_worker_with_another_model_is_refused(
@@ -454,15 +454,15 @@ def run_embed(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_names_damaged_clips_and_goes_on_where_it_was(
-    archive: Path, sea_int8: Deployment, tmp_path: Path
+    archive: Path, tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     manifest = archive / "clips.tsv"
     manifest.write_text("label\tfile\nnoise\t06.wav\nno\t07.wav\nnoise\t08.wav\n")
-    options = ("--manifest", manifest, "--model", sea_int8.directory, "--out", tmp_path / "set")
+    options = ("--manifest", manifest, "--model", tiny_int8.directory, "--out", tmp_path / "set")
     first = run_embed(*options, "--workers", 1)
     assert first.returncode == 1
     assert "2 of 3 clips embedded" in first.stdout
-    assert "published weights" in first.stdout
+    assert "weights file tiny.h5.gz" in first.stdout
     assert "07.wav: expected an audio file" in first.stderr
     assert "1 of 3 clips are damaged" in first.stderr
     soundfile.write(archive / "07.wav", np.ones(9000), 8000)

@@ -220,7 +220,7 @@ def write_past_a_limit(target: Path, limit: int, size: int) -> str:
         [sys.executable, "-c", WRITE_PAST_A_LIMIT, str(target), str(limit), str(size)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert process.returncode == 0, process.stderr

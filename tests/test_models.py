@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_network import draw, write_weights
+from tiny_network import TINY, draw, write_weights
 
 from edgel3_tflm.converters import pipeline
 from edgel3_tflm.converters.pipeline import ConvertOptions
@@ -102,28 +102,28 @@ def test_a_choice_travels_to_another_process(tmp_path: Path) -> None:
 
 
 def test_a_network_is_converted_to_int8_once(
-    cache: Path, sea_weights: Path, sea_int8: Deployment, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tiny_weights: Path, tiny_int8: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     converted = []
 
     def convert(options: ConvertOptions, output: Path, _progress: object) -> Deployment:
         converted.append(options)
-        shutil.copytree(sea_int8.directory, output)
+        shutil.copytree(tiny_int8.directory, output)
         return Deployment.load(output)
 
     monkeypatch.setattr(pipeline, "convert", convert)
     sound = np.random.default_rng(0).normal(0, 0.1, (2, 8000)).astype(np.float32)
-    expected = sea_int8.embedder("int8").embed(sound)
+    expected = tiny_int8.embedder("int8").embed(sound)
     for _ in range(2):
         model = load_embedding_model(
-            "sea", 64, "ft", 95.45, quantization="int8", weights=sea_weights
+            "sea", 64, "ft", 95.45, quantization="int8", weights=tiny_weights
         )
         assert (model.quantization, model.runtime) == ("int8", "tflite-runtime")
         np.testing.assert_array_equal(model.embed(sound), expected)
-    assert converted == [ConvertOptions(find_variant("sea", embedding_size=64), sea_weights)]
-    assert next((cache / "deployments").iterdir()).name.startswith("sea-ust-64-")
+    assert converted == [ConvertOptions(find_variant("sea", embedding_size=64), tiny_weights)]
+    assert next((cache / "deployments").iterdir()).name.startswith(f"{TINY.name}-")
 
 
-def test_int8_runs_where_it_is_fastest(standin: Deployment, sea_int8: Deployment) -> None:
+def test_int8_runs_where_it_is_fastest(standin: Deployment, tiny_int8: Deployment) -> None:
     assert open_deployment(standin).runtime == "engine"  # most of its work is zeros
-    assert open_deployment(sea_int8).runtime == "tflite-runtime"
+    assert open_deployment(tiny_int8).runtime == "tflite-runtime"

@@ -156,10 +156,10 @@ class TestRoundTrip:
             nonzeros = conv.output_channels * conv.taps_per_channel - zero
             assert nonzeros <= conv.taps <= 1.05 * nonzeros
 
-    def test_published_weights_without_zeros_stay_dense(self, sea_int8: Deployment) -> None:
-        packed = assert_round_trip(sea_int8.read_model("int8"))
+    def test_weights_without_zeros_stay_dense(self, tiny_int8: Deployment) -> None:
+        packed = assert_round_trip(tiny_int8.read_model("int8"))
         assert {conv.encoding for conv in packed.convolutions} == {Encoding.DENSE}
-        assert packed.size_bytes < len(sea_int8.read_model("int8"))
+        assert packed.size_bytes < len(tiny_int8.read_model("int8"))
 
     @pytest.mark.parametrize("percent", [0, 10, 33, 50, 75, 85, 95, 99, 100])
     def test_drawn_networks_of_any_sparsity(self, percent: int) -> None:
@@ -513,13 +513,13 @@ class TestRefusals:
         with pytest.raises(ModelFileError, match=r"conv2: expected rows .* take 65,536"):
             pack(model(139, 156))
 
-    def test_int16_activations(self, sea_int16x8: Deployment) -> None:
+    def test_int16_activations(self, tiny_int16x8: Deployment) -> None:
         with pytest.raises(ModelFileError, match="the input: expected INT8, found INT16"):
-            pack(sea_int16x8.read_model("int16x8"))
+            pack(tiny_int16x8.read_model("int16x8"))
 
-    def test_float_models(self, sea_int8: Deployment) -> None:
+    def test_float_models(self, tiny_int8: Deployment) -> None:
         with pytest.raises(ModelFileError, match="the input: expected INT8, found FLOAT32"):
-            pack(sea_int8.read_model("float"))
+            pack(tiny_int8.read_model("float"))
 
     def test_cut_flatbuffers(self) -> None:
         model = build(tiny())
@@ -629,12 +629,12 @@ class TestReading:
         with pytest.raises(ModelFileError, match=message):
             read_packed(with_crc(damaged))
 
-    def test_the_header_tells_source_and_quantization(self, sea_int8: Deployment) -> None:
-        model = read_packed(sea_int8.read_packed_model() or b"")
-        interpreter = open_interpreter(sea_int8.read_model("int8"))
-        digest = sea_int8.manifest["artefacts"]["int8.tflite"]["sha256"]
+    def test_the_header_tells_source_and_quantization(self, tiny_int8: Deployment) -> None:
+        model = read_packed(tiny_int8.read_packed_model() or b"")
+        interpreter = open_interpreter(tiny_int8.read_model("int8"))
+        digest = tiny_int8.manifest["artefacts"]["int8.tflite"]["sha256"]
         assert model.source_sha256.hex() == digest[:32]
-        assert (model.rows, model.columns, model.embedding_size) == (64, 50, 64)
+        assert (model.rows, model.columns, model.embedding_size) == (64, 50, 4)
         assert (model.input_scale, model.input_zero_point) == (
             interpreter.input.scale,
             interpreter.input.zero_point,
@@ -674,10 +674,10 @@ class TestReading:
 
 
 class TestCustomOperator:
-    def test_one_operator_on_the_packed_model(self, sea_int8: Deployment) -> None:
-        blob = sea_int8.read_packed_model() or b""
-        model = (sea_int8.directory / "int8_packed.tflite").read_bytes()
-        dense = tflite.Model.GetRootAsModel(sea_int8.read_model("int8"), 0)
+    def test_one_operator_on_the_packed_model(self, tiny_int8: Deployment) -> None:
+        blob = tiny_int8.read_packed_model() or b""
+        model = (tiny_int8.directory / "int8_packed.tflite").read_bytes()
+        dense = tflite.Model.GetRootAsModel(tiny_int8.read_model("int8"), 0)
         root = tflite.Model.GetRootAsModel(model, 0)
         graph = root.Subgraphs(0)
         assert root.Version() == 3
@@ -691,7 +691,7 @@ class TestCustomOperator:
         assert list(operation.OutputsAsNumpy()) == [graph.Outputs(0)]
         for found, index, like in (
             (graph.Tensors(graph.Inputs(0)), dense.Subgraphs(0).Inputs(0), [1, 64, 50, 1]),
-            (graph.Tensors(graph.Outputs(0)), dense.Subgraphs(0).Outputs(0), [1, 64]),
+            (graph.Tensors(graph.Outputs(0)), dense.Subgraphs(0).Outputs(0), [1, 4]),
         ):
             known = dense.Subgraphs(0).Tensors(index)
             assert found.Type() == known.Type() == tflite.TensorType.INT8
@@ -703,7 +703,7 @@ class TestCustomOperator:
         assert root.Buffers(constant.Buffer()).DataAsNumpy().tobytes() == blob
         assert root.Buffers(0).DataLength() == 0
         assert find_packed_model(model) == blob
-        assert find_packed_model(sea_int8.read_model("int8")) is None
+        assert find_packed_model(tiny_int8.read_model("int8")) is None
         assert summarize(model).input_shape == (1, 64, 50, 1)
 
     @pytest.mark.parametrize("description", ["", "a", "abcdefghijklm", "not Unicode: \udcff"])
@@ -725,28 +725,27 @@ class TestCustomOperator:
 
 
 class TestDeployment:
-    def test_the_manifest_describes_the_packed_model(self, sea_int8: Deployment) -> None:
-        blob = (sea_int8.directory / "packed.edgel3").read_bytes()
-        assert blob == pack(sea_int8.read_model("int8"))
-        packed = sea_int8.manifest["packed"]
-        assert (
-            packed["bytes"] == len(blob) == sea_int8.manifest["artefacts"]["packed.edgel3"]["bytes"]
-        )
+    def test_the_manifest_describes_the_packed_model(self, tiny_int8: Deployment) -> None:
+        blob = (tiny_int8.directory / "packed.edgel3").read_bytes()
+        assert blob == pack(tiny_int8.read_model("int8"))
+        packed = tiny_int8.manifest["packed"]
+        artefacts = tiny_int8.manifest["artefacts"]
+        assert packed["bytes"] == len(blob) == artefacts["packed.edgel3"]["bytes"]
         assert packed["arena_bytes"] == plan_memory(blob).arena_bytes
-        for layer, packed_layer in zip(sea_int8.manifest["layers"], packed["layers"], strict=True):
+        for layer, packed_layer in zip(tiny_int8.manifest["layers"], packed["layers"], strict=True):
             assert packed_layer["name"] == layer["name"]
             assert packed_layer["dense_macs"] == layer["dense_macs"]
             assert packed_layer["packed_macs"] == layer["effective_macs"]  # no list, no fillers
 
-    def test_int16x8_is_not_packed(self, sea_int16x8: Deployment) -> None:
-        assert "packed" not in sea_int16x8.manifest
-        assert sea_int16x8.read_packed_model() is None
-        assert not [name for name in sea_int16x8.manifest["artefacts"] if "packed" in name]
+    def test_int16x8_is_not_packed(self, tiny_int16x8: Deployment) -> None:
+        assert "packed" not in tiny_int16x8.manifest
+        assert tiny_int16x8.read_packed_model() is None
+        assert not [name for name in tiny_int16x8.manifest["artefacts"] if "packed" in name]
 
     def test_what_cannot_be_packed_is_converted_all_the_same(
         self,
         convert_to: Callable[[ConvertOptions], Deployment],
-        sea_weights: Path,
+        tiny_weights: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -757,7 +756,7 @@ class TestDeployment:
         hiss = np.random.default_rng(0).normal(0, 0.1, 8000)
         soundfile.write(tmp_path / "hiss.wav", hiss, 8000)
         variant = find_variant("sea", embedding_size=64)
-        deployment = convert_to(ConvertOptions(variant, sea_weights, calibration=tmp_path))
+        deployment = convert_to(ConvertOptions(variant, tiny_weights, calibration=tmp_path))
         assert deployment.manifest["packed"] == {
             "refused": f"no {len(deployment.read_model('int8'))}"
         }
@@ -773,9 +772,9 @@ class TestDeployment:
 
     @pytest.mark.parametrize("language", ["c", "c++"])
     def test_the_c_pair_compiles_alone_and_beside_the_other(
-        self, language: str, sea_int8: Deployment, tmp_path: Path
+        self, language: str, tiny_int8: Deployment, tmp_path: Path
     ) -> None:
-        directory = sea_int8.directory
+        directory = tiny_int8.directory
         main = tmp_path / "main.c"
         main.write_text("""
 #include <stdint.h>
@@ -801,13 +800,13 @@ int main(void) {
             [compiler, standard, *flags, "-x", language, *sources, "-o", str(program)], check=True
         )
         done = subprocess.run([str(program)], check=True, capture_output=True)
-        assert done.stdout == sea_int8.read_packed_model()
-        assert int(done.stderr) == sea_int8.manifest["packed"]["arena_bytes"]
+        assert done.stdout == tiny_int8.read_packed_model()
+        assert int(done.stderr) == tiny_int8.manifest["packed"]["arena_bytes"]
 
-    def test_the_packed_pair_names_its_weights(self, sea_int8: Deployment) -> None:
+    def test_the_packed_pair_names_its_weights(self, tiny_int8: Deployment) -> None:
         for name in ("edgel3_packed_model.c", "edgel3_packed_model.h"):
-            with (sea_int8.directory / name).open() as file:
+            with (tiny_int8.directory / name).open() as file:
                 head = file.read(600)
             assert "do not edit" in head
-            assert "git blob id verified" in head
-            assert sea_int8.manifest["artefacts"]["packed.edgel3"]["sha256"] in head
+            assert "weights file tiny.h5.gz" in head
+            assert tiny_int8.manifest["artefacts"]["packed.edgel3"]["sha256"] in head
