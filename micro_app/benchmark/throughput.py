@@ -14,7 +14,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -228,6 +228,15 @@ def write_table(console: Console, figures: Throughput) -> None:
     )
 
 
+def networks() -> Iterator[tuple[ConvertOptions, NetworkWeights]]:
+    """Yield what is measured: the stand-in, and the published SEA-64 where its file is."""
+    standin = find_variant(sparsity="95.45")
+    yield ConvertOptions(standin, "bundled"), load_bundled_weights(standin)
+    if PUBLISHED_SEA.exists():
+        sea = find_variant("sea", embedding_size=64)
+        yield ConvertOptions(sea, PUBLISHED_SEA), load_weights(sea, PUBLISHED_SEA)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write the JSON; 1 if a network cannot be used."""
     parser = argparse.ArgumentParser(description="int8 on this machine beside float Keras")
@@ -238,15 +247,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory: Path = options.output
     directory.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True, highlight=False)
-    networks = [(ConvertOptions(find_variant(sparsity="95.45"), "bundled"), load_bundled_weights)]
-    if PUBLISHED_SEA.exists():
-        sea = ConvertOptions(find_variant("sea", embedding_size=64), PUBLISHED_SEA)
-        networks.append((sea, lambda variant: load_weights(variant, PUBLISHED_SEA)))
     machine = describe_machine()
     console.print(machine)
     measured = []
     try:
-        for choice, load in networks:
+        for choice, weights in networks():
             path = directory / choice.variant.name
             if path.exists():
                 deployment = Deployment.load(path)
@@ -255,7 +260,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 # Which quantization is chosen changes no time.
                 deployment = convert(replace(choice, quantizer=PLAIN), path, lambda *_: None)
             windows = real_windows(choice.variant.frontend, options.windows)
-            weights = load(choice.variant)
             for runtime in RUNTIMES:
                 figures = measure(
                     deployment, weights, windows, turns=options.turns, runtime=runtime
