@@ -8,6 +8,8 @@ ended in the middle goes on where it stopped, and a part that two workers made i
 Needs the extra ``corpora``; on a cluster ``dask``.
 """
 
+import csv
+import io
 import json
 import logging
 import math
@@ -204,8 +206,15 @@ def read_clip_list(path: Path) -> list[CorpusClip]:
     """
     root = path.absolute()
     if path.is_dir():
-        found = find_clips([path])
-        return [CorpusClip(clip.relative_to(path).as_posix(), root) for clip in found]
+        names = [clip.relative_to(path).as_posix() for clip in find_clips([path])]
+        for name in names:
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise AudioError(
+                    f"{path}: expected file names in UTF-8, found {os.fsencode(name)!r}; rename it"
+                ) from error
+        return [CorpusClip(name, root) for name in names]
     return [CorpusClip(name, root.parent) for name in read_files(path)]
 
 
@@ -305,10 +314,7 @@ def _read_done(dataset: Path, settings: Mapping[str, Any]) -> _Done:
         )
     for part in parts:
         try:
-            metadata = pq.read_metadata(part).metadata or {}
-            found = json.loads(metadata[_KEY])["settings"]
-            clips = json.loads(metadata[_CLIPS_KEY])
-            embedded, damaged = clips["embedded"], clips["damaged"]
+            found, embedded, damaged = _read_part(part)
         except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
             raise EdgeL3Error(
                 f"{part}: expected a part that `edgel3-tflm embed` wrote, it is damaged or of"
@@ -326,6 +332,20 @@ def _read_done(dataset: Path, settings: Mapping[str, Any]) -> _Done:
     for name in done.embedded:
         done.damaged.pop(name, None)
     return done
+
+
+def _read_part(part: Path) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    """Read a part's settings, which clips it holds, and which are damaged and why."""
+    metadata = pq.read_metadata(part).metadata or {}
+    settings = json.loads(metadata[_KEY])["settings"]
+    clips = json.loads(metadata[_CLIPS_KEY])
+    embedded, damaged = clips["embedded"], clips["damaged"]
+    for value, kind in ((settings, dict), (embedded, list), (damaged, dict)):
+        if not isinstance(value, kind):
+            raise TypeError(f"expected a {kind.__name__} in the metadata")
+    if not all(isinstance(text, str) for text in (*embedded, *damaged.values())):
+        raise TypeError("expected text in the metadata")
+    return settings, embedded, damaged
 
 
 @dataclass(frozen=True)
@@ -375,8 +395,8 @@ def _run(
     executor: Executor, tasks: Sequence[_Task], check: Callable[[], None]
 ) -> Iterator[_Result]:
     """Embed parts; ``check`` is called while none is done, and may raise."""
-    waiting: set[Future[_Result]] = {executor.submit(_embed_part, task) for task in tasks}
     try:
+        waiting: set[Future[_Result]] = {executor.submit(_embed_part, task) for task in tasks}
         while waiting:
             done, waiting = wait(waiting, _POLL_S, FIRST_COMPLETED)
             for future in done:
@@ -631,6 +651,8 @@ class _Rows:
 
 
 def _write_errors(dataset: Path, damaged: Mapping[str, str]) -> None:
-    lines = ["clip\terror"]
-    lines += [f"{name}\t{' '.join(reason.split())}" for name, reason in sorted(damaged.items())]
-    write_whole(dataset / ERRORS_NAME, ("\n".join(lines) + "\n").encode())
+    table = io.StringIO()
+    writer = csv.writer(table, delimiter="\t", lineterminator="\n")
+    writer.writerow(("clip", "error"))
+    writer.writerows((name, " ".join(reason.split())) for name, reason in sorted(damaged.items()))
+    write_whole(dataset / ERRORS_NAME, table.getvalue().encode())

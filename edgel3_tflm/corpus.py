@@ -204,8 +204,10 @@ def _check_files(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
     """Pass on rows that name a file, each another one."""
     seen: dict[str, int] = {}
     for row in rows:
-        if not row["file"].strip():
-            raise AudioError(f"{path}: expected a file in line {row.line}, found none")
+        if not row["file"].strip() or "\0" in row["file"]:
+            raise AudioError(
+                f"{path}: expected a file in line {row.line}, found {_shorten(row['file'])}"
+            )
         before = seen.setdefault(str(path.parent / row["file"]), row.line)
         if before != row.line:
             raise AudioError(

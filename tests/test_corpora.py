@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from edgel3_tflm.corpora import (
     embed_corpus,
     read_clip_list,
 )
+from edgel3_tflm.corpus import read_rows
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import (
     AudioError,
@@ -333,6 +336,67 @@ def test_a_damaged_part_is_named(archive: Path, toy: ToyModel, tmp_path: Path) -
         embed(archive, toy, tmp_path / "dataset")
     part.unlink()
     assert embed(archive, toy, tmp_path / "dataset").embedded == 4  # and one is no audio
+
+
+CLIPS_KEY, MODEL_KEY = b"edgel3_tflm_clips", b"edgel3_tflm"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (CLIPS_KEY, {"embedded": "00.wav", "damaged": {}}),
+        (CLIPS_KEY, {"embedded": [0], "damaged": {}}),
+        (CLIPS_KEY, {"embedded": ["00.wav"], "damaged": ["01.wav"]}),
+        (CLIPS_KEY, {"embedded": ["00.wav"], "damaged": {"01.wav": None}}),
+        (CLIPS_KEY, []),
+        (MODEL_KEY, {"settings": ["toy"]}),
+        (MODEL_KEY, {"settings": None}),
+        (MODEL_KEY, 7),
+    ],
+)
+def test_a_part_whose_metadata_is_of_another_shape_is_named(
+    archive: Path, toy: ToyModel, tmp_path: Path, key: bytes, value: object
+) -> None:
+    part = tmp_path / "dataset" / "part-000000-0.parquet"
+    part.parent.mkdir()
+    found: dict[bytes, object] = {
+        CLIPS_KEY: {"embedded": ["00.wav"], "damaged": {}},
+        MODEL_KEY: {"settings": toy.settings},
+        key: value,
+    }
+    metadata = {each: json.dumps(text) for each, text in found.items()}
+    pq.write_table(pa.table({"clip": ["00.wav"]}).replace_schema_metadata(metadata), part)
+    with pytest.raises(EdgeL3Error, match=rf"{part.name}: expected a part .* remove it"):
+        embed(archive, toy, tmp_path / "dataset")
+
+
+def test_a_file_name_that_is_no_text_is_refused(archive: Path) -> None:
+    path = archive / os.fsdecode(b"caf\xe9.wav")
+    path.touch()
+    with pytest.raises(
+        AudioError, match=r"expected file names in UTF-8, found .*caf\\xe9.* rename"
+    ):
+        read_clip_list(archive)
+
+
+def test_damaged_clips_are_a_table_whatever_they_are_called(
+    archive: Path, toy: ToyModel, tmp_path: Path
+) -> None:
+    name = 'a\t"b"\nc.wav'
+    (archive / name).write_bytes(b"no audio")
+    embed(archive, toy, tmp_path / "dataset")
+    path = tmp_path / "dataset" / ERRORS_NAME
+    rows = read_rows(path, ("clip", "error"), delimiter="\t")
+    assert [row["clip"] for row in rows] == ["07.wav", name]
+
+
+def test_a_worker_process_killed_while_parts_are_submitted_is_said_in_a_line() -> None:
+    class Broken(Executor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise BrokenProcessPool
+
+    with pytest.raises(EdgeL3Error, match="run the same command again"):
+        list(corpora._run(Broken(), [corpora._Task(Path("p"), (), None)], lambda: None))
 
 
 def test_a_scheduler_that_is_not_there_is_named(

@@ -40,6 +40,7 @@ def manifest(tmp_path: Path) -> Path:
         (f"{HEADER}a.wav\tdog\t1\n\nb.wav\tcat\t1\na.wav\tdog\t1\n", "a.wav is in lines 2 and 5"),
         (f"{HEADER}a.wav\tdog\t1\n./a.wav\tdog\t1\n", "a.wav is in lines 2 and 3"),
         (f"{HEADER}a.wav\tdog\t1\n\tcat\t1\n", "expected a file in line 3"),
+        (f"{HEADER}a.wav\tdog\t1\nb\0.wav\tcat\t1\n", "expected a file in line 3"),
         (f"{HEADER}a.wav\tdog\t1\nb.wav\tcat\t2\tx\n", "expected 3 columns in line 3, found 4"),
         (f"{HEADER}a.wav\tdog\t1\nb.wav\n", "expected 3 columns in line 3, found 1"),
         (f'{HEADER}"a.wav\tdog\t1\nb.wav\tcat\t1\n', "cannot read line 2: unexpected end of data"),
