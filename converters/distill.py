@@ -145,7 +145,10 @@ def choose_clips(
         (DistillClip(clip.path, _digest(clip.path), classes.index(clip.label)), clip.fold)
         for clip in labelled
     ]
-    clips += [(DistillClip(path, _digest(path)), None) for path in unlabelled]
+    # A directory of clips may hold the labelled ones too, those of the validation fold among them.
+    known = {clip.sha256 for clip, _ in clips}
+    others = (DistillClip(path, _digest(path)) for path in unlabelled)
+    clips += [(clip, None) for clip in others if clip.sha256 not in known]
     training: list[DistillClip] = []
     kept: list[DistillClip] = []
     for clip, fold in clips:

@@ -678,6 +678,18 @@ def test_a_wrong_choice_is_refused_before_a_clip_is_read_or_anything_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_labelled_clip_that_is_given_again_without_label_stays_where_it_is(
+    tmp_path: Path,
+) -> None:
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    labelled = [LabelledClip(tmp_path / name, "x", fold) for name, fold in (("a", 1), ("b", 2))]
+    paths = [tmp_path / name for name in "abc"]
+    training, kept = choose_clips(Validation(fold=2), labelled, paths)
+    assert [clip.path.name for clip in training] == ["a", "c"]
+    assert [clip.path.name for clip in kept] == ["b"]
+
+
 def test_a_validation_fold_that_no_clip_is_of_is_named(tmp_path: Path) -> None:
     clips = [LabelledClip(tmp_path / "not read.wav", "a", fold) for fold in (1, 2)]
     with pytest.raises(EdgeL3Error, match="no clip is in fold 3, expected one of the folds 1, 2"):
