@@ -1,6 +1,6 @@
 """Clips: reading, downmixing, resampling and cutting into windows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
 
 from edgel3_tflm.containers import refuse_truncated
 from edgel3_tflm.errors import AudioError
+from edgel3_tflm.resampling import SOXR, resample_blocks
 
 FloatArray = npt.NDArray[np.float32]
 
 BLOCK_FRAMES = 1 << 19
 """Frames read at a time: some ten seconds, which are windows enough for many cores."""
-MAX_SAMPLE_RATE_HZ = 10_000_000
-"""More than any recorder's; a damaged header may say anything."""
 _LONGEST_FRAMES = 1 << 48
 _NO_SAMPLES = np.empty(0, np.float32)
 
@@ -63,10 +61,8 @@ def find_clips(paths: list[Path]) -> list[Path]:
     return clips
 
 
-def read_clip(path: Path, sample_rate_hz: int) -> Clip:
-    """Read a clip as mono at a given sample rate.
-
-    Channels are averaged; resampling is soxr's high quality.
+def read_clip(path: Path, sample_rate_hz: int, resampler: str = SOXR) -> Clip:
+    """Read a clip as mono at a given sample rate: channels are averaged.
 
     Raises
     ------
@@ -74,11 +70,11 @@ def read_clip(path: Path, sample_rate_hz: int) -> Clip:
         If libsndfile cannot read the file, it is truncated, or it holds no samples or non-finite
         ones.
     """
-    samples = np.concatenate([_NO_SAMPLES, *read_blocks(path, sample_rate_hz)])
+    samples = np.concatenate([_NO_SAMPLES, *read_blocks(path, sample_rate_hz, resampler)])
     return Clip(samples, sample_rate_hz)
 
 
-def read_blocks(path: Path, sample_rate_hz: int) -> Iterator[FloatArray]:
+def read_blocks(path: Path, sample_rate_hz: int, resampler: str = SOXR) -> Iterator[FloatArray]:
     """Read a file of any length block by block; together they are :func:`read_clip`'s samples.
 
     Yields
@@ -92,7 +88,7 @@ def read_blocks(path: Path, sample_rate_hz: int) -> Iterator[FloatArray]:
         As :func:`read_clip`, after any number of blocks.
     """
     with _open(path) as file:
-        yield from resample_blocks(_read_mono(file), file.samplerate, sample_rate_hz)
+        yield from resample_blocks(_read_mono(file), file.samplerate, sample_rate_hz, resampler)
 
 
 @contextmanager
@@ -164,31 +160,6 @@ def refuse_non_finite(values: npt.NDArray[Any], what: str) -> None:
     """
     if not np.isfinite(values).all():
         raise AudioError(f"expected finite {what}, some are NaN or infinite")
-
-
-def resample_blocks(
-    blocks: Iterable[FloatArray], from_hz: float, to_hz: int
-) -> Iterator[FloatArray]:
-    """Resample mono samples that come block by block, by soxr's high quality.
-
-    Where they are divided changes nothing.
-
-    Raises
-    ------
-    AudioError
-        If the rate they have is no sound's.
-    """
-    if not 1 <= from_hz <= MAX_SAMPLE_RATE_HZ:
-        raise AudioError(
-            f"expected a sample rate of 1 to {MAX_SAMPLE_RATE_HZ:,} Hz, got {from_hz:,}"
-        )
-    if from_hz == to_hz:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(_NO_SAMPLES, last=True)
 
 
 def measure_seconds(path: Path) -> float:

@@ -18,7 +18,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.audio import BLOCK_FRAMES, FloatArray, mix_down, read_blocks, resample_blocks
+from edgel3_tflm.audio import BLOCK_FRAMES, FloatArray, mix_down, read_blocks
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import AudioError, EdgeL3Error, EdgeL3Warning
 from edgel3_tflm.files import new_file
@@ -31,6 +31,7 @@ from edgel3_tflm.models import (
     open_deployment,
     refuse_openl3_arguments,
 )
+from edgel3_tflm.resampling import KAISER_BEST, check_resampler, resample_blocks
 
 TimeArray = npt.NDArray[np.float64]
 ModelLike = EmbeddingModel | Deployment | str | PathLike[str]
@@ -54,6 +55,8 @@ class Framing:
         Begin with half a window of zeros, so that a time is the middle of its window.
     batch_size : int
         Windows of one call of the runtime; it changes no result.
+    resampler : str
+        One of ``resampling.RESAMPLERS``, for sound of another sample rate than the network's.
 
     Raises
     ------
@@ -64,6 +67,7 @@ class Framing:
     hop_size: float = 0.1
     center: bool = True
     batch_size: int = DEFAULT_BATCH_SIZE
+    resampler: str = KAISER_BEST
 
     def __post_init__(self) -> None:
         if not is_positive(self.hop_size):
@@ -72,6 +76,7 @@ class Framing:
             raise EdgeL3Error(f"expected center to be True or False, got {self.center!r}")
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise EdgeL3Error(f"expected a batch size of 1 or more, got {self.batch_size!r}")
+        check_resampler(self.resampler)
 
     def hop_samples(self, sample_rate_hz: int) -> int:
         """Whole samples of a hop, rounded down as in edgel3.
@@ -102,6 +107,12 @@ class StreamEmbedder:
         """What the network takes."""
         return self.model.variant.frontend.sample_rate_hz
 
+    @property
+    def provenance(self) -> tuple[str, ...]:
+        """What there is to say of its embeddings: of the model, and how sound is resampled."""
+        to_hz = self.sample_rate_hz
+        return (*self.model.provenance, f"resampled to {to_hz} Hz by {self.framing.resampler}")
+
     def embed_file(self, path: Path) -> Iterator[tuple[FloatArray, TimeArray]]:
         """Embed a file block by block; :meth:`embed_blocks` says what comes and what is warned of.
 
@@ -110,7 +121,7 @@ class StreamEmbedder:
         AudioError
             If the file cannot be read to its end, after any number of blocks.
         """
-        return self.embed_blocks(read_blocks(path, self.sample_rate_hz))
+        return self.embed_blocks(read_blocks(path, self.sample_rate_hz, self.framing.resampler))
 
     def embed_blocks(self, blocks: Iterable[FloatArray]) -> Iterator[tuple[FloatArray, TimeArray]]:
         """Embed mono samples at ``sample_rate_hz`` that come block by block.
@@ -214,6 +225,7 @@ def get_embedding(
     runtime: str | None = None,
     weights: str | Path = "auto",
     batch_size: int = DEFAULT_BATCH_SIZE,
+    resampler: str = KAISER_BEST,
 ) -> tuple[FloatArray | list[FloatArray], TimeArray | list[TimeArray]]:
     """Compute embeddings of a sound, one every ``hop_size`` seconds; or of several, as openl3 does.
 
@@ -244,6 +256,9 @@ def get_embedding(
         As for :class:`edgel3_tflm.models.ModelChoice`.
     batch_size : int
         Windows of one call of the runtime; it changes no result.
+    resampler : {'kaiser_best', 'soxr'}
+        For a sound of another sample rate than the network's: edgel3's own, or a faster one, with
+        embeddings a little apart.
 
     Returns
     -------
@@ -268,14 +283,14 @@ def get_embedding(
     rates_hz = _check_rates(sr, len(sounds) if several else None)
     if verbose not in (0, 1):
         raise EdgeL3Error(f"expected verbose to be 0 or 1, got {verbose!r}")
-    framing = Framing(hop_size, center, batch_size)
+    framing = Framing(hop_size, center, batch_size, resampler)
     opened = open_model(
         model, model_type, emb_dim, retrain_type, sparsity, quantization, runtime, weights
     )
     embedder = StreamEmbedder(opened, framing)
     embeddings, times = [], []
     for sound, rate_hz in zip(sounds, rates_hz, strict=True):
-        blocks = resample_blocks(_divide(sound), rate_hz, embedder.sample_rate_hz)
+        blocks = resample_blocks(_divide(sound), rate_hz, embedder.sample_rate_hz, resampler)
         found = list(embedder.embed_blocks(blocks))
         embeddings.append(np.concatenate([part for part, _ in found]))
         times.append(np.concatenate([part for _, part in found]))
@@ -394,6 +409,7 @@ def process_file(
     runtime: str | None = None,
     weights: str | Path = "auto",
     batch_size: int = DEFAULT_BATCH_SIZE,
+    resampler: str = KAISER_BEST,
     overwrite: bool = True,
 ) -> None:
     """Compute the embeddings of a file, or of several, and write each file's as .npz.
@@ -409,7 +425,7 @@ def process_file(
     suffix : str, optional
         ``name_suffix.npz`` is written; ``name.npz`` if not given.
     model, model_type, emb_dim, sparsity, center, hop_size, retrain_type, quantization, runtime,
-    weights, batch_size
+    weights, batch_size, resampler
         As for :func:`get_embedding`.
     verbose : bool
         As edgel3 has it; what there is to say is in the log of the package at level INFO.
@@ -430,7 +446,7 @@ def process_file(
     del verbose
     sources = [filepath] if isinstance(filepath, str | PathLike) else list(filepath)
     plan = plan_outputs([Path(each) for each in sources], output_dir, suffix)
-    framing = Framing(hop_size, center, batch_size)
+    framing = Framing(hop_size, center, batch_size, resampler)
     opened = open_model(
         model, model_type, emb_dim, retrain_type, sparsity, quantization, runtime, weights
     )
@@ -494,7 +510,8 @@ def write_embeddings(
     """Write the embeddings of a file as .npz, whole or not at all.
 
     Arrays as edgel3 has them: ``embedding``, shape (n, d), float32, and ``timestamps``, shape (n,),
-    seconds. ``provenance`` holds lines of text, first where the weights come from.
+    seconds. ``provenance`` holds lines of text: where the weights come from is the first, the
+    resampler the last.
 
     Parameters
     ----------
@@ -535,6 +552,6 @@ def write_embeddings(
             with archive.open("timestamps.npy", "w") as member:
                 np.save(member, timestamps, allow_pickle=False)
             with archive.open("provenance.npy", "w") as member:
-                np.save(member, np.array(embedder.model.provenance), allow_pickle=False)
+                np.save(member, np.array(embedder.provenance), allow_pickle=False)
     _log.info("%s: %d embeddings", target, len(timestamps))
     return len(timestamps)

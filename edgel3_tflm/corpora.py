@@ -130,8 +130,9 @@ class CorpusModel:
             "weights_kind": model.weights_kind,
             "hop_s": float(framing.hop_size),
             "center": bool(framing.center),
+            "resampler": framing.resampler,
         }
-        return cls(choice, framing, settings, model.provenance)
+        return cls(choice, framing, settings, StreamEmbedder(model, framing).provenance)
 
     def open(self) -> StreamEmbedder:
         """Open the model in a worker, on one thread: workers share the cores.

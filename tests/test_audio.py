@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import resampy
 import soundfile
 import soxr
 
 from edgel3_tflm.audio import Clip, cut_windows, find_clips, measure_seconds, read_blocks, read_clip
-from edgel3_tflm.errors import AudioError
+from edgel3_tflm.errors import AudioError, EdgeL3Error
+from edgel3_tflm.resampling import RESAMPLERS, resample_blocks
 
 
 def write(path: Path, samples: np.ndarray, rate_hz: int, subtype: str = "FLOAT") -> Path:
@@ -81,17 +83,48 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, bad: float) -> 
         read_clip(path, 8000)
 
 
+@pytest.mark.parametrize("resampler", RESAMPLERS)
 @pytest.mark.parametrize("rate_hz", [8000, 11_025, 44_100, 48_000])
 @pytest.mark.parametrize("block_frames", [1000, 1 << 19])
 def test_blocks_are_what_resampling_in_one_piece_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate_hz: int, block_frames: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate_hz: int, block_frames: int, resampler: str
 ) -> None:
     monkeypatch.setattr("edgel3_tflm.audio.BLOCK_FRAMES", block_frames)
-    stereo = np.random.default_rng(1).normal(0, 0.1, (30_001, 2)).astype(np.float32)
+    stereo = np.random.default_rng(1).normal(0, 0.1, (60_003, 2)).astype(np.float32)
     path = write(tmp_path / "a.wav", stereo, rate_hz)
-    whole = soxr.resample(stereo.mean(axis=1), rate_hz, 8000, quality="HQ")
-    np.testing.assert_array_equal(np.concatenate(list(read_blocks(path, 8000))), whole)
-    np.testing.assert_array_equal(read_clip(path, 8000).samples, whole)
+    mono = stereo.mean(axis=1)
+    if resampler == "soxr":
+        whole = soxr.resample(mono, rate_hz, 8000, quality="HQ")[: int(60_003 * (8000 / rate_hz))]
+    else:
+        whole = np.concatenate(list(resample_blocks([mono], rate_hz, 8000, resampler)))
+    found = np.concatenate(list(read_blocks(path, 8000, resampler)))
+    np.testing.assert_array_equal(found, whole)
+    np.testing.assert_array_equal(read_clip(path, 8000, resampler).samples, whole)
+
+
+@pytest.mark.parametrize(
+    ("from_hz", "to_hz"),
+    [(44_100, 8000), (48_000, 8000), (11_025, 8000), (44_101, 8000), (44_100, 48_000)],
+)
+@pytest.mark.parametrize("samples", [7, 30_001])
+def test_kaiser_best_is_resampy_s(from_hz: int, to_hz: int, samples: int) -> None:
+    sound = np.random.default_rng(2).normal(0, 0.1, samples).astype(np.float32)
+    expected = resampy.resample(sound.astype(np.float64), from_hz, to_hz, filter="kaiser_best")
+    found = np.concatenate(list(resample_blocks([sound], from_hz, to_hz, "kaiser_best")))
+    assert len(found) == len(expected)
+    # Rounding to float32, and times that are grouped to 2^-25 of a sample, in which a sound at the
+    # Nyquist frequency turns by pi times as much.
+    bound = (2.0**-24 + np.pi * 2.0**-25) * abs(sound).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+    other = np.concatenate(list(resample_blocks([sound], from_hz, to_hz, "soxr")))
+    assert len(other) == len(expected)
+
+
+def test_rates_and_resamplers_that_cannot_be_are_named() -> None:
+    with pytest.raises(AudioError, match=r"at most 4,096,000 Hz for kaiser_best.*choose soxr"):
+        resample_blocks([np.ones(9, np.float32)], 5_000_000, 8000, "kaiser_best")
+    with pytest.raises(EdgeL3Error, match="unknown resampler 'linear': expected kaiser"):
+        resample_blocks([np.ones(9, np.float32)], 44_100, 8000, "linear")
 
 
 def test_the_length_of_what_is_no_audio_is_unknown(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import resampy
 import soundfile
 from tiny_network import draw, write_weights
 
@@ -27,6 +28,7 @@ from edgel3_tflm.edgel3_exceptions import EdgeL3Error
 from edgel3_tflm.edgel3_warnings import EdgeL3Warning
 from edgel3_tflm.frontend import log_mel
 from edgel3_tflm.models import EmbeddingModel, ModelChoice, load_embedding_model
+from edgel3_tflm.resampling import RESAMPLERS
 from edgel3_tflm.variants import find_variant
 
 RATE_HZ = 8000
@@ -189,6 +191,7 @@ def test_sound_that_lasts_warns_of_nothing(tiny: EmbeddingModel) -> None:
         {"quantization": "int4"},
         {"quantization": "int8"},
         {"runtime": "engine"},
+        {"resampler": "linear"},
     ],
 )
 def test_arguments_out_of_their_range_are_refused(
@@ -279,10 +282,32 @@ def test_samples_that_are_no_numbers_are_refused_everywhere(
         tiny.embedder.embed_log_mel(np.full((1, 64, 50), bad, np.float32))
 
 
+def test_the_default_resampler_is_edgel3_s(tiny: EmbeddingModel) -> None:
+    sound = noise(3.3, rate_hz=44_100)
+    by_resampy = resampy.resample(sound, 44_100, RATE_HZ, filter="kaiser_best")
+    expected, _ = get_embedding(by_resampy, RATE_HZ, tiny)
+    found, _ = get_embedding(sound, 44_100, tiny)
+    # Samples are apart by the rounding to float32 before and after resampling.
+    assert cosines(found, expected).min() > 1 - 1e-6
+    by_soxr, _ = get_embedding(sound, 44_100, tiny, resampler="soxr")
+    assert cosines(by_soxr, expected).min() < 1 - 1e-6
+
+
+@pytest.mark.parametrize("resampler", RESAMPLERS)
+def test_a_second_and_half_a_sample_are_one_window_as_in_edgel3(
+    tiny: EmbeddingModel, resampler: str
+) -> None:
+    # 44,103 samples at 44.1 kHz are 8000.54 at 8 kHz: edgel3 rounds down, soxr to the nearest.
+    sound = np.full(44_103, 0.1)
+    embedding, _ = get_embedding(sound, 44_100, tiny, center=False, resampler=resampler)
+    assert len(embedding) == 1
+
+
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100])
 def test_other_sample_rates_agree_with_48_khz(tiny: EmbeddingModel, rate_hz: int) -> None:
-    at_48_khz, _ = get_embedding(chirp(48_000), 48_000, tiny)
-    other, _ = get_embedding(chirp(rate_hz), rate_hz, tiny)
+    # edgel3's own resampler leaves more of its own: SEA-UST 64 has 0.93 at 44.1 kHz.
+    at_48_khz, _ = get_embedding(chirp(48_000), 48_000, tiny, resampler="soxr")
+    other, _ = get_embedding(chirp(rate_hz), rate_hz, tiny, resampler="soxr")
     # Where the sweep has nothing, near the floor of -80 dB, resampling leaves something of its own;
     # 0.9999 and 0.9997 were measured in the worst window.
     assert cosines(at_48_khz, other).min() > 0.999
@@ -333,7 +358,8 @@ def test_a_file_is_written_with_edgel3_s_arrays(tiny: EmbeddingModel, tmp_path: 
         assert found.files == ["embedding", "timestamps", "provenance"]
         np.testing.assert_array_equal(found["embedding"], embedding)
         np.testing.assert_array_equal(found["timestamps"], times)
-        assert found["provenance"].tolist() == list(tiny.provenance)
+        last = "resampled to 8000 Hz by kaiser_best"
+        assert found["provenance"].tolist() == [*tiny.provenance, last]
 
 
 def test_several_files_are_written_and_existing_ones_kept_if_asked(

@@ -8,6 +8,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile
 from tiny_network import write_weights
@@ -70,7 +71,26 @@ def test_files_and_directories_are_embedded(
         with np.load(tmp_path / "out" / f"{source.stem}_x.npz") as found:
             np.testing.assert_array_equal(found["embedding"], expected)
             np.testing.assert_array_equal(found["timestamps"], times)
-            assert found["provenance"].tolist() == list(model.provenance)
+            last = "resampled to 8000 Hz by kaiser_best"
+            assert found["provenance"].tolist() == [*model.provenance, last]
+
+
+def test_the_resampler_that_is_asked_for_is_used_and_named(
+    sounds: Path, tiny: list[object], weights: Path, tmp_path: Path
+) -> None:
+    source = sounds / "below" / "c.flac"
+    assert embed(source, *tiny, "--resampler", "soxr") == 0
+    model = load_embedding_model("sea", 64, "ft", 95.45, weights=weights)
+    expected, _ = get_embedding(*soundfile.read(source), model, resampler="soxr")
+    with np.load(source.with_suffix(".npz")) as found:
+        np.testing.assert_array_equal(found["embedding"], expected)
+        assert found["provenance"][-1] == "resampled to 8000 Hz by soxr"
+    dataset = tmp_path / "dataset"
+    assert embed("--manifest", sounds, "--out", dataset, *tiny, "--resampler", "soxr") == 0
+    part = next(dataset.glob("*.parquet"))
+    metadata = pyarrow.parquet.read_schema(part).metadata
+    assert b'"resampler": "soxr"' in b"".join(metadata.values())
+    assert embed("--manifest", sounds, "--out", dataset, *tiny) == 1
 
 
 def test_the_result_as_json(
