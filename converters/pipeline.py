@@ -1,6 +1,7 @@
 """From weights to a deployment directory."""
 
 import json
+import logging
 import platform
 import zlib
 from collections.abc import Callable, Iterator
@@ -43,9 +44,12 @@ from edgel3_tflm.packed import describe_packed, plan_memory
 from edgel3_tflm.variants import Variant
 from edgel3_tflm.weights import (
     NetworkWeights,
+    Note,
     WeightsWord,
     load_given,
 )
+
+_log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -107,7 +111,9 @@ class ConvertOptions:
         return variant if self.filters is None else variant.with_filters(self.filters)
 
 
-def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deployment:
+def convert(
+    options: ConvertOptions, output: Path, progress: Progress, note: Note = _log.warning
+) -> Deployment:
     """Prune, quantize and export a network.
 
     Parameters
@@ -116,6 +122,8 @@ def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deploy
     output : pathlib.Path
         The directory to write. It appears whole or not at all.
     progress : callable
+    note : callable
+        Told at once when the stand-in takes the place of the published weights.
 
     Returns
     -------
@@ -138,16 +146,16 @@ def convert(options: ConvertOptions, output: Path, progress: Progress) -> Deploy
             " choice of a calibration method or of further steps"
         )
     with new_directory(output, marker=MANIFEST_NAME) as directory:
-        _write(options, directory, progress)
+        _write(options, directory, progress, note)
     return Deployment.load(output)
 
 
-def _write(options: ConvertOptions, directory: Path, progress: Progress) -> None:
+def _write(options: ConvertOptions, directory: Path, progress: Progress, note: Note) -> None:
     variant, quantization = options.target, options.quantization
     calibration = Calibration(options.calibration or bundled_clips_directory(), variant.frontend)
     clip_digests = calibration.digests()
     # Weights are the likelier mistake: they are looked at before the slow import of TensorFlow.
-    given = load_given(options.variant, options.weights)
+    given = load_given(options.variant, options.weights, note)
     network_of_weights = variant.name
     if given is not None:
         network_of_weights = given.variant.name

@@ -137,7 +137,7 @@ def convert_command(
         )
         directory = output or Path(f"{options.target.name}-{quantization}")
         with screen.progress() as progress:
-            deployment = convert(options, directory, progress)
+            deployment = convert(options, directory, progress, progress.note)
         manifest = deployment.manifest
         screen.show(
             {"directory": str(directory), **manifest},

@@ -53,6 +53,7 @@ from edgel3_tflm.errors import (
 from edgel3_tflm.files import sha256_hex, write_whole
 from edgel3_tflm.interpreters import available_cores
 from edgel3_tflm.models import ModelChoice, Progress
+from edgel3_tflm.weights import Note
 
 try:
     import pyarrow as pa
@@ -62,6 +63,8 @@ except ImportError as error:
         f"a Parquet dataset needs the package pyarrow, which cannot be loaded here ({error});"
         f" {install_hint('corpora')}"
     ) from error
+
+_log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 EngineName = Literal["local", "dask"]
@@ -102,15 +105,19 @@ class CorpusModel:
     provenance: Sequence[str]
 
     @classmethod
-    def of(cls, choice: ModelChoice, framing: Framing, progress: Progress) -> "CorpusModel":
+    def of(
+        cls, choice: ModelChoice, framing: Framing, progress: Progress, note: Note = _log.warning
+    ) -> "CorpusModel":
         """Open a model once, to learn what it is.
+
+        ``progress`` and ``note`` are those of :meth:`ModelChoice.settle`.
 
         Raises
         ------
         EdgeL3Error
             If it cannot be opened.
         """
-        choice = choice.settle(progress)
+        choice = choice.settle(progress, note)
         model = choice.open(threads=1)
         # Workers elsewhere have another directory of their own, and perhaps other runtimes.
         choice = replace(

@@ -74,7 +74,7 @@ def embed_into_dataset(
     with screen.progress() as progress:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EdgeL3Warning)  # it is said with the result
-            model = CorpusModel.of(choice, framing, progress)
+            model = CorpusModel.of(choice, framing, progress, progress.note)
         run = embed_corpus(
             clips,
             model,

@@ -219,7 +219,7 @@ def embed_command(
         if wanted:
             with screen.progress() as progress, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it is said with the result
-                opened = choice.open(progress=progress)
+                opened = choice.open(progress=progress, note=progress.note)
                 _embed(StreamEmbedder(opened, framing), wanted, run, progress, keep_going)
             run.model = opened
         _show(screen, run)

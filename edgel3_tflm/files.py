@@ -1,13 +1,18 @@
 """Writing files and directories that appear whole or not at all, and their digests."""
 
+import errno
 import hashlib
+import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgel3_tflm.errors import EdgeL3Error
+
+# What a write to an open file ends with where the disk, or what a user may have of it, is full.
+_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256_hex(data: bytes) -> str:
@@ -35,21 +40,26 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name for a file to be written; rename it to ``path`` at the end.
+    """Give an empty file under a temporary name; rename it to ``path`` at the end.
+
+    The name is one that no other writer has, in the same directory. On any exception what was at
+    ``path`` is as it was.
 
     Raises
     ------
     EdgeL3Error
-        As :func:`write_whole`; on any other exception too, what was at ``path`` is as it was.
+        If the disk refuses a write. Other errors of the body pass as they are.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(_temporary_name(path) + ".part")
     try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise EdgeL3Error(f"cannot write {path}: {error.strerror or error}") from error
+        with _one_line(path):
+            temporary.touch(exist_ok=False)
+        with _one_line(path, temporary):
+            yield temporary
+        with _one_line(path):
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 @contextmanager
@@ -63,36 +73,66 @@ def new_directory(target: Path, marker: str) -> Iterator[Path]:
     Raises
     ------
     EdgeL3Error
-        If ``target`` is a file or a directory of something else, or the disk refuses a write.
+        If ``target`` is a file or a directory of something else, or the disk refuses a write. Other
+        errors of the body pass as they are.
     """
     target = Path(target)
-    temporary: Path | None = None
-    try:
+    unchanged = "; nothing was changed there"
+    with _one_line(target, advice=unchanged):
         if target.exists() or target.is_symlink():
             _check_replaceable(target, marker)
             target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        yield temporary
-        if target.exists():
-            old = temporary.with_name(temporary.name + ".old")
-            target.rename(old)
-            try:
-                temporary.rename(target)
-            except OSError:
-                old.rename(target)
-                raise
-            shutil.rmtree(old, ignore_errors=True)  # the new directory is in place already
-        else:
+    temporary = target.with_name(_temporary_name(target))
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        with _one_line(target, advice=unchanged):
+            temporary.mkdir()
+        with _one_line(target, temporary, advice=unchanged):
+            yield temporary
+        with _one_line(target, advice=unchanged):
+            if target.exists():
+                target.rename(old)
             temporary.rename(target)
-    except OSError as error:
-        raise EdgeL3Error(
-            f"cannot write {target}: {error.strerror or error}; nothing was changed there"
-        ) from error
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        # After an error or an interruption between the two renames the old one goes back.
+        if old.exists() and not target.exists():
+            old.rename(target)
+        _remove(temporary)
+        _remove(old)
+
+
+def _temporary_name(path: Path) -> str:
+    """Name beside a path that nothing else has; a long one is cut, for the system to take it."""
+    return f".{path.name[:40]}.{secrets.token_hex(8)}"
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a directory if it is there; one that cannot be removed stays."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _one_line(target: Path, temporary: Path | None = None, *, advice: str = "") -> Iterator[None]:
+    """Turn errors of the system into one line; with ``temporary`` those of writing there only."""
+    try:
+        yield
+    except OSError as error:
+        if temporary is not None and not _is_of_writing(error, temporary):
+            raise
+        raise EdgeL3Error(f"cannot write {target}: {error.strerror or error}{advice}") from error
+
+
+def _is_of_writing(error: OSError, temporary: Path) -> bool:
+    """Whether a write to a path failed: the error names it, or says that a disk takes no more."""
+    if error.filename is None:
+        return error.errno in _NO_MORE
+    if isinstance(error.filename, int):  # a file that was opened by its descriptor
+        return False
+    return Path(os.fsdecode(error.filename)).is_relative_to(temporary)
 
 
 def _check_replaceable(target: Path, marker: str) -> None:

@@ -6,8 +6,10 @@ is a deployment: one that is given, or one that is converted once and kept in th
 
 import logging
 import math
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.util import find_spec
@@ -21,13 +23,14 @@ import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.deployment import FLOAT, PACKED_MODEL_NAME, Deployment, Embedder, InputMap
-from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning, WeightsError
+from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning, ModelFileError, WeightsError
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, runs_packed_models
 from edgel3_tflm.variants import Variant, find_variant
 from edgel3_tflm.weights import (
     SUBSTITUTE_KINDS,
     NetworkWeights,
+    Note,
     WeightsWord,
     cache_directory,
     load_given,
@@ -132,8 +135,17 @@ class ModelChoice:
     runtime: str | None = None
     weights: Path | WeightsWord = "auto"
 
-    def settle(self, progress: Progress = _log_progress) -> "ModelChoice":
-        """Convert a network to int8 if it is to be int8 and is not yet in the cache.
+    def settle(
+        self, progress: Progress = _log_progress, note: Note = _log.warning
+    ) -> "ModelChoice":
+        """Convert a network to int8 if it is to be int8 and is not yet in the cache, or damaged.
+
+        Parameters
+        ----------
+        progress : callable
+            Told of a conversion.
+        note : callable
+            Told of a damaged deployment, and of the stand-in, before a conversion.
 
         Returns
         -------
@@ -156,15 +168,28 @@ class ModelChoice:
         # What they are converted to follows from these, and from the version.
         name = f"{weights.variant.name}-{weights.provenance.sha256[:16]}-{__version__}"
         directory = cache_directory() / "deployments" / name
-        if not directory.exists():
-            from edgel3_tflm.converters.pipeline import ConvertOptions, convert
-
-            _log.info("converting %s to int8, once", self.source.name)
-            convert(ConvertOptions(self.source, self.weights), directory, progress)
+        if not _is_whole(directory, note):
+            self._convert(directory, progress, note)
         return replace(self, source=directory)
 
+    def _convert(self, directory: Path, progress: Progress, note: Note) -> None:
+        """Convert into the cache, unless another process has done so meanwhile."""
+        from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+
+        assert isinstance(self.source, Variant)  # noqa: S101 - tells mypy
+        with _locked(directory):
+            if _is_whole(directory, _log.info):
+                return
+            shutil.rmtree(directory, ignore_errors=True)  # a damaged one may lack its manifest
+            _log.info("converting %s to int8, once", self.source.name)
+            convert(ConvertOptions(self.source, self.weights), directory, progress, note)
+
     def open(
-        self, *, threads: int | None = None, progress: Progress = _log_progress
+        self,
+        *,
+        threads: int | None = None,
+        progress: Progress = _log_progress,
+        note: Note = _log.warning,
     ) -> EmbeddingModel:
         """Open the model.
 
@@ -172,20 +197,52 @@ class ModelChoice:
         ----------
         threads : int, optional
             One a core if not given.
-        progress : callable
-            Told of a conversion.
+        progress, note : callable
+            As for :meth:`settle`.
 
         Raises
         ------
         EdgeL3Error
             If weights or deployment cannot be used, or a package is missing.
         """
-        choice = self.settle(progress)
+        choice = self.settle(progress, note)
         if isinstance(choice.source, Path):
             return open_deployment(
                 Deployment.load(choice.source), choice.quantization, choice.runtime, threads=threads
             )
         return _open_float(choice.source, choice.weights, choice.runtime, threads)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep other processes from writing a directory of the cache."""
+    from filelock import FileLock  # takes long to load
+
+    lock = FileLock(directory.with_name(f".{directory.name}.lock"))
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise EdgeL3Error(
+            f"cannot write {directory}: {error.strerror or error}; set EDGEL3_TFLM_CACHE to a"
+            " directory that can be written"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_whole(directory: Path, note: Note) -> bool:
+    """Whether a deployment is in the cache as it was written; says so if it is there, damaged."""
+    if not directory.exists():
+        return False
+    try:
+        Deployment.load(directory)
+    except ModelFileError as error:
+        note(f"the deployment in the cache is damaged and is converted again: {error}")
+        return False
+    return True
 
 
 def open_deployment(

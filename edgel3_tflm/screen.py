@@ -1,6 +1,7 @@
 """What the commands show: results, progress, and errors on one line."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -32,6 +33,11 @@ from edgel3_tflm.errors import EdgeL3Error
 # A step of a training may take a minute, and rich takes the speed from what it saw in this time.
 _SPEED_PERIOD_S = 3600
 _LINES_A_STEP = 10
+
+_log = logging.getLogger(__name__)
+
+_END_SIGNALS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""Signals that ask a command to end, and what Python does with them by default."""
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -152,6 +158,8 @@ def open_screen(
 ) -> Iterator[Screen]:
     """Turn the errors a user can mend into one line and an exit status.
 
+    Ctrl-C and SIGTERM end a command in the same orderly way, with status 130 and 143.
+
     Parameters
     ----------
     quiet, as_json : bool
@@ -159,38 +167,53 @@ def open_screen(
         Says after Ctrl-C what the command has left.
     """
     screen = Screen(quiet=quiet, as_json=as_json)
-    pressed = False
+    received: int | None = None
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed = True
+        nonlocal received
+        received = number
         signal.default_int_handler(number, frame)
 
-    # Where Ctrl-C is ignored, or another's, it stays so.
-    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    is_ours = is_ours and threading.current_thread() is threading.main_thread()
-    if is_ours:
-        signal.signal(signal.SIGINT, interrupt)
+    # Where a signal is ignored, or another's, it stays so.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = [
+        (number, default)
+        for number, default in _END_SIGNALS.items()
+        if in_main_thread and signal.getsignal(number) is default
+    ]
+    for number, _ in ours:
+        signal.signal(number, interrupt)
     try:
         yield screen
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:
         # What lies beneath may have made another error of the interruption, as TensorFlow does.
-        if pressed or isinstance(error, KeyboardInterrupt):
+        if received is not None or isinstance(error, KeyboardInterrupt):
+            how = "terminated" if received == signal.SIGTERM else "interrupted"
             left = interrupted if isinstance(interrupted, str) else interrupted()
-            screen.error(f"interrupted; {left}")
-            raise typer.Exit(130) from error
+            screen.error(f"{how}; {left}")
+            raise typer.Exit(128 + (received or signal.SIGINT)) from error
         if isinstance(error, EdgeL3Error):
             screen.error(str(error))
             raise typer.Exit(1) from error
         if isinstance(error, MemoryError):
             screen.error("out of memory; nothing was written")
             raise typer.Exit(1) from error
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            _log.debug("%s", error, exc_info=error)
+            screen.error(_describe(error))
+            raise typer.Exit(1) from error
         raise
     finally:
-        if is_ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, default in ours:
+            signal.signal(number, default)
+
+
+def _describe(error: OSError) -> str:
+    """Say what the system refused, and of which file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
 def new_table(*columns: str) -> Table:

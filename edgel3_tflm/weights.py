@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pooch
 
 from edgel3_tflm.errors import EdgeL3Error, WeightsError, WeightsUnreachableError, on_one_line
-from edgel3_tflm.files import git_blob_id, sha256_hex
+from edgel3_tflm.files import git_blob_id, sha256_hex, write_whole
 from edgel3_tflm.variants import (
     BATCH_NORM_EPSILON,
     CONVOLUTIONS,
@@ -70,6 +70,8 @@ _BUNDLED_DESCRIPTION = (
 )
 
 FloatArray = npt.NDArray[np.float32]
+Note = Callable[[str], None]
+"""Called with a line that the user should see at once."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +227,14 @@ def _has_bundled_weights(variant: Variant) -> bool:
     return variant.plan is not None and variant.plan.package_name == _BUNDLED_PLAN
 
 
-def find_weights(variant: Variant) -> NetworkWeights:
+def find_weights(variant: Variant, note: Note = _log.info) -> NetworkWeights:
     """Load the published weights, or the stand-in where they cannot be reached.
+
+    Parameters
+    ----------
+    variant : Variant
+    note : callable
+        Told when the stand-in takes their place, and why.
 
     Raises
     ------
@@ -236,14 +244,26 @@ def find_weights(variant: Variant) -> NetworkWeights:
     try:
         return load_weights(variant)
     except WeightsUnreachableError as unreachable:
-        _log.info("%s", unreachable)
         if not _has_bundled_weights(variant):
             raise
+        note(
+            f"STAND-IN weights take the place of the published ones of {variant.name}:"
+            f" {unreachable}"
+        )
         return load_bundled_weights(variant)
 
 
-def load_given(variant: Variant, source: Path | WeightsWord) -> NetworkWeights | None:
+def load_given(
+    variant: Variant, source: Path | WeightsWord, note: Note = _log.info
+) -> NetworkWeights | None:
     """Load the weights that are asked for, by a file or a word.
+
+    Parameters
+    ----------
+    variant : Variant
+    source : pathlib.Path or str
+    note : callable
+        As for :func:`find_weights`.
 
     Returns
     -------
@@ -258,7 +278,7 @@ def load_given(variant: Variant, source: Path | WeightsWord) -> NetworkWeights |
     if isinstance(source, Path):
         return load_weights(variant, source)
     if source == "auto":
-        return find_weights(variant)
+        return find_weights(variant, note)
     if source == "bundled":
         return load_bundled_weights(variant)
     return load_weights(variant) if source == "published" else None
@@ -389,23 +409,24 @@ def _norm_arrays(norm: BatchNorm) -> dict[str, FloatArray]:
 
 
 def _download(url: str, target: Path, expected_blob_id: str) -> None:
-    """Download, verify, write to a temporary name, then move into the cache."""
+    """Download, verify, then write into the cache."""
     _log.info("downloading %s", url)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     downloaded = _BoundedBuffer()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         pooch.HTTPDownloader(timeout=_DOWNLOAD_TIMEOUT_S)(url, downloaded, None)
-        _check_blob_id(downloaded.getvalue(), url, expected_blob_id)
-        try:
-            partial.write_bytes(downloaded.getvalue())
-            partial.rename(target)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:  # requests' exceptions are OSErrors too
         raise WeightsUnreachableError(
             f"cannot fetch {url} ({type(error).__name__}); give --weights FILE, or put the file"
             f" into {target.parent}, or try the pipeline with --weights generated"
+        ) from error
+    _check_blob_id(downloaded.getvalue(), url, expected_blob_id)
+    try:
+        write_whole(target, downloaded.getvalue())
+    except EdgeL3Error as error:
+        raise WeightsError(
+            f"{error}; give --weights FILE, or set EDGEL3_TFLM_CACHE to a directory that can be"
+            " written"
         ) from error
 
 

@@ -270,41 +270,50 @@ def test_a_write_the_system_refuses_leaves_what_was_there(
         assert (output / "manifest.json").read_text() == "earlier"
 
 
-def test_an_error_that_became_of_an_interruption_is_one() -> None:
-    def fail() -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "line"),
+    [
+        (signal.SIGINT, 130, "error: interrupted; nothing was written\n"),
+        (signal.SIGTERM, 143, "error: terminated; nothing was written\n"),
+    ],
+)
+@pytest.mark.parametrize("disguised", [False, True])
+def test_a_signal_ends_a_command_with_one_line(
+    number: signal.Signals,
+    status: int,
+    line: str,
+    disguised: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def end() -> None:
         with open_screen(quiet=True):
             try:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
             except KeyboardInterrupt as error:
-                raise RuntimeError("a library's own words") from error
+                if disguised:
+                    raise RuntimeError("a library's own words") from error
+                raise
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {each: signal.signal(each, default) for each, default in defaults.items()}
     try:
         with pytest.raises(typer.Exit) as ended:
-            fail()
+            end()
+        assert {each: signal.getsignal(each) for each in defaults} == defaults
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert ended.value.exit_code == 130
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert ended.value.exit_code == status
+    assert capsys.readouterr().err == line
 
 
-@pytest.mark.parametrize("step", ["load TensorFlow", "float flatbuffer", "int8: activations"])
-def test_control_c_leaves_nothing(tiny_weights: Path, tmp_path: Path, step: str) -> None:
-    output = tmp_path / "out"
-    process = subprocess.Popen(
-        [*COMMAND, "convert", *SEA, "--weights", str(tiny_weights), "-o", str(output)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith(step):
-            break
-    process.send_signal(signal.SIGINT)
-    rest = [line for line in process.stderr.read().splitlines() if not line.endswith("...")]
-    assert process.wait() == 130
-    assert rest == ["error: interrupted; nothing was written"]
-    assert not any(tmp_path.iterdir())
+def test_an_error_of_the_system_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended, open_screen():
+        (tmp_path / "none").read_bytes()
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
 
 
 @pytest.fixture

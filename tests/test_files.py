@@ -1,15 +1,17 @@
 """Directories that appear whole or not at all, and git's digest."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.files import git_blob_id, new_directory, sha256_hex
+from edgel3_tflm.files import git_blob_id, new_directory, new_file, sha256_hex, write_whole
 
 MARKER = "manifest.json"
 
@@ -195,6 +197,80 @@ def test_parent_without_permission_is_one_line(tmp_path: Path) -> None:
         parent.mkdir(mode=0o555)
     assert str(parent) in refusal_of(parent / "out")
     assert listing(tmp_path) == ({"parent": b""} if parent.is_file() else {"parent": None})
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with new_file(target) as first, new_file(target) as second:
+        first.write_text("first", encoding="utf-8")
+        second.write_text("second", encoding="utf-8")
+    assert listing(tmp_path) == {"a.txt": b"first"}  # whoever ends last
+
+
+def test_writers_of_one_directory_do_not_meet(tmp_path: Path) -> None:
+    with new_directory(tmp_path / "out", MARKER) as first:
+        (first / MARKER).write_text("first", encoding="utf-8")
+        fill(tmp_path / "out", "second")
+    assert listing(tmp_path) == {"out": None, f"out/{MARKER}": b"first"}
+
+
+def test_what_a_killed_writer_left_hurts_no_later_one(tmp_path: Path) -> None:
+    for name in (".a.txt.part", ".out.part", ".out.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MARKER).write_bytes(b"left")
+    left = listing(tmp_path)
+    write_whole(tmp_path / "a.txt", b"new")
+    fill(tmp_path / "out")
+    found = listing(tmp_path)
+    assert found.pop("a.txt") == b"new"
+    assert {name: each for name, each in found.items() if not name.startswith("out")} == left
+
+
+def test_a_file_s_permissions_are_those_of_any_other(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.txt", b"new")
+    (tmp_path / "b.txt").write_bytes(b"new")
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
+def test_a_long_name_is_one_that_can_be_written(tmp_path: Path) -> None:
+    write_whole(tmp_path / ("é" * 127), b"new")  # 254 bytes of 255
+    fill(tmp_path / ("x" * 255))
+    assert len(listing(tmp_path)) == 2 + len(FILLED)
+
+
+@pytest.mark.parametrize("new", [new_file, lambda path: new_directory(path, MARKER)])
+def test_an_error_of_reading_is_none_of_writing(tmp_path: Path, new: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"clip\.wav"), new(tmp_path / "out"):
+        (tmp_path / "clip.wav").read_bytes()
+    assert listing(tmp_path) == {}
+
+
+@pytest.mark.parametrize("new", [new_file, lambda path: new_directory(path, MARKER)])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_an_error_of_writing(tmp_path: Path, new: Any, number: int) -> None:
+    with pytest.raises(EdgeL3Error, match=r"cannot write .*out: "), new(tmp_path / "out"):
+        raise OSError(number, os.strerror(number))  # as of a write to an open file: it names none
+    assert listing(tmp_path) == {}
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+def test_an_interruption_while_moving_leaves_the_old_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    fill(tmp_path / "out", "old")
+    before = listing(tmp_path)
+    rename, done = Path.rename, []
+
+    def interrupted(path: Path, target: Path) -> Path:
+        done.append(path)
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "out", "new")
+    assert listing(tmp_path) == before
 
 
 WRITE_PAST_A_LIMIT = """

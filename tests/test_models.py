@@ -3,8 +3,10 @@
 import gzip
 import pickle
 import shutil
+import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,27 +103,104 @@ def test_a_choice_travels_to_another_process(tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.embed(sound), other.embed(sound))
 
 
-def test_a_network_is_converted_to_int8_once(
-    cache: Path, tiny_weights: Path, tiny_int8: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    converted = []
+TINY_INT8 = ("sea", 64, "ft", 95.45)
 
-    def convert(options: ConvertOptions, output: Path, _progress: object) -> Deployment:
-        converted.append(options)
+
+@pytest.fixture
+def converted(
+    cache: Path, tiny_int8: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> list[ConvertOptions]:
+    """What was converted into an empty cache: each conversion copies a deployment."""
+    found: list[ConvertOptions] = []
+
+    def convert(options: ConvertOptions, output: Path, *_: object) -> Deployment:
+        found.append(options)
         shutil.copytree(tiny_int8.directory, output)
         return Deployment.load(output)
 
+    assert not cache.exists()
     monkeypatch.setattr(pipeline, "convert", convert)
+    return found
+
+
+def test_a_network_is_converted_to_int8_once(
+    cache: Path, tiny_weights: Path, tiny_int8: Deployment, converted: list[ConvertOptions]
+) -> None:
     sound = np.random.default_rng(0).normal(0, 0.1, (2, 8000)).astype(np.float32)
     expected = tiny_int8.embedder("int8").embed(sound)
     for _ in range(2):
-        model = load_embedding_model(
-            "sea", 64, "ft", 95.45, quantization="int8", weights=tiny_weights
-        )
+        model = load_embedding_model(*TINY_INT8, quantization="int8", weights=tiny_weights)
         assert (model.quantization, model.runtime) == ("int8", "tflite-runtime")
         np.testing.assert_array_equal(model.embed(sound), expected)
     assert converted == [ConvertOptions(find_variant("sea", embedding_size=64), tiny_weights)]
-    assert next((cache / "deployments").iterdir()).name.startswith(f"{TINY.name}-")
+    assert in_cache(cache).name.startswith(f"{TINY.name}-")
+
+
+def in_cache(cache: Path) -> Path:
+    (directory,) = (path for path in (cache / "deployments").iterdir() if path.is_dir())
+    return directory
+
+
+@pytest.mark.parametrize("name", ["int8.tflite", "packed.edgel3", "manifest.json"])
+@pytest.mark.parametrize("how", ["cut", "missing"])
+def test_a_damaged_deployment_in_the_cache_is_converted_again(
+    cache: Path,
+    tiny_weights: Path,
+    tiny_int8: Deployment,
+    converted: list[ConvertOptions],
+    name: str,
+    how: str,
+) -> None:
+    said: list[str] = []
+    choice = ModelChoice(find_variant("sea", embedding_size=64), "int8", weights=tiny_weights)
+    choice.settle(note=said.append)
+    assert said == []
+    path = in_cache(cache) / name
+    data = path.read_bytes()
+    path.unlink()
+    if how == "cut":
+        path.write_bytes(data[:100])
+    model = choice.open(note=said.append, threads=1)
+    assert model.sha256 == open_deployment(tiny_int8, threads=1).sha256
+    assert len(converted) == 2
+    (line,) = said
+    assert "the deployment in the cache is damaged and is converted again: " in line
+    assert name in line
+    assert path.read_bytes() == data
+
+
+def test_two_that_convert_at_once_convert_once(
+    cache: Path,
+    tiny_weights: Path,
+    converted: list[ConvertOptions],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choice = ModelChoice(find_variant("sea", embedding_size=64), "int8", weights=tiny_weights)
+    settled = []
+    other = threading.Thread(target=lambda: settled.append(choice.settle()))
+    convert = pipeline.convert
+
+    def convert_beside(*arguments: Any) -> Deployment:
+        if other.ident is None:
+            other.start()
+            other.join(0.5)  # would have converted by now, or else waits
+        return convert(*arguments)
+
+    monkeypatch.setattr(pipeline, "convert", convert_beside)
+    settled.append(choice.settle())
+    other.join()
+    assert len(converted) == 1
+    assert [each.source for each in settled] == [in_cache(cache)] * 2
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    cache: Path, tiny_weights: Path, converted: list[ConvertOptions]
+) -> None:
+    cache.write_bytes(b"")  # a file in the directory's place
+    choice = ModelChoice(find_variant("sea", embedding_size=64), "int8", weights=tiny_weights)
+    with pytest.raises(EdgeL3Error, match=r"cannot write .*set EDGEL3_TFLM_CACHE"):
+        choice.settle()
+    assert converted == []
 
 
 def test_int8_runs_where_it_is_fastest(standin: Deployment, tiny_int8: Deployment) -> None:
