@@ -82,7 +82,10 @@ def new_directory(target: Path, marker: str) -> Iterator[Path]:
         if target.exists() or target.is_symlink():
             _check_replaceable(target, marker)
             target = target.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # a file is there
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
     temporary = target.with_name(_temporary_name(target))
     old = temporary.with_name(temporary.name + ".old")
     try:

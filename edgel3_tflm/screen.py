@@ -134,9 +134,9 @@ class Steps:
     def note(self, line: str) -> None:
         """Say something that stays on the screen."""
         if not self._bars.disable:
-            self._bars.console.print(Text(line))
+            self._bars.console.print(Text(line), soft_wrap=True)
         elif self._lines is not None:
-            self._lines.print(Text(line))
+            self._lines.print(Text(line), soft_wrap=True)
 
     def finish(self) -> None:
         """Mark the running step as done."""
