@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -315,8 +316,10 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except load_backend().tf.errors.OpError as error:
+        # TensorFlow names its own operation before and after what the system said.
+        reason = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", error.message.splitlines()[0])
         raise EdgeL3Error(
-            f"cannot write {path}: {error.message.splitlines()[0]}; once it can be written, the"
+            f"cannot write {path}: {reason}; once it can be written, the"
             " same command goes on from the last checkpoint"
         ) from error
 

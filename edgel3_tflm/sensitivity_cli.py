@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgel3_tflm.audio import find_clips
-from edgel3_tflm.corpus import LabelledClip, read_manifest
+from edgel3_tflm.corpus import LabelledClip, read_manifest, require_files
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.variants import find_variant
@@ -124,7 +124,9 @@ def sensitivity_command(
         source = cast(WeightsWord, weights) if weights in _WEIGHTS_WORDS else Path(weights)
         chosen: list[Path | LabelledClip] = []
         if manifest is not None:
-            chosen += read_manifest(manifest)
+            labelled = read_manifest(manifest)
+            require_files(labelled, manifest)
+            chosen += labelled
         else:
             chosen += find_clips(clips or [bundled_clips_directory()])
         with screen.progress() as progress:

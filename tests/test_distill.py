@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -368,6 +369,42 @@ def test_a_damaged_checkpoint_is_named(
     with pytest.raises(EdgeL3Error, match=r"ckpt-1: expected a whole checkpoint .* remove") as told:
         run(recipe, student, teacher_of_four, tmp_path, clips=clips)
     assert "\n" not in str(told.value)
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_run_goes_on_from_there(
+    clips: Path, teacher_of_four: NetworkWeights, tmp_path: Path
+) -> None:
+    recipe = parse_recipe(TINY_RECIPE, Recipe)
+    training, validation = choose_clips(recipe.validation, [], sorted(clips.glob("*.wav")))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    steps: list[int] = []
+
+    def fill(step: str, done: int, _total: int) -> None:
+        if step == "distill":
+            steps.append(done)
+            if len(steps) == 4:  # its checkpoint takes more; the student takes less
+                resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, before[1]))
+
+    def train() -> None:
+        distill(
+            recipe,
+            student=recipe.student.variant,
+            teacher=teacher_of_four,
+            training=training,
+            validation=validation,
+            output=tmp_path / "run",
+            progress=fill,
+            on_validation=lambda _: None,
+        )
+
+    try:
+        with pytest.raises(EdgeL3Error, match=r"cannot write .*run: [^{]*File too large; ") as told:
+            train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(told.value)
+    train()
+    assert steps == [1, 2, 3, 4, 3, 4, 5, 6]
 
 
 def test_figures_that_are_gone_are_named(

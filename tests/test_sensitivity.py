@@ -349,6 +349,20 @@ def test_the_command_measures_once_and_proposes_plans(weights_file: Path, tmp_pa
     assert json.loads((output / "sensitivity.json").read_text()) == first
 
 
+def test_a_clip_that_is_missing_is_named_with_its_manifest(
+    weights_file: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "clips.tsv"
+    manifest.write_text("file\tlabel\tfold\ngone.wav\tx\t1\n")
+    common = ("sensitivity", "--model-type", "sea", "--weights", weights_file)
+    status, _, messages = run_here(*common, "--manifest", manifest, "-o", tmp_path / "study")
+    assert status == 1
+    assert messages.splitlines() == [
+        f"error: {manifest}: 1 of 1 clips are missing, the first is {tmp_path / 'gone.wav'};"
+        " restore them, or remove their rows"
+    ]
+
+
 def test_ctrl_c_keeps_the_layers_that_were_measured(
     weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
