@@ -167,6 +167,46 @@ def test_a_damaged_head_is_refused(field: str, value: object, tmp_path: Path) ->
         read_head(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        "format",
+        "format_version",
+        "kind",
+        "labels",
+        "zero_point",
+        "scale",
+        "bias",
+        "weights",
+        "model_sha256",
+        "provenance",
+    ],
+)
+def test_a_field_that_a_head_lacks_is_named(field: str, tmp_path: Path) -> None:
+    fit(["a", "b"] * 8, ["a", "b"]).write(tmp_path)
+    fields = json.loads((tmp_path / HEAD_NAME).read_bytes())
+    del fields[field]
+    (tmp_path / HEAD_NAME).write_text(json.dumps(fields))
+
+    with pytest.raises(ModelFileError) as refusal:
+        read_head(tmp_path)
+
+    assert str(refusal.value) == (
+        f"{tmp_path / HEAD_NAME}: expected the field {field}, it is missing; run train-head again"
+    )
+
+
+def test_a_head_of_a_later_version_is_refused_and_its_new_fields_are_not(tmp_path: Path) -> None:
+    head = fit(["a", "b"] * 8, ["a", "b"])
+    head.write(tmp_path)
+    fields = json.loads((tmp_path / HEAD_NAME).read_bytes())
+    (tmp_path / HEAD_NAME).write_text(json.dumps({**fields, "new": 1}))
+    assert read_head(tmp_path).to_json() == head.to_json()
+    (tmp_path / HEAD_NAME).write_text(json.dumps({**fields, "format_version": 2}))
+    with pytest.raises(ModelFileError, match="version 2; a newer edgel3-tflm wrote it"):
+        read_head(tmp_path)
+
+
 def test_a_missing_or_cut_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="cannot read"):
         read_head(tmp_path / HEAD_NAME)
