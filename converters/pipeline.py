@@ -112,7 +112,7 @@ class ConvertOptions:
 
 
 def convert(
-    options: ConvertOptions, output: Path, progress: Progress, note: Note = _log.warning
+    options: ConvertOptions, output: Path, progress: Progress, note: Note = _log.info
 ) -> Deployment:
     """Prune, quantize and export a network.
 
