@@ -18,7 +18,7 @@ from edgel3_tflm.converters.c_array import write_float
 from edgel3_tflm.corpus import HOP_S, LabelledClip, read_manifest, split_labels
 from edgel3_tflm.deployment import Deployment, quantized_model_name
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
-from edgel3_tflm.files import sha256_hex, write_whole
+from edgel3_tflm.files import make_directory, sha256_hex, write_whole
 from edgel3_tflm.interpreters import TensorSpec
 from edgel3_tflm.schema import WRITTEN, Format, parse_json, read_file
 
@@ -220,10 +220,7 @@ extern const edgel3_head edgel3_model_head;
             If the disk refuses.
         """
         files = {**self.write_c(), HEAD_NAME: (json.dumps(self.to_json()) + "\n").encode()}
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EdgeL3Error(f"cannot write {directory}: {error.strerror}") from error
+        make_directory(directory)
         for name, data in files.items():
             write_whole(directory / name, data)
 

@@ -38,6 +38,20 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, unless it is there.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the disk refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeL3Error(f"cannot write {path}: {error.strerror}") from error
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Give an empty file under a temporary name; rename it to ``path`` at the end.

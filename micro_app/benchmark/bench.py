@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 from emulator import Answer, EmulatorError, Firmware, Jobs, build, describe_tools, plan_dense, run
 
 from edgel3_tflm.audio import cut_windows, read_clip
@@ -23,10 +24,11 @@ from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantizer import PLAIN
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.files import sha256_hex
+from edgel3_tflm.files import make_directory, sha256_hex, write_whole
 from edgel3_tflm.frontend import log_mel
 from edgel3_tflm.interpreters import open_interpreter
 from edgel3_tflm.packed import PackedModel, Pooling, read_packed
+from edgel3_tflm.screen import open_screen
 from edgel3_tflm.variants import find_variant
 from edgel3_tflm.weights import WeightsWord
 
@@ -286,30 +288,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "build" / "bench")
     options = parser.parse_args(arguments)
-    directory: Path = options.output
-    directory.mkdir(parents=True, exist_ok=True)
     try:
-        firmware = build(directory / "firmware")
-        report: dict[str, Any] = {**describe_tools(), "networks": [], "targets": []}
-        print("\n".join(f"{name}: {report[name]}" for name in describe_tools()))
-        chosen: list[tuple[Deployment, Sequence[Limit]]]
-        if options.deployments:
-            chosen = [(Deployment.load(path), ()) for path in options.deployments]
-        else:
-            chosen = [(_converted(each, directory), each.limits) for each in networks()]
-        for deployment, limits in chosen:
-            figures = measure(firmware, deployment, directory)
-            targets = judge(figures, limits)
-            write_table(figures, targets)
-            report["networks"].append(figures)
-            report["targets"] += targets
-    except EdgeL3Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        with open_screen(interrupted="no figures were written"):
+            return _run(options.deployments, options.output)
+    except typer.Exit as end:
+        return end.exit_code
+
+
+def _run(deployments: Sequence[Path], directory: Path) -> int:
+    make_directory(directory)
+    chosen: list[tuple[Deployment, Sequence[Limit]]] = [(_load(path), ()) for path in deployments]
+    firmware = build(directory / "firmware")
+    report: dict[str, Any] = {**describe_tools(), "networks": [], "targets": []}
+    print("\n".join(f"{name}: {report[name]}" for name in describe_tools()))
+    if not chosen:
+        chosen = [(_converted(each, directory), each.limits) for each in networks()]
+    for deployment, limits in chosen:
+        figures = measure(firmware, deployment, directory)
+        targets = judge(figures, limits)
+        write_table(figures, targets)
+        report["networks"].append(figures)
+        report["targets"] += targets
     path = directory / "bench.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
     print(f"\n{path}")
     return 0 if all(target["met"] for target in report["targets"]) else 1
+
+
+def _load(path: Path) -> Deployment:
+    deployment = Deployment.load(path)
+    if deployment.quantization != "int8":
+        raise EdgeL3Error(
+            f"{path}: expected a deployment of int8, it is of {deployment.quantization}; convert"
+            " with --quantization int8"
+        )
+    return deployment
 
 
 def _converted(network: Network, directory: Path) -> Deployment:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 from rich.console import Console
 
 from edgel3_tflm.audio import find_clips, read_windows
@@ -30,11 +31,11 @@ from edgel3_tflm.converters.network import build_network
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantizer import PLAIN
 from edgel3_tflm.deployment import Deployment, InputMap
-from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import make_directory, write_whole
 from edgel3_tflm.frontend import DYNAMIC_RANGE_DB, dft_window, log_mel, mel_filterbank
 from edgel3_tflm.interpreters import available_cores
 from edgel3_tflm.metrics import cosine_similarity
-from edgel3_tflm.screen import new_table
+from edgel3_tflm.screen import new_table, open_screen
 from edgel3_tflm.variants import FrontendSpec, find_variant
 from edgel3_tflm.weights import NetworkWeights, load_bundled_weights, load_weights
 
@@ -240,40 +241,48 @@ def networks() -> Iterator[tuple[ConvertOptions, NetworkWeights]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write the JSON; 1 if a network cannot be used."""
     parser = argparse.ArgumentParser(description="int8 on this machine beside float Keras")
-    parser.add_argument("--windows", type=int, default=64, help="windows in a turn")
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--windows", type=_count, default=64, help="windows in a turn")
+    parser.add_argument("--turns", type=_count, default=7)
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "build" / "bench")
     options = parser.parse_args(arguments)
-    directory: Path = options.output
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with open_screen(interrupted="no figures were written"):
+            _run(options.windows, options.turns, options.output)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return count
+
+
+def _run(windows_a_turn: int, turns: int, directory: Path) -> None:
+    make_directory(directory)
     console = Console(soft_wrap=True, highlight=False)
     machine = describe_machine()
     console.print(machine)
     measured = []
-    try:
-        for choice, weights in networks():
-            path = directory / choice.variant.name
-            if path.exists():
-                deployment = Deployment.load(path)
-            else:
-                console.print(f"converting {choice.variant.name}")
-                # Which quantization is chosen changes no time.
-                deployment = convert(replace(choice, quantizer=PLAIN), path, lambda *_: None)
-            windows = real_windows(choice.variant.frontend, options.windows)
-            for runtime in RUNTIMES:
-                figures = measure(
-                    deployment, weights, windows, turns=options.turns, runtime=runtime
-                )
-                write_table(console, figures)
-                measured.append(figures)
-    except EdgeL3Error as error:
-        Console(stderr=True).print(f"error: {error}")
-        return 1
+    for choice, weights in networks():
+        path = directory / choice.variant.name
+        if path.exists():
+            deployment = Deployment.load(path)
+        else:
+            console.print(f"converting {choice.variant.name}")
+            # Which quantization is chosen changes no time.
+            deployment = convert(replace(choice, quantizer=PLAIN), path, lambda *_: None)
+        windows = real_windows(choice.variant.frontend, windows_a_turn)
+        for runtime in RUNTIMES:
+            figures = measure(deployment, weights, windows, turns=turns, runtime=runtime)
+            write_table(console, figures)
+            measured.append(figures)
     report = {"machine": machine, "networks": [asdict(each) for each in measured]}
     path = directory / "throughput.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
     console.print(str(path))
-    return 0
 
 
 if __name__ == "__main__":
