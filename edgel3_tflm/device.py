@@ -172,12 +172,12 @@ class SerialTransport:
         self._timeout_error = serial.SerialTimeoutException
         try:
             self._serial: Any = serial.serial_for_url(
-                port, baud, timeout=0, write_timeout=_OPEN_TIMEOUT_S
+                port, baud, timeout=0, write_timeout=_OPEN_TIMEOUT_S, exclusive=True
             )
         except (serial.SerialException, OSError, ValueError) as error:
             raise DeviceError(
                 f"{port}: expected a serial port, or tcp:HOST:PORT; it cannot be opened ({error});"
-                " is the board plugged in, and may you use the port?"
+                " is the board plugged in, may you use the port, and does no other program use it?"
             ) from error
 
     def write(self, data: bytes) -> None:

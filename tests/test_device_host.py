@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +24,7 @@ from scripted_node import (
 )
 from typer.testing import CliRunner, Result
 
-from edgel3_tflm.device import Device, DeviceError, RefusedError
+from edgel3_tflm.device import Device, DeviceError, RefusedError, open_transport
 from edgel3_tflm.device_cli import device_app
 from edgel3_tflm.wire import Command, Failure, Packet, Refusal, WireError, encode
 
@@ -231,6 +232,18 @@ def test_a_node_that_no_longer_answers_after_a_stream_is_an_error(clock: Clock) 
     stream.close()
     with pytest.raises(DeviceError, match=f"within 60 s, none came in {ATTEMPTS} attempts"):
         device.embed_pcm(np.zeros(8000, np.int16))
+
+
+def test_a_serial_port_is_for_one_host_at_a_time() -> None:
+    ours, theirs = pty.openpty()
+    port = os.ttyname(theirs)
+    first = open_transport(port)
+    with pytest.raises(DeviceError, match="does no other program use it"):
+        open_transport(port)
+    first.close()
+    open_transport(port).close()
+    os.close(ours)
+    os.close(theirs)
 
 
 # ---- the commands ----
