@@ -278,6 +278,12 @@ def export_app(
     """
     if engine not in ENGINES:
         raise EdgeL3Error(f"unknown engine {engine!r}: expected one of {', '.join(ENGINES)}")
+    for source in (deployment.directory, *([] if head is None else [head])):
+        if output.resolve() in (source.resolve(), *source.resolve().parents):
+            raise EdgeL3Error(
+                f"{output}: expected a directory without {source}, which would be replaced with it;"
+                " choose another"
+            )
     missing = [
         name
         for name in (PACKED_MODEL_NAME, *_PACKED_FILES, *_FRONTEND_FILES)

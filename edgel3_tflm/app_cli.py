@@ -120,8 +120,6 @@ def export_app_command(
 
         chosen = find_board(board)
         deployment = Deployment.load(directory)
-        if output.resolve() == directory.resolve():
-            raise EdgeL3Error(f"{output}: expected another directory than the deployment's own")
         exported = export_app(deployment, chosen, output, head, engine=engine)
         microphone = chosen.microphone
         screen.show(

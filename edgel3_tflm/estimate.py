@@ -3,21 +3,23 @@
 Nothing here was measured on a board. Each figure says where it comes from, and what was assumed.
 """
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from edgel3_tflm.boards import Board
 from edgel3_tflm.deployment import Deployment, quantized_model_name
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.frontend import FrontendTables
 from edgel3_tflm.packed import plan_memory, read_packed
+from edgel3_tflm.schema import WRITTEN, parse_json, read_file
 
 INSTRUCTIONS_PER_CYCLE = (0.6, 1.2)
 """A Cortex-M7 begins up to two a cycle and waits for flash and RAM. Around 0.9 is what TinyEngine's
@@ -303,6 +305,29 @@ def estimate_work(deployment: Deployment) -> Work:
     )
 
 
+@pydantic_dataclass(frozen=True, config=WRITTEN)
+class _Counts:
+    instructions: Annotated[list[PositiveInt], Field(min_length=1)]
+
+
+@pydantic_dataclass(frozen=True, config=WRITTEN)
+class _BenchNetwork:
+    flatbuffer_sha256: str
+    edgel3: _Counts
+
+
+@pydantic_dataclass(frozen=True, config=WRITTEN)
+class _Bench:
+    networks: list[_BenchNetwork]
+
+
+def _parse_bench(text: bytes) -> _Bench:
+    try:
+        return parse_json(text, _Bench)
+    except EdgeL3Error as error:
+        raise EdgeL3Error(f"expected what the benchmark wrote; {error}") from error
+
+
 def read_bench(path: Path, deployment: Deployment) -> Work:
     """Take the instructions that ``micro_app/benchmark/bench.py`` counted for this deployment.
 
@@ -312,20 +337,9 @@ def read_bench(path: Path, deployment: Deployment) -> Work:
         If the file cannot be read or holds no count of this model.
     """
     digest = deployment.manifest["artefacts"][quantized_model_name("int8")]["sha256"]
-    try:
-        networks = json.loads(path.read_bytes())["networks"]
-        counts = [
-            [float(count) for count in each["edgel3"]["instructions"]]
-            for each in networks
-            if each["flatbuffer_sha256"] == digest
-        ]
-    except OSError as error:
-        raise EdgeL3Error(f"{path}: cannot read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise EdgeL3Error(
-            f"{path}: expected what the benchmark wrote ({type(error).__name__}: {error})"
-        ) from error
-    if not counts or not counts[0]:
+    networks = read_file(path, _parse_bench).networks
+    counts = [each.edgel3.instructions for each in networks if each.flatbuffer_sha256 == digest]
+    if not counts:
         raise EdgeL3Error(
             f"{path}: expected a count of the model with SHA-256 {digest[:12]}..., found none; run"
             " the benchmark with this deployment"

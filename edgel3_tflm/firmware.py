@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.errors import EdgeL3Error, on_one_line
 
 Board = Literal["mps2_an500", "host"]
 """The emulated Cortex-M7, or this machine."""
@@ -24,7 +24,6 @@ _PACKAGES = {
 }
 _CMAKE_ERROR = re.compile(r"^CMake Error(?: at .*:\n((?:(?:  .*)?\n)+)|: (.*))", re.MULTILINE)
 _TOOL_ERROR = re.compile(r"^.*(?:error:|undefined reference|will not fit).*", re.MULTILINE)
-_MAX_LINE = 400
 
 
 class ToolError(EdgeL3Error):
@@ -160,8 +159,7 @@ def _first_error(log: str) -> str:
         line = found[0]
     else:
         line = (log.strip().splitlines() or ["it wrote nothing"])[-1]
-    line = " ".join(line.split())
-    return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}..."
+    return on_one_line(" ".join(line.split()))
 
 
 def _keep_log(said: bytes) -> str:

@@ -10,8 +10,10 @@ import pytest
 from test_cli import assert_one_error_line, run
 
 from edgel3_tflm.boards import BOARDS
+from edgel3_tflm.converters.app import export_app
 from edgel3_tflm.converters.head import HEAD_NAME, Head
 from edgel3_tflm.deployment import Deployment, quantized_model_name
+from edgel3_tflm.errors import EdgeL3Error
 
 LABELS = ("dog", "rain")
 
@@ -74,3 +76,19 @@ def test_a_deployment_s_own_head_is_taken_and_checked(
     for words in (["device", "info", "--emulate", directory], ["export-app", directory, *app]):
         assert_one_error_line(run(*words), "expected a head trained for")
     assert not (tmp_path / "app").exists()
+
+
+def test_an_application_does_not_replace_what_it_is_made_of(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    output, board = tmp_path / "app", BOARDS[0]
+    export_app(tiny_int8, board, output)
+    inside = output / "model"
+    shutil.copytree(tiny_int8.directory, inside)
+    head = write_file(draw_head(tiny_int8), output)
+    deployment = Deployment.load(inside)
+    for refused, source, named in ((deployment, inside, None), (tiny_int8, head, head)):
+        with pytest.raises(EdgeL3Error, match=f"expected a directory without {source}"):
+            export_app(refused, board, output, named)
+    assert inside.is_dir()
+    assert head.is_file()

@@ -181,6 +181,10 @@ def test_a_benchmarks_counts_are_taken_for_the_same_model_only(
         ({"networks": [{**network, "flatbuffer_sha256": "0"}]}, "found none"),
         ({"networks": [{}]}, "what the benchmark wrote"),
         ([], "what the benchmark wrote"),
+        *(
+            ({"networks": [{**network, "edgel3": {"instructions": counts}}]}, "benchmark wrote")
+            for counts in ([], [-5], [0], ["3"], [float("nan")], [float("inf")], 5)
+        ),
     ):
         path.write_text(json.dumps(damaged))
         with pytest.raises(EdgeL3Error, match=reason):
