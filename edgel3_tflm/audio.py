@@ -1,8 +1,9 @@
 """Clips: reading, downmixing, resampling and cutting into windows."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import soundfile
 
 from edgel3_tflm.containers import refuse_truncated
-from edgel3_tflm.errors import AudioError
+from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.resampling import SOXR, resample_blocks
 
 FloatArray = npt.NDArray[np.float32]
@@ -172,13 +173,30 @@ def measure_seconds(path: Path) -> float:
         return 0.0
 
 
+def hop_in_samples(hop_s: float, sample_rate_hz: int) -> int:
+    """Return the whole samples of a hop, rounded down as in edgel3.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the hop is shorter than a sample or not finite.
+    """
+    if not 1 <= hop_s * sample_rate_hz < math.inf:
+        raise EdgeL3Error(
+            f"expected a hop of at least one sample at {sample_rate_hz} Hz, in seconds, got"
+            f" {hop_s!r}"
+        )
+    return int(hop_s * sample_rate_hz)
+
+
 def cut_windows(clip: Clip, *, window_samples: int, hop_samples: int) -> FloatArray:
-    """Cut a clip into overlapping windows; the tail is zero-padded so that every sample is used.
+    """Cut a clip into overlapping whole windows; samples after the last one are left out.
 
     Returns
     -------
     numpy.ndarray, shape (n, window_samples), float32
-        At least one window, however short the clip: ``n = 1 + ceil((N - window) / hop)``.
+        ``n = 1 + floor((N - window) / hop)``. A clip shorter than a window gives one window, padded
+        with zeros at its end.
 
     Raises
     ------
@@ -187,18 +205,48 @@ def cut_windows(clip: Clip, *, window_samples: int, hop_samples: int) -> FloatAr
     """
     if window_samples < 1 or hop_samples < 1:
         raise ValueError(f"expected positive lengths, got {window_samples} and {hop_samples}")
-    overhang = max(0, len(clip.samples) - window_samples)
-    count = 1 + -(-overhang // hop_samples)
-    needed = (count - 1) * hop_samples + window_samples
-    padded = np.pad(clip.samples, (0, needed - len(clip.samples)))
+    padded = np.pad(clip.samples, (0, max(0, window_samples - len(clip.samples))))
     view = np.lib.stride_tricks.sliding_window_view(padded, window_samples)
     return view[::hop_samples]
 
 
+@dataclass(frozen=True)
+class ReadingLog:
+    """What :func:`read_windows` found to be unlike other clips, in the order of the clips.
+
+    Parameters
+    ----------
+    keep_going : bool
+        Leave out damaged clips instead of raising for the first one.
+    short : list of pathlib.Path
+        Clips shorter than a window. Each has one window, padded with zeros.
+    damaged : dict of pathlib.Path to str
+        Clips that were left out, with the reason.
+    """
+
+    keep_going: bool = False
+    short: list[Path] = field(default_factory=list)
+    damaged: dict[Path, str] = field(default_factory=dict)
+
+
 def read_windows(
-    paths: list[Path], *, sample_rate_hz: int, window_samples: int, hop_s: float
+    paths: Iterable[Path],
+    *,
+    sample_rate_hz: int,
+    window_samples: int,
+    hop_s: float,
+    log: ReadingLog | None = None,
 ) -> Iterator[tuple[Path, FloatArray]]:
-    """Read clips one after the other and cut each into windows.
+    """Read clips one after the other and cut each into windows, as :func:`cut_windows` does.
+
+    Parameters
+    ----------
+    paths : iterable of pathlib.Path
+    sample_rate_hz, window_samples : int
+    hop_s : float
+        Seconds from one window to the next, which :func:`hop_in_samples` turns into samples.
+    log : ReadingLog, optional
+        Is filled in while clips are read.
 
     Yields
     ------
@@ -207,9 +255,20 @@ def read_windows(
     Raises
     ------
     AudioError
-        For the first clip that cannot be used.
+        For the first clip that cannot be used, unless ``log`` keeps going.
+    EdgeL3Error
+        If the hop is shorter than a sample.
     """
-    hop_samples = round(hop_s * sample_rate_hz)
+    log = ReadingLog() if log is None else log
+    hop_samples = hop_in_samples(hop_s, sample_rate_hz)
     for path in paths:
-        clip = read_clip(path, sample_rate_hz)
+        try:
+            clip = read_clip(path, sample_rate_hz)
+        except AudioError as error:
+            if not log.keep_going:
+                raise
+            log.damaged[path] = str(error)
+            continue
+        if len(clip.samples) < window_samples:
+            log.short.append(path)
         yield path, cut_windows(clip, window_samples=window_samples, hop_samples=hop_samples)

@@ -18,7 +18,13 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.audio import BLOCK_FRAMES, FloatArray, mix_down, read_blocks
+from edgel3_tflm.audio import (
+    BLOCK_FRAMES,
+    FloatArray,
+    hop_in_samples,
+    mix_down,
+    read_blocks,
+)
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import AudioError, EdgeL3Error, EdgeL3Warning
 from edgel3_tflm.files import new_file
@@ -79,20 +85,8 @@ class Framing:
         check_resampler(self.resampler)
 
     def hop_samples(self, sample_rate_hz: int) -> int:
-        """Whole samples of a hop, rounded down as in edgel3.
-
-        Raises
-        ------
-        EdgeL3Error
-            If there is none.
-        """
-        samples = int(self.hop_size * sample_rate_hz)
-        if samples < 1:
-            raise EdgeL3Error(
-                f"expected a hop size of at least a sample at {sample_rate_hz} Hz, got"
-                f" {self.hop_size!r} s"
-            )
-        return samples
+        """Return the whole samples of a hop, as :func:`edgel3_tflm.audio.hop_in_samples` does."""
+        return hop_in_samples(self.hop_size, sample_rate_hz)
 
 
 @dataclass(frozen=True)

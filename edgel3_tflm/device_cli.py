@@ -174,7 +174,6 @@ def embed_command(
         from edgel3_tflm.recording import Recording
         from edgel3_tflm.wire import LiveEvent
 
-        _check_hop(hop, device.info)
         recording = Recording(record, device.info) if record is not None else None
         ((_, windows),) = read_pcm_windows(device.info, [clip], hop)
         events = []
@@ -239,7 +238,6 @@ def compare_command(
         with _open_device(port, emulate, head, progress) as (device, _):
             from edgel3_tflm.device_check import MAX_LOG_MEL_SHARE, MIN_COSINE, compare_device
 
-            _check_hop(hop, device.info)
             results = compare_device(device, deployment, clips, hop_s=hop, progress=progress)
         progress.finish()
         table = new_table(
@@ -470,8 +468,3 @@ def _bundled_clips(count: int) -> list[Path]:
     directory = Path(str(files("edgel3_tflm.calibration_data"))) / "clips"
     clips = sorted(directory.iterdir())
     return clips[:: max(1, len(clips) // count)][:count]
-
-
-def _check_hop(hop: float, info: "Info") -> None:
-    if not 1 <= hop * info.sample_rate_hz < np.inf:
-        raise EdgeL3Error(f"expected a hop of at least one sample, in seconds, got {hop}")

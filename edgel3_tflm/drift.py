@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
-from edgel3_tflm.audio import find_clips, read_windows
+from edgel3_tflm.audio import find_clips, hop_in_samples, read_windows
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import PACKED_MODEL_NAME, Deployment, quantized_model_name
 from edgel3_tflm.downstream import Downstream, measure_downstream
@@ -440,8 +440,7 @@ def compare(
         If a clip cannot be read, a runtime is missing or the hop is not positive.
     """
     spec = deployment.variant.frontend
-    if not 1 <= hop_s * spec.sample_rate_hz < math.inf:
-        raise EdgeL3Error(f"expected a hop of at least one sample, in seconds, got {hop_s}")
+    hop_in_samples(hop_s, spec.sample_rate_hz)  # refuses a hop that goes nowhere
     if not runtimes or len({str(getattr(each, "name", each)) for each in runtimes}) < len(runtimes):
         raise EdgeL3Error("expected runtimes that differ, at least one")
     if isinstance(reference, str) and reference not in FLOAT_SUBJECTS:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
+from edgel3_tflm.audio import hop_in_samples
 from edgel3_tflm.corpus import HOP_S
 from edgel3_tflm.datasets import Dataset, Split
 from edgel3_tflm.deployment import Deployment
@@ -163,10 +164,7 @@ def evaluate(
         If a clip cannot be read, a runtime is missing or a choice is out of its range.
     """
     spec = deployment.variant.frontend
-    if not 1 / spec.sample_rate_hz <= protocol.hop_s < np.inf:
-        raise EdgeL3Error(
-            f"expected a hop of at least one sample, in seconds, got {protocol.hop_s}"
-        )
+    hop_in_samples(protocol.hop_s, spec.sample_rate_hz)  # refuses a hop that goes nowhere
     if protocol.seeds < 1:
         raise EdgeL3Error(f"expected at least one training, got {protocol.seeds}")
     models = (

@@ -262,12 +262,12 @@ def test_what_cannot_be_is_one_line(arguments: list[str], message: str) -> None:
     assert_one_error_line(run(*arguments), message)
 
 
-def test_a_clip_or_hop_that_cannot_be_used_is_one_line(port: str, tmp_path: Path) -> None:
+def test_a_clip_or_hop_that_cannot_be_used_is_one_line(
+    port: str, clip: Path, tmp_path: Path
+) -> None:
     missing = tmp_path / "none.wav"
     assert_one_error_line(run("embed", missing, "--port", port), "no such file")
-    assert_one_error_line(
-        run("embed", missing, "--port", port, "--hop", "0"), "at least one sample"
-    )
+    assert_one_error_line(run("embed", clip, "--port", port, "--hop", "0"), "at least one sample")
 
 
 @pytest.mark.parametrize(

