@@ -352,6 +352,7 @@ def train_head(
             {"file": clip.path.name, "sha256": sha256_hex(clip.path.read_bytes())} for clip in clips
         ],
         "windows": len(features.values),
+        "notes": list(features.notes),
         "hop_s": HOP_S,
         "inverse_regularisation": INVERSE_REGULARISATION,
         "folds": [asdict(each) for each in figures],

@@ -87,6 +87,7 @@ def train_head_command(
             Text(head.provenance["weights"]),
             Text(f"{head.kind}, {len(head.labels)} classes: {', '.join(head.labels)}"),
             table,
+            *(Text(note, style="yellow") for note in head.provenance["notes"]),
             Text("each fold judged by a head trained on the others; the one written, on all"),
             Text(f"{target}: {HEAD_NAME}, {SOURCE_NAME}, {HEADER_NAME}"),
         )

@@ -20,6 +20,7 @@ FloatArray = npt.NDArray[np.float32]
 BLOCK_FRAMES = 1 << 19
 """Frames read at a time: some ten seconds, which are windows enough for many cores."""
 _LONGEST_FRAMES = 1 << 48
+_MAX_NAMES = 5
 _NO_SAMPLES = np.empty(0, np.float32)
 
 
@@ -227,6 +228,17 @@ class ReadingLog:
     keep_going: bool = False
     short: list[Path] = field(default_factory=list)
     damaged: dict[Path, str] = field(default_factory=dict)
+
+    def describe_short(self) -> str:
+        """Return a sentence about the short clips; empty if there are none."""
+        if not self.short:
+            return ""
+        names = ", ".join(path.name for path in self.short[:_MAX_NAMES])
+        more = len(self.short) - _MAX_NAMES
+        return (
+            f"shorter than a window of 1 s, so padded with zeros: {len(self.short)} clips:"
+            f" {names}{f' and {more} more' if more > 0 else ''}"
+        )
 
 
 def read_windows(

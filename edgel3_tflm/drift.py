@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
-from edgel3_tflm.audio import find_clips, hop_in_samples, read_windows
+from edgel3_tflm.audio import ReadingLog, find_clips, hop_in_samples, read_windows
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import PACKED_MODEL_NAME, Deployment, quantized_model_name
 from edgel3_tflm.downstream import Downstream, measure_downstream
@@ -54,7 +54,7 @@ SUBJECTS = (*RUNTIMES, NODE, f"{_DEVICE_PREFIX}PORT", *FLOAT_SUBJECTS)
 """Names of what is compared; :func:`open_subject` takes all but Keras."""
 DEFAULT_REFERENCE = f"{FLOAT_PREFIX}{DEFAULT_RUNTIME}"
 
-GROUPS = ("all", "sounding", "near_silent", "silent")
+GROUPS = ("all", "sounding", "near_silent", "silent", "padded")
 """Sets of windows that figures are given for; all is the sum of the others."""
 
 
@@ -93,25 +93,27 @@ class ClipDrift:
 class Windows:
     """The windows of a comparison, in the order of the clips.
 
-    ``clip``, ``start_s``, ``silent`` and ``near_silent`` have shape (n,): the index of the window's
-    clip, where in it the window begins, and whether its log-mel is all zeros, or its level is under
-    ``NEAR_SILENCE_DBFS``.
+    ``clip``, ``start_s``, ``silent``, ``near_silent`` and ``padded`` have shape (n,): the index of
+    the window's clip, where in it the window begins, and which group the window is in. A padded
+    window has zeros at its end because its clip is shorter than a window. Of the others, a silent
+    window has a log-mel of zeros, and a nearly silent one a level under ``NEAR_SILENCE_DBFS``.
     """
 
     clip: npt.NDArray[np.int64]
     start_s: npt.NDArray[np.float64]
     silent: npt.NDArray[np.bool_]
     near_silent: npt.NDArray[np.bool_]
+    padded: npt.NDArray[np.bool_]
 
     @property
     def sounding(self) -> npt.NDArray[np.bool_]:
-        """Those that are neither silent nor nearly so; shape (n,)."""
-        return ~(self.silent | self.near_silent)
+        """Whole windows that are neither silent nor nearly so; shape (n,)."""
+        return ~(self.silent | self.near_silent | self.padded)
 
     def groups(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Which windows each of ``GROUPS`` has."""
         everything = np.ones(len(self.clip), bool)
-        masks = everything, self.sounding, self.near_silent, self.silent
+        masks = everything, self.sounding, self.near_silent, self.silent, self.padded
         return dict(zip(GROUPS, masks, strict=True))
 
 
@@ -477,21 +479,25 @@ def _compare(
     sample, worst = _Sample(len(clips)), list[Spectrogram]()
     rows, references = [], []
     others: list[list[FloatArray]] = [[] for _ in subjects]
+    log = ReadingLog()
     for number, (path, windows) in enumerate(
         read_windows(
             clips,
             sample_rate_hz=spec.sample_rate_hz,
             window_samples=spec.window_samples,
             hop_s=hop_s,
+            log=log,
         )
     ):
+        padded = np.full(len(windows), log.short[-1:] == [path])
         decibels, level = log_mel(windows, spec), _level_dbfs(windows)
         silent = is_silent(decibels)
         row = Windows(
             np.full(len(windows), number),
             np.arange(len(windows)) * hop_s,
-            silent,
-            (level < NEAR_SILENCE_DBFS) & ~silent,
+            silent & ~padded,
+            (level < NEAR_SILENCE_DBFS) & ~silent & ~padded,
+            padded,
         )
         references.append(in_float.embed(windows, decibels))
         for embeddings, subject in zip(others, subjects, strict=True):
@@ -516,6 +522,8 @@ def _compare(
         for path, each in zip(clips, known, strict=True)
     ]
     notes: list[str] = []
+    if log.short:
+        notes.append(f"{log.describe_short()}; their windows are the group padded")
     sampled = sample.take()
     progress("compare layers and frontends", 0, 0)
     layers = _try("layer by layer", notes, lambda: analyse_layers(deployment, sampled[1]))

@@ -68,7 +68,7 @@ class Protocol:
         """Say it in sentences."""
         seeds = "1 training" if self.seeds == 1 else f"mean of {self.seeds} trainings"
         return [
-            f"windows of 1 s, one every {self.hop_s:g} s, standardised by the training clips'; a"
+            f"whole windows of 1 s, one every {self.hop_s:g} s, standardised by the training clips'; a"
             " clip's score is the mean over its windows",
             f"MLP {'-'.join(map(str, self.layers))}: Adam {self.learning_rate:g}, L2 {self.l2:g},"
             f" batches of {self.batch_windows}, at most {self.most_passes} passes, stopped when the"
@@ -114,7 +114,8 @@ class PublishedFigure:
 class Evaluation:
     """Classifiers on float and quantized embeddings, side by side.
 
-    ``models_sha256`` are of the deployment's files that were run.
+    ``models_sha256`` are of the deployment's files that were run. ``notes`` says what of the clips
+    a reader of the figures must know.
     """
 
     dataset: str
@@ -130,6 +131,7 @@ class Evaluation:
     splits: tuple[SplitResult, ...]
     measures: tuple[Measure, ...]
     published: tuple[PublishedFigure, ...]
+    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Turn it into plain data."""
@@ -196,6 +198,7 @@ def evaluate(
         splits=splits,
         measures=measures,
         published=find_published(dataset),
+        notes=features.notes,
     )
 
 

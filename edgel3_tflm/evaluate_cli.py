@@ -90,6 +90,7 @@ def evaluate_command(
             _splits_table(found),
             _measures_table(found),
             *([_published_table(found)] if found.published else []),
+            *(Text(note, style="yellow") for note in found.notes),
             *lines,
         )
 

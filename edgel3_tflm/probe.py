@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.audio import read_windows
+from edgel3_tflm.audio import ReadingLog, read_windows
 from edgel3_tflm.corpus import HOP_S, LabelledClip, list_folds
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 from edgel3_tflm.frontend import is_silent, log_mel
@@ -37,13 +37,15 @@ class Features:
     """Features of every window of some clips.
 
     ``values`` has shape (n, d). ``clip``, ``position`` and ``silent`` have shape (n,): the index of
-    the window's clip, its number within the clip, and whether its log-mel is all zeros.
+    the window's clip, its number within the clip, and whether its log-mel is all zeros. ``notes``
+    says what of the clips a reader of the results must know.
     """
 
     values: FloatArray
     clip: npt.NDArray[np.int64]
     position: npt.NDArray[np.int64]
     silent: npt.NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,14 @@ def extract_features(
         For the first clip that cannot be used.
     """
     values, clip, position, silent = [], [], [], []
+    log = ReadingLog()
     for number, (_, windows) in enumerate(
         read_windows(
             [each.path for each in clips],
             sample_rate_hz=spec.sample_rate_hz,
             window_samples=spec.window_samples,
             hop_s=hop_s,
+            log=log,
         )
     ):
         decibels = log_mel(windows, spec)
@@ -100,6 +104,7 @@ def extract_features(
         np.concatenate(clip),
         np.concatenate(position),
         np.concatenate(silent),
+        (log.describe_short(),) if log.short else (),
     )
 
 

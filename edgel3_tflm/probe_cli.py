@@ -108,6 +108,7 @@ def probe_command(
                 embed = teacher_model.embedder("float").embed_log_mel
                 theirs = extract_features(clips, teacher_spec, embed, progress)
                 subject["map_cosine"] = map_cosine(clips, extracted, theirs, fold)
+        notes = list(extracted.notes)
         right, count = sum(each.right for each in results), sum(each.clips for each in results)
         table = new_table("fold", "clips", "right", "accuracy %")
         for each in results:
@@ -125,7 +126,9 @@ def probe_command(
                 "windows": len(extracted.values),
                 "folds": [asdict(each) for each in results],
                 "accuracy_percent": 100 * right / count,
+                "notes": notes,
             },
             *(Text(f"{key}: {value}") for key, value in subject.items()),
             table,
+            *(Text(note, style="yellow") for note in notes),
         )

@@ -129,6 +129,8 @@ def _write_value(value: float | None, name: str) -> str:
         return "no drift" if value > 0 else "no signal"
     if "cosine" in name:
         return f"{value:.4f}"
+    if name == "linear_cka":
+        return f"{value:.5f}"
     if name.endswith("_db"):
         return f"{round(value, 2) + 0.0:.2f}"  # never -0.00
     return f"{value:.3g}"

@@ -232,6 +232,22 @@ def cache(function: Callable[..., Features]) -> Callable[..., Features]:
     return remember
 
 
+def test_padded_clips_are_named_in_the_result(
+    tiny_int8: Deployment, three_folds: Dataset, tmp_path: Path
+) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, 8000)
+    clips = []
+    for number, clip in enumerate(three_folds.clips):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, samples[: 8000 if number else 4000], 8000)
+        clips.append(replace(clip, path=path))
+    dataset = replace(three_folds, clips=tuple(clips))
+    found = evaluate(tiny_int8, dataset, ignore_progress, protocol=QUICK)
+    assert found.to_json()["notes"] == (
+        "shorter than a window of 1 s, so padded with zeros: 1 clips: 0.wav",
+    )
+
+
 def test_choices_out_of_range_are_refused(tiny_int8: Deployment, three_folds: Dataset) -> None:
     for protocol, part in ((Protocol(hop_s=0), "hop"), (Protocol(seeds=0), "one training")):
         with pytest.raises(EdgeL3Error, match=part):

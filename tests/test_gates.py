@@ -48,7 +48,7 @@ def test_every_gate_has_something_to_check_and_can_fail(report: DriftReport) -> 
     points = Interval(0.0, -1.0, 1.0)
     judged = ClassifierDrift("linear probe", 2, points, points, points)
     report = replace(report, downstream=replace(report.downstream, classifiers=(judged,)))
-    for name in (name for name in GATE_NAMES if "silent." not in name):
+    for name in (name for name in GATE_NAMES if "silent." not in name and "padded." not in name):
         under = check_gates(report, read_gates([f"{name}=1e99"], []))
         over = check_gates(report, read_gates([], [f"{name}=-1e99"]))
         assert under, name

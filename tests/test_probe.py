@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+
+from conftest import ignore_progress
 
 from edgel3_tflm.corpus import LabelledClip, read_manifest
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.frontend import log_mel_statistics
-from edgel3_tflm.probe import Features, map_cosine, probe, read_embeddings
+from edgel3_tflm.probe import Features, extract_features, map_cosine, probe, read_embeddings
+from edgel3_tflm.variants import find_variant
 
 CLASSES, FOLDS, WINDOWS = 3, 2, 4
 
@@ -94,6 +98,18 @@ def test_windows_that_only_one_side_has_are_left_out() -> None:
 def test_statistics_are_mean_and_deviation_over_time() -> None:
     decibels = np.array([[[0, -2], [-4, -4]]], np.float32)
     np.testing.assert_array_equal(log_mel_statistics(decibels), [[-1, -4, 1, 0]])
+
+
+def test_features_are_of_whole_windows_and_name_the_clips_that_were_padded(tmp_path: Path) -> None:
+    corpus = []
+    for name, samples in (("a", 15_000), ("b", 4000), ("c", 8000)):
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, samples), 8000)
+        corpus.append(LabelledClip(path, name, 1))
+    spec = find_variant("sea", embedding_size=64).frontend
+    found = extract_features(corpus, spec, log_mel_statistics, ignore_progress)
+    assert found.clip.tolist() == [0, 0, 1, 2]
+    assert found.notes == ("shorter than a window of 1 s, so padded with zeros: 1 clips: b.wav",)
 
 
 def test_a_manifest_is_read_relative_to_itself(tmp_path: Path) -> None:
