@@ -25,7 +25,7 @@ from edgel3_tflm.drift import (
 )
 from edgel3_tflm.drift_diff import Change, diff_drift, read_drift
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.files import write_whole
+from edgel3_tflm.files import check_directory, check_file, write_whole
 from edgel3_tflm.gates import GATE_NAMES, GateResult, check_gates, read_gates, to_junit
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
@@ -111,6 +111,9 @@ def compare_command(
         from edgel3_tflm.report import HTML_NAME, JSON_NAME, report_json, write_report
 
         target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")
+        check_directory(target, JSON_NAME)
+        if junit is not None:
+            check_file(junit)
         with screen.progress() as progress:
             known: dict[str, Subject] = {}
             if KERAS in (reference, *runtime):

@@ -17,6 +17,7 @@ from edgel3_tflm.core import (
     write_embeddings,
 )
 from edgel3_tflm.errors import AudioError, EdgeL3Error
+from edgel3_tflm.files import check_output_directory
 from edgel3_tflm.interpreters import RUNTIMES
 from edgel3_tflm.models import (
     QUANTIZATION_NAMES,
@@ -216,6 +217,8 @@ def embed_command(
             source: target for source, target in plan.items() if overwrite or not target.exists()
         }
         run = _Run(skipped=len(plan) - len(wanted))
+        for folder in {target.parent for target in wanted.values()}:
+            check_output_directory(folder)
         if wanted:
             with screen.progress() as progress, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it is said with the result

@@ -12,8 +12,7 @@ from edgel3_tflm.corpus import HOP_S
 from edgel3_tflm.datasets import DATASETS, MANIFEST_NAME, load_dataset
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.drift_cli import provenance_lines
-from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.files import write_whole
+from edgel3_tflm.files import check_file, write_whole
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
 
@@ -62,8 +61,8 @@ def evaluate_command(
     with open_screen(quiet=quiet, as_json=as_json) as screen:
         from edgel3_tflm.evaluate import Protocol, evaluate
 
-        if output is not None and not output.parent.is_dir():
-            raise EdgeL3Error(f"{output}: expected a file in a directory that exists")
+        if output is not None:
+            check_file(output)
         deployment = Deployment.load(directory)
         with screen.progress() as progress:
             progress("find clips", 0, 0)

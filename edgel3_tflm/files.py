@@ -152,6 +152,61 @@ def _is_of_writing(error: OSError, temporary: Path) -> bool:
     return Path(os.fsdecode(error.filename)).is_relative_to(temporary)
 
 
+def check_directory(target: Path, marker: str) -> None:
+    """Check before long work that :func:`new_directory` could write ``target`` now.
+
+    Raises
+    ------
+    EdgeL3Error
+        As :func:`new_directory`.
+    """
+    if target.exists() or target.is_symlink():
+        _check_replaceable(target, marker)
+        target = target.resolve()
+    _check_writable(target.parent, target)
+
+
+def check_file(target: Path) -> None:
+    """Check before long work that :func:`write_whole` could write ``target`` now.
+
+    Raises
+    ------
+    EdgeL3Error
+        If ``target`` is a directory, or its directory is missing or cannot be written to.
+    """
+    if target.is_dir():
+        raise EdgeL3Error(f"{target}: expected a file to write, it is a directory")
+    if not target.parent.is_dir():
+        raise EdgeL3Error(f"{target}: expected a file in a directory that exists")
+    _check_writable(target.parent, target)
+
+
+def check_output_directory(directory: Path) -> None:
+    """Check before long work that files can be written to ``directory``, which may be made.
+
+    Raises
+    ------
+    EdgeL3Error
+        If it is a file, or a file cannot be written to it.
+    """
+    if (directory.exists() or directory.is_symlink()) and not directory.is_dir():
+        raise EdgeL3Error(f"{directory}: expected a directory to write to, it is a file")
+    _check_writable(directory, directory)
+
+
+def _check_writable(directory: Path, target: Path) -> None:
+    """Write a file that vanishes to a directory, or to the nearest one above it that exists."""
+    while not (directory.exists() or directory.is_symlink()) and directory != directory.parent:
+        directory = directory.parent
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise EdgeL3Error(
+            f"cannot write {target}: {directory}: {error.strerror or error}; choose another"
+        ) from error
+
+
 def _check_replaceable(target: Path, marker: str) -> None:
     if not target.is_dir():
         raise EdgeL3Error(f"{target}: expected a directory to write to, it is a file")

@@ -83,7 +83,9 @@ def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
     environment.filters["number"] = lambda value: _write_value(value, "")
     environment.filters["percent"] = lambda value: _write_value(100 * value, "")
     folder = _common_folder([drift.clip for drift in report.clips])
-    environment.filters["clip"] = lambda clip: str(Path(clip).relative_to(folder))
+    environment.filters["clip"] = lambda clip: (
+        str(Path(clip).relative_to(folder)) if folder.parts else clip
+    )
     template = environment.from_string(
         files("edgel3_tflm").joinpath("report.html.j2").read_text(encoding="utf-8")
     )

@@ -171,7 +171,7 @@ def test_compare_in_another_runtime(
     assert found["groups"]["all"]["cosine_mean"] > 0.99
 
 
-@pytest.mark.parametrize(("samples", "windows"), [(10, 1), (96_000, 1), (143_999, 1), (144_000, 2)])
+@pytest.mark.parametrize(("samples", "windows"), [(10, 1), (96_000, 1), (143_000, 1), (144_000, 2)])
 def test_short_clips_and_96_khz_stereo_are_embedded(
     tiny_int8: Deployment, tmp_path: Path, samples: int, windows: int
 ) -> None:
@@ -180,6 +180,21 @@ def test_short_clips_and_96_khz_stereo_are_embedded(
     done = run("compare", tiny_int8.directory, tmp_path / "a.wav", "-o", tmp_path / "r", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runtimes"][0]["groups"]["all"]["windows"] == windows
+
+
+def test_where_a_report_goes_is_checked_before_clips_are_read(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("text")
+    clip = tmp_path / "damaged.wav"
+    clip.write_text("no audio")
+    command = ["compare", tiny_int8.directory, clip, "--fail-under", "sqnr_db=1"]
+    for output in (tmp_path / "file", tmp_path / "file" / "below", tmp_path):
+        assert_one_error_line(run(*command, "-o", output), str(output))
+    junit = tmp_path / "none" / "junit.xml"
+    done = run(*command, "-o", tmp_path / "new", "--junit", junit)
+    assert_one_error_line(done, str(junit))
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_empty_clip_leaves_no_report(tiny_int8: Deployment, tmp_path: Path) -> None:

@@ -338,6 +338,18 @@ def test_a_clip_s_name_is_text_on_the_page(tiny_int8: Deployment, tmp_path: Path
     assert "&lt;img src=x" in page
 
 
+def test_clips_named_by_absolute_and_by_relative_paths_share_a_page(
+    tiny_int8: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        soundfile.write(f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
+    paths = [tmp_path / "a.wav", Path("b.wav")]
+    page = render_html(compare(tiny_int8, paths, hop_s=1, progress=ignore_progress))
+    for path in paths:
+        assert f"<td>{path}</td>" in page
+
+
 def test_generated_weights_are_a_notice_on_the_page(report: DriftReport, page: str) -> None:
     weights = {"kind": "generated", "description": "GENERATED weights"}
     manifest = report.deployment.manifest

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import soundfile
+from test_cli import assert_one_error_line, run
 from tiny_network import write_weights
 
 from edgel3_tflm import cli
@@ -241,6 +242,17 @@ def test_lists_of_files_are_those_edgel3_makes(sounds: Path) -> None:
         cli.get_file_list(str(sounds))
     with pytest.raises(EdgeL3Error, match="no such file"):
         cli.get_file_list(["/nowhere.wav"])
+
+
+def test_where_embeddings_go_is_checked_before_the_model_is_opened(
+    sounds: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("text")
+    none = tmp_path / "no-model"
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        done = run("embed", sounds, "-o", output, "--model", none)
+        assert_one_error_line(done, str(output))
+    assert_one_error_line(run("embed", sounds, "-o", tmp_path / "new", "--model", none), str(none))
 
 
 def test_run_refuses_what_is_no_path_and_ends_where_there_is_nothing(

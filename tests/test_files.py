@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.files import git_blob_id, new_directory, new_file, sha256_hex, write_whole
+from edgel3_tflm.files import (
+    check_directory,
+    check_file,
+    check_output_directory,
+    git_blob_id,
+    new_directory,
+    new_file,
+    sha256_hex,
+    write_whole,
+)
 
 MARKER = "manifest.json"
 
@@ -320,6 +329,51 @@ def test_write_that_the_system_refuses_leaves_the_old_directory(tmp_path: Path) 
 def test_write_within_the_limit_is_not_refused(tmp_path: Path) -> None:
     assert write_past_a_limit(tmp_path / "out", limit=1_000_000, size=1_000_000) == ""
     assert (tmp_path / "out" / "model.bin").stat().st_size == 1_000_000
+
+
+def test_a_place_is_checked_and_left_as_it_was_before_it_is_written_to(tmp_path: Path) -> None:
+    fill(tmp_path / "earlier")
+    before = listing(tmp_path)
+    for name in ("earlier", "new", "new/below"):
+        check_directory(tmp_path / name, MARKER)
+        check_output_directory(tmp_path / name)
+    check_file(tmp_path / "new.json")
+    check_file(tmp_path / "earlier" / MARKER)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("file", ["expected a directory", "it is a file"]),
+        ("file/below", ["cannot write", "Not a directory"]),
+        ("other", ["it holds other files"]),
+        ("/proc/below", ["cannot write /proc/below", "choose another"]),
+    ],
+)
+def test_a_directory_that_could_not_be_written_is_refused_early(
+    tmp_path: Path, name: str, parts: list[str]
+) -> None:
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("text")
+    with pytest.raises(EdgeL3Error) as refusal:
+        check_directory(tmp_path / name, MARKER)
+    assert all(part in str(refusal.value) for part in parts)
+    if name != "other":  # whose files embed leaves alone
+        with pytest.raises(EdgeL3Error):
+            check_output_directory(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("", "it is a directory"), ("none/x", "directory that exists"), ("/proc/x", "cannot write")],
+)
+def test_a_file_that_could_not_be_written_is_refused_early(
+    tmp_path: Path, name: str, part: str
+) -> None:
+    with pytest.raises(EdgeL3Error, match=part):
+        check_file(tmp_path / name)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello\n", bytes(range(256)) * 1000])
