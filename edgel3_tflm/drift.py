@@ -16,7 +16,7 @@ from edgel3_tflm.audio import ReadingLog, find_clips, hop_in_samples, read_windo
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import PACKED_MODEL_NAME, Deployment, quantized_model_name
 from edgel3_tflm.downstream import Downstream, measure_downstream
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.frontend import is_silent, log_mel
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, TensorSpec, runs_packed_models
 from edgel3_tflm.layers import LayerReport, analyse_layers
@@ -269,7 +269,8 @@ class DriftReport:
 
     Of ``subjects``, the first is the one that the page is about. ``float_embeddings`` are those of
     ``reference``, shape (n, d), float32. ``layers`` and ``frontend`` are None where they could not
-    be measured; ``notes`` says why. ``downstream`` is of the first subject.
+    be measured; ``notes`` says why. ``downstream`` is of the first subject. ``damaged`` has the clips
+    that were left out, with the reason.
     """
 
     deployment: Deployment
@@ -283,6 +284,7 @@ class DriftReport:
     frontend: "FrontendDrift | None"
     downstream: Downstream
     notes: tuple[str, ...]
+    damaged: Mapping[str, str]
 
     @property
     def float_runtime(self) -> str:
@@ -347,6 +349,7 @@ class DriftReport:
             "frontend": None if self.frontend is None else asdict(self.frontend),
             "downstream": asdict(self.downstream),
             "notes": list(self.notes),
+            "damaged": dict(self.damaged),
         }
         plain: dict[str, Any] = _plain(found)
         return plain
@@ -414,6 +417,7 @@ def compare(
     reference: str | Subject = DEFAULT_REFERENCE,
     labelled: Sequence[LabelledClip] = (),
     hop_s: float,
+    keep_going: bool = False,
     progress: Progress,
 ) -> DriftReport:
     """Run the float model and whatever is compared with it on the same windows.
@@ -433,13 +437,15 @@ def compare(
         they have folds, classifiers are judged too.
     hop_s : float
         Seconds from one window of 1 s to the next.
+    keep_going : bool
+        Leave out clips that cannot be read, and name them in the report.
     progress : callable
         Called with the name of the step, clips done and clips in all.
 
     Raises
     ------
     EdgeL3Error
-        If a clip cannot be read, a runtime is missing or the hop is not positive.
+        If a clip (with ``keep_going``, every clip) cannot be read, a runtime is missing or the hop is not positive.
     """
     spec = deployment.variant.frontend
     hop_in_samples(hop_s, spec.sample_rate_hz)  # refuses a hop that goes nowhere
@@ -460,7 +466,8 @@ def compare(
             return subject
 
         in_float, *subjects = map(open_each, (reference, *runtimes))
-        return _compare(deployment, paths, in_float, subjects, labelled, hop_s, progress)
+        log = ReadingLog(keep_going)
+        return _compare(deployment, paths, in_float, subjects, labelled, hop_s, log, progress)
 
 
 def _compare(
@@ -470,25 +477,25 @@ def _compare(
     subjects: Sequence[Subject],
     labelled: Sequence[LabelledClip],
     hop_s: float,
+    log: ReadingLog,
     progress: Progress,
 ) -> DriftReport:
     spec = deployment.variant.frontend
-    named = [*find_clips(list(paths)), *(clip.path for clip in labelled)]
-    clips = list({path.resolve(): path for path in named}.values())
+    found = [*find_clips(list(paths)), *(clip.path for clip in labelled)]
+    clips = list({path.resolve(): path for path in found}.values())
     by_path = {clip.path.resolve(): clip for clip in labelled}
     sample, worst = _Sample(len(clips)), list[Spectrogram]()
-    rows, references = [], []
+    read, rows, references = list[Path](), [], []
     others: list[list[FloatArray]] = [[] for _ in subjects]
-    log = ReadingLog()
-    for number, (path, windows) in enumerate(
-        read_windows(
-            clips,
-            sample_rate_hz=spec.sample_rate_hz,
-            window_samples=spec.window_samples,
-            hop_s=hop_s,
-            log=log,
-        )
+    for path, windows in read_windows(
+        clips,
+        sample_rate_hz=spec.sample_rate_hz,
+        window_samples=spec.window_samples,
+        hop_s=hop_s,
+        log=log,
     ):
+        number = len(read)
+        read.append(path)
         padded = np.full(len(windows), log.short[-1:] == [path])
         decibels, level = log_mel(windows, spec), _level_dbfs(windows)
         silent = is_silent(decibels)
@@ -510,20 +517,25 @@ def _compare(
             for at in np.flatnonzero(row.sounding)
         ]
         worst = sorted(worst, key=lambda each: each.cosine)[:_WORST_WINDOWS]
-        progress("embed clips, float and quantized", number + 1, len(clips))
+        progress("embed clips, float and quantized", len(read) + len(log.damaged), len(clips))
+    if not read:
+        reason = next(iter(log.damaged.values()), "none was named")
+        raise AudioError(f"expected at least one clip that can be read, found none: {reason}")
     table = Windows(
         *(np.concatenate([getattr(row, f.name) for row in rows]) for f in fields(Windows))
     )
     reference = np.concatenate(references)
     embeddings_of = [np.concatenate(each) for each in others]
-    known = [by_path.get(path.resolve()) for path in clips]
+    known = [by_path.get(path.resolve()) for path in read]
     names = [
         (str(path), None if each is None else each.label)
-        for path, each in zip(clips, known, strict=True)
+        for path, each in zip(read, known, strict=True)
     ]
     notes: list[str] = []
     if log.short:
         notes.append(f"{log.describe_short()}; their windows are the group padded")
+    if log.damaged:
+        notes.append(f"{len(log.damaged)} of {len(clips)} clips cannot be read and are left out")
     sampled = sample.take()
     progress("compare layers and frontends", 0, 0)
     layers = _try("layer by layer", notes, lambda: analyse_layers(deployment, sampled[1]))
@@ -548,6 +560,7 @@ def _compare(
         frontend,
         downstream,
         tuple(notes),
+        {str(path): reason for path, reason in log.damaged.items()},
     )
 
 

@@ -73,6 +73,14 @@ def compare_command(
         ),
     ] = None,
     hop: Annotated[float, typer.Option(help="Seconds from one window of 1 s to the next.")] = 0.5,
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going",
+            "-k",
+            help="Leave out clips that cannot be read, name them, and exit with 1 at the end.",
+        ),
+    ] = False,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,6 +136,7 @@ def compare_command(
                 reference=known.get(reference, reference),
                 labelled=read_manifest(manifest) if manifest else [],
                 hop_s=hop,
+                keep_going=keep_going,
                 progress=progress,
             )
             results = check_gates(report, gates)
@@ -143,8 +152,12 @@ def compare_command(
             *_gate_lines(results),
             Text(f"report: {target / HTML_NAME}, {target / JSON_NAME}"),
         )
+        for reason in report.damaged.values():
+            screen.error(reason)
     if not all(result.passed for result in results):
         raise typer.Exit(2)
+    if report.damaged:
+        raise typer.Exit(1)
 
 
 @report_app.callback()

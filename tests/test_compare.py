@@ -106,6 +106,38 @@ def test_only_a_clip_shorter_than_a_window_is_padded_and_it_is_counted_apart(
     assert not re.search(r"\bnan\b", render_html(short))
 
 
+def test_damaged_clips_are_left_out_and_listed_if_the_comparison_keeps_going(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name, label in (("a", "x"), ("c", "y")):
+        samples = np.random.default_rng(ord(label)).normal(0, 0.1, 16_000)
+        soundfile.write(clips / f"{name}.wav", samples, 8000)
+    whole = compare(tiny_int8, [clips], hop_s=0.5, progress=ignore_progress)
+    labelled = [LabelledClip(clips / "c.wav", "y", 1), LabelledClip(clips / "missing.wav", "z", 2)]
+    (clips / "b.wav").write_text("no audio")
+    with pytest.raises(AudioError, match=r"b\.wav"):
+        compare(tiny_int8, [clips], hop_s=0.5, progress=ignore_progress)
+    found = compare(
+        tiny_int8, [clips], labelled=labelled, hop_s=0.5, keep_going=True, progress=ignore_progress
+    )
+    assert [(Path(each.clip).name, each.label) for each in found.clips] == [
+        ("a.wav", None),
+        ("c.wav", "y"),
+    ]
+    assert found.overall == whole.overall
+    assert list(found.to_json()["damaged"]) == [str(clips / "b.wav"), str(clips / "missing.wav")]
+    assert "2 of 4 clips cannot be read and are left out" in found.notes
+    page = render_html(found)
+    for reason in found.damaged.values():
+        assert f"<li>{html.escape(reason)}</li>" in page
+    with pytest.raises(AudioError, match=r"at least one clip that can be read.*b\.wav"):
+        compare(
+            tiny_int8, [clips / "b.wav"], hop_s=0.5, keep_going=True, progress=ignore_progress
+        )
+
+
 def test_every_runtime_has_its_row_and_says_how_far_its_bytes_are(
     tiny_int8: Deployment, sounds: Path
 ) -> None:

@@ -111,6 +111,21 @@ def test_the_command_s_exit_status_says_what_happened(
     assert_one_error_line(run(*command, "--junit", junit), "--fail-under")
 
 
+def test_damaged_clips_end_with_1_and_a_limit_that_fails_with_2(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(3).normal(0, 0.1, 12_000), 8000)
+    (tmp_path / "b.wav").write_text("no audio")
+    command = ["compare", tiny_int8.directory, tmp_path / "a.wav", tmp_path / "b.wav", "-k"]
+    done = run(*command, "-o", tmp_path / "r")
+    assert_one_error_line(done, "b.wav")
+    assert "1 clips" in done.stdout
+    assert list(json.loads((tmp_path / "r" / "drift.json").read_text())["damaged"]) == [
+        str(tmp_path / "b.wav")
+    ]
+    assert run(*command, "-o", tmp_path / "r", "--fail-under", "cosine_mean=2").returncode == 2
+
+
 def test_a_spoilt_layer_fails_the_gate_and_is_named(
     tiny_int8: Deployment, clips: Path, tmp_path: Path
 ) -> None:
