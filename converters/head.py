@@ -15,7 +15,15 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from edgel3_tflm import __version__
 from edgel3_tflm.converters.c_array import write_float
-from edgel3_tflm.corpus import HOP_S, LabelledClip, read_manifest, split_labels
+from edgel3_tflm.corpus import (
+    HOP_S,
+    LabelledClip,
+    list_folds,
+    note_unlearned_classes,
+    read_manifest,
+    split_by_fold,
+    split_labels,
+)
 from edgel3_tflm.deployment import Deployment, quantized_model_name
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import make_directory, sha256_hex, write_whole
@@ -352,7 +360,13 @@ def train_head(
             {"file": clip.path.name, "sha256": sha256_hex(clip.path.read_bytes())} for clip in clips
         ],
         "windows": len(features.values),
-        "notes": list(features.notes),
+        "notes": [
+            *note_unlearned_classes(
+                [split_labels(clip.label) for clip in clips],
+                split_by_fold(clips, list_folds(clips)),
+            ),
+            *features.notes,
+        ],
         "hop_s": HOP_S,
         "inverse_regularisation": INVERSE_REGULARISATION,
         "folds": [asdict(each) for each in figures],
@@ -403,7 +417,7 @@ def fit_head(
     kind, labels = _choose_kind(clips, kind)
     targets = np.array([[label in split_labels(clip.label) for label in labels] for clip in clips])
     folds = np.array([clip.fold for clip in clips])
-    known_folds = sorted(set(folds.tolist()))
+    known_folds = list_folds(clips)
     if len(known_folds) < 2:
         raise EdgeL3Error(f"expected clips in at least two folds, found {known_folds[0]} alone")
     # The floats are scale * (q - zero point): the integers come back exactly.

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -243,3 +243,40 @@ def list_folds(clips: Sequence[LabelledClip], wanted: Sequence[int] | None = Non
             there = f"one of the folds {', '.join(map(str, known))}" if known else "labelled clips"
             raise EdgeL3Error(f"no clip is in fold {fold}, expected {there}")
     return list(dict.fromkeys(wanted)) if wanted else known
+
+
+def split_by_fold(
+    clips: Sequence[LabelledClip], folds: Iterable[int]
+) -> list[tuple[str, list[int], list[int]]]:
+    """Return for each fold its name, and the indices of the clips outside it and in it."""
+    return [
+        (
+            f"fold {fold}",
+            [index for index, clip in enumerate(clips) if clip.fold != fold],
+            [index for index, clip in enumerate(clips) if clip.fold == fold],
+        )
+        for fold in folds
+    ]
+
+
+def note_unlearned_classes(
+    labels: Sequence[Collection[str]], splits: Iterable[tuple[str, Iterable[int], Iterable[int]]]
+) -> tuple[str, ...]:
+    """Return a sentence for each class that clips to judge have and no clip to learn from has.
+
+    Parameters
+    ----------
+    labels : sequence of collection of str
+        Of each clip.
+    splits : iterable of (str, iterable of int, iterable of int)
+        A split's name, and the indices of the clips to learn from and to judge.
+    """
+    notes = []
+    for name, train, test in splits:
+        learned = {label for index in train for label in labels[index]}
+        judged = {label for index in test for label in labels[index]}
+        notes += [
+            f"{name}: class {label!r} cannot be recognised, no clip to learn from has it"
+            for label in sorted(judged - learned)
+        ]
+    return tuple(notes)

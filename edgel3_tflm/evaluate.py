@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio import hop_in_samples
-from edgel3_tflm.corpus import HOP_S
+from edgel3_tflm.corpus import HOP_S, note_unlearned_classes, split_labels
 from edgel3_tflm.datasets import Dataset, Split
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.downstream import MLP_LAYERS, RESAMPLES, Interval, bootstrap
@@ -198,7 +198,13 @@ def evaluate(
         splits=splits,
         measures=measures,
         published=find_published(dataset),
-        notes=features.notes,
+        notes=(
+            *note_unlearned_classes(
+                [split_labels(clip.label) for clip in dataset.clips],
+                [(split.name, split.train, split.test) for split in dataset.splits],
+            ),
+            *features.notes,
+        ),
     )
 
 

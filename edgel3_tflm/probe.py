@@ -209,12 +209,12 @@ def probe(
     Raises
     ------
     EdgeL3Error
-        If there is but one fold, or a fold to judge has no clips.
+        As :func:`check_folds`.
     """
     labels = np.array([clip.label for clip in clips])
     folds = np.array([clip.fold for clip in clips])
     results = []
-    for fold in _choose_folds(clips, test_folds):
+    for fold in check_folds(clips, test_folds):
         train = folds[features.clip] != fold
         model = make_pipeline(
             StandardScaler(),
@@ -253,7 +253,8 @@ def map_cosine(
     Raises
     ------
     EdgeL3Error
-        As :func:`probe`.
+        If there is but one fold, a fold to judge has no clips, or all windows in it or outside it
+        are silent.
     """
     folds = np.array([clip.fold for clip in clips])
     # Resampling rounds a clip's length: one frontend may see a window that the other does not.
@@ -267,16 +268,44 @@ def map_cosine(
         for row, place in enumerate(zip(features.clip, features.position, strict=True))
         if place in places
     ]
-    own, other = (np.array(side) for side in zip(*rows, strict=True))
+    own, other = np.array(rows, np.int64).reshape(-1, 2).T
     fold_of_row = folds[features.clip[own]]
     cosines = []
     for fold in _choose_folds(clips, test_folds):
         train = fold_of_row != fold
+        for part, where in ((~train, "in"), (train, "outside")):
+            if not part.any():
+                raise EdgeL3Error(
+                    f"expected windows with sound {where} fold {fold} for the linear map, all are"
+                    " silent; leave these clips out"
+                )
         model = make_pipeline(StandardScaler(), Ridge(alpha=1.0))
         model.fit(features.values[own[train]], teacher.values[other[train]])
         mapped = model.predict(features.values[own[~train]])
         cosines.append(cosine_similarity(teacher.values[other[~train]], mapped))
     return float(np.concatenate(cosines).mean())
+
+
+def check_folds(
+    clips: Sequence[LabelledClip], test_folds: Sequence[int] | None = None
+) -> list[int]:
+    """Return the folds to judge, all by default.
+
+    Raises
+    ------
+    EdgeL3Error
+        If there is but one fold, a fold to judge has no clips, or the clips outside of one have
+        fewer than two classes.
+    """
+    chosen = _choose_folds(clips, test_folds)
+    for fold in chosen:
+        classes = {clip.label for clip in clips if clip.fold != fold}
+        if len(classes) < 2:
+            raise EdgeL3Error(
+                f"expected clips of two classes or more outside fold {fold} to learn from, found"
+                f" {classes.pop()!r} alone; add clips, or choose other folds to judge"
+            )
+    return chosen
 
 
 def _choose_folds(clips: Sequence[LabelledClip], test_folds: Sequence[int] | None) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from edgel3_tflm.corpus import read_manifest
+from edgel3_tflm.corpus import note_unlearned_classes, read_manifest, split_by_fold
 from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.frontend import log_mel_statistics
@@ -62,7 +62,13 @@ def probe_command(
 ) -> None:
     """Judge embeddings by a linear classifier over the folds of a labelled corpus."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
-        from edgel3_tflm.probe import extract_features, map_cosine, probe, read_embeddings
+        from edgel3_tflm.probe import (
+            check_folds,
+            extract_features,
+            map_cosine,
+            probe,
+            read_embeddings,
+        )
 
         clips = read_manifest(manifest)
         subject: dict[str, Any]
@@ -75,6 +81,7 @@ def probe_command(
                 "--teacher needs to know where windows lie: expected it with --model or"
                 " --statistics, got --embeddings"
             )
+        check_folds(clips, fold)
         if directory is not None:
             deployment = Deployment.load(directory)
             if precision not in ("float", "quantized"):
@@ -108,7 +115,9 @@ def probe_command(
                 embed = teacher_model.embedder("float").embed_log_mel
                 theirs = extract_features(clips, teacher_spec, embed, progress)
                 subject["map_cosine"] = map_cosine(clips, extracted, theirs, fold)
-        notes = list(extracted.notes)
+        splits = split_by_fold(clips, [each.fold for each in results])
+        notes = [*note_unlearned_classes([{clip.label} for clip in clips], splits)]
+        notes += extracted.notes
         right, count = sum(each.right for each in results), sum(each.clips for each in results)
         table = new_table("fold", "clips", "right", "accuracy %")
         for each in results:

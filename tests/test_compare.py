@@ -133,9 +133,7 @@ def test_damaged_clips_are_left_out_and_listed_if_the_comparison_keeps_going(
     for reason in found.damaged.values():
         assert f"<li>{html.escape(reason)}</li>" in page
     with pytest.raises(AudioError, match=r"at least one clip that can be read.*b\.wav"):
-        compare(
-            tiny_int8, [clips / "b.wav"], hop_s=0.5, keep_going=True, progress=ignore_progress
-        )
+        compare(tiny_int8, [clips / "b.wav"], hop_s=0.5, keep_going=True, progress=ignore_progress)
 
 
 def test_every_runtime_has_its_row_and_says_how_far_its_bytes_are(

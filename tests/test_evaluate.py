@@ -232,7 +232,7 @@ def cache(function: Callable[..., Features]) -> Callable[..., Features]:
     return remember
 
 
-def test_padded_clips_are_named_in_the_result(
+def test_padded_clips_and_classes_of_one_fold_are_named_in_the_result(
     tiny_int8: Deployment, three_folds: Dataset, tmp_path: Path
 ) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 8000)
@@ -241,9 +241,13 @@ def test_padded_clips_are_named_in_the_result(
         path = tmp_path / f"{number}.wav"
         soundfile.write(path, samples[: 8000 if number else 4000], 8000)
         clips.append(replace(clip, path=path))
-    dataset = replace(three_folds, clips=tuple(clips))
+    alone = next(index for index, clip in enumerate(clips) if index in three_folds.splits[0].test)
+    clips[alone] = replace(clips[alone], label="x")
+    labels = (*three_folds.labels, "x")
+    dataset = replace(three_folds, clips=tuple(clips), labels=labels)
     found = evaluate(tiny_int8, dataset, ignore_progress, protocol=QUICK)
     assert found.to_json()["notes"] == (
+        f"{three_folds.splits[0].name}: class 'x' cannot be recognised, no clip to learn from has it",
         "shorter than a window of 1 s, so padded with zeros: 1 clips: 0.wav",
     )
 

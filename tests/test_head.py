@@ -16,8 +16,10 @@ from edgel3_tflm.converters.head import (
     Head,
     fit_head,
     read_head,
+    train_head,
 )
 from edgel3_tflm.corpus import LabelledClip
+from edgel3_tflm.deployment import Deployment
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.interpreters import TensorSpec
 from edgel3_tflm.probe import Features
@@ -297,3 +299,17 @@ def test_labels_of_any_kind_survive_in_c(tmp_path: Path) -> None:
     )
 
     assert CHead(head, tmp_path).labels() == tuple(names)
+
+
+def test_a_class_of_one_fold_is_named_in_what_the_head_was_trained_on(
+    tiny_int8: Deployment, sounds: Path, tmp_path: Path
+) -> None:
+    rows = [("tone", "tone/1-0", 1), ("chirp", "chirp/1-0", 1), ("noise", "noise/1-0", 1)]
+    rows += [("tone", "tone/2-0", 2), ("chirp", "chirp/2-0", 2)]
+    lines = [f"{sounds / name}.wav\t{label}\t{fold}" for label, name, fold in rows]
+    manifest = tmp_path / "manifest.tsv"
+    manifest.write_text("\n".join(["file\tlabel\tfold", *lines]))
+    head, _ = train_head(manifest, tiny_int8, ignore)
+    assert head.provenance["notes"] == [
+        "fold 1: class 'noise' cannot be recognised, no clip to learn from has it"
+    ]

@@ -1,5 +1,6 @@
 """The linear probe: manifests, folds, and features whose accuracy is known beforehand."""
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 from conftest import ignore_progress
+from test_cli import assert_one_error_line, run
 
 from edgel3_tflm.corpus import LabelledClip, read_manifest
 from edgel3_tflm.errors import AudioError, EdgeL3Error
@@ -63,6 +65,53 @@ def test_one_fold_alone_is_refused() -> None:
     alone = [LabelledClip(clip.path, clip.label, 1) for clip in clips()]
     with pytest.raises(EdgeL3Error, match="two folds"):
         probe(alone, separable(0.1))
+
+
+def test_one_class_outside_a_fold_is_refused_by_name() -> None:
+    alone = [LabelledClip(clip.path, "ab"[clip.fold - 1], clip.fold) for clip in clips()]
+    with pytest.raises(EdgeL3Error, match="outside fold 1 to learn from, found 'b' alone"):
+        probe(alone, separable(0.1))
+
+
+@pytest.mark.parametrize(
+    ("silent", "where"),
+    [
+        (slice(None), "in fold 1"),
+        (slice(0, 120), "in fold 1"),
+        (slice(120, None), "outside fold 1"),
+    ],
+)
+def test_a_linear_map_of_silence_alone_is_refused(silent: slice, where: str) -> None:
+    student = separable(noise=3)
+    mask = np.zeros(240, bool)
+    mask[silent] = True
+    teacher = Features(student.values, student.clip, student.position, mask)
+    with pytest.raises(EdgeL3Error, match=f"windows with sound {where} .* all are silent"):
+        map_cosine(clips(), student, teacher)
+
+
+def test_the_command_names_a_class_that_one_fold_alone_has(tmp_path: Path) -> None:
+    rows = [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2)]
+    names = [f"{number}.wav" for number in range(len(rows))]
+    lines = [f"{name}\t{label}\t{fold}" for name, (label, fold) in zip(names, rows, strict=True)]
+    manifest = tmp_path / "m.tsv"
+    manifest.write_text("\n".join(["file\tlabel\tfold", *lines]))
+    path = write_embeddings(tmp_path / "e.npz", clip=names, embedding=np.eye(5))
+    done = run("probe", manifest, "--embeddings", path, "--json")
+    assert done.returncode == 0, done.stderr
+    note = "fold 1: class 'c' cannot be recognised, no clip to learn from has it"
+    assert json.loads(done.stdout)["notes"] == [note]
+    assert note in run("probe", manifest, "--embeddings", path).stdout
+    assert (
+        json.loads(run("probe", manifest, "--embeddings", path, "--json", "--fold", 2).stdout)[
+            "notes"
+        ]
+        == []
+    )
+    manifest.write_text("\n".join(["file\tlabel\tfold", *lines[1:4]]))
+    assert_one_error_line(
+        run("probe", manifest, "--embeddings", path), "outside fold 1", "found 'a' alone"
+    )
 
 
 def test_a_linear_map_is_found_and_silence_is_left_out() -> None:
