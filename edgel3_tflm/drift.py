@@ -269,8 +269,8 @@ class DriftReport:
 
     Of ``subjects``, the first is the one that the page is about. ``float_embeddings`` are those of
     ``reference``, shape (n, d), float32. ``layers`` and ``frontend`` are None where they could not
-    be measured; ``notes`` says why. ``downstream`` is of the first subject. ``damaged`` has the clips
-    that were left out, with the reason.
+    be measured; ``notes`` says why. ``downstream`` is of the first subject. ``damaged`` has the
+    clips that were left out, with the reason.
     """
 
     deployment: Deployment
@@ -445,7 +445,8 @@ def compare(
     Raises
     ------
     EdgeL3Error
-        If a clip (with ``keep_going``, every clip) cannot be read, a runtime is missing or the hop is not positive.
+        If a clip (with ``keep_going``, every clip) cannot be read, a runtime is missing or the hop
+        is not positive.
     """
     spec = deployment.variant.frontend
     hop_in_samples(hop_s, spec.sample_rate_hz)  # refuses a hop that goes nowhere

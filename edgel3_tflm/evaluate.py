@@ -68,8 +68,8 @@ class Protocol:
         """Say it in sentences."""
         seeds = "1 training" if self.seeds == 1 else f"mean of {self.seeds} trainings"
         return [
-            f"whole windows of 1 s, one every {self.hop_s:g} s, standardised by the training clips'; a"
-            " clip's score is the mean over its windows",
+            f"whole windows of 1 s, one every {self.hop_s:g} s, standardised by the training"
+            " clips'; a clip's score is the mean over its windows",
             f"MLP {'-'.join(map(str, self.layers))}: Adam {self.learning_rate:g}, L2 {self.l2:g},"
             f" batches of {self.batch_windows}, at most {self.most_passes} passes, stopped when the"
             f" loss of the clips held out (the fold before) has not fallen for {self.patience};"

@@ -246,8 +246,9 @@ def test_padded_clips_and_classes_of_one_fold_are_named_in_the_result(
     labels = (*three_folds.labels, "x")
     dataset = replace(three_folds, clips=tuple(clips), labels=labels)
     found = evaluate(tiny_int8, dataset, ignore_progress, protocol=QUICK)
+    name = three_folds.splits[0].name
     assert found.to_json()["notes"] == (
-        f"{three_folds.splits[0].name}: class 'x' cannot be recognised, no clip to learn from has it",
+        f"{name}: class 'x' cannot be recognised, no clip to learn from has it",
         "shorter than a window of 1 s, so padded with zeros: 1 clips: 0.wav",
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-
 from conftest import ignore_progress
 from test_cli import assert_one_error_line, run
 
