@@ -248,6 +248,7 @@ def read_windows(
     window_samples: int,
     hop_s: float,
     log: ReadingLog | None = None,
+    resampler: str = SOXR,
 ) -> Iterator[tuple[Path, FloatArray]]:
     """Read clips one after the other and cut each into windows, as :func:`cut_windows` does.
 
@@ -259,6 +260,8 @@ def read_windows(
         Seconds from one window to the next, which :func:`hop_in_samples` turns into samples.
     log : ReadingLog, optional
         Is filled in while clips are read.
+    resampler : str
+        One of ``resampling.RESAMPLERS``.
 
     Yields
     ------
@@ -275,7 +278,7 @@ def read_windows(
     hop_samples = hop_in_samples(hop_s, sample_rate_hz)
     for path in paths:
         try:
-            clip = read_clip(path, sample_rate_hz)
+            clip = read_clip(path, sample_rate_hz, resampler)
         except AudioError as error:
             if not log.keep_going:
                 raise

@@ -22,6 +22,7 @@ from edgel3_tflm.interpreters import DEFAULT_RUNTIME, RUNTIMES, TensorSpec, runs
 from edgel3_tflm.layers import LayerReport, analyse_layers
 from edgel3_tflm.metrics import METRICS, cosine_similarity
 from edgel3_tflm.packed import plan_memory
+from edgel3_tflm.resampling import SOXR
 
 if TYPE_CHECKING:
     from edgel3_tflm.frontend_drift import FrontendDrift
@@ -276,6 +277,7 @@ class DriftReport:
     deployment: Deployment
     reference: Subject
     hop_s: float
+    resampler: str
     windows: Windows
     float_embeddings: FloatArray
     subjects: tuple[SubjectDrift, ...]
@@ -328,6 +330,7 @@ class DriftReport:
             "sizes": {form: asdict(size) for form, size in measure_sizes(self.deployment).items()},
             "float_runtime": self.float_runtime,
             "hop_s": self.hop_s,
+            "resampler": self.resampler,
             "near_silence_dbfs": NEAR_SILENCE_DBFS,
             "runtimes": [
                 {
@@ -418,6 +421,7 @@ def compare(
     labelled: Sequence[LabelledClip] = (),
     hop_s: float,
     keep_going: bool = False,
+    resampler: str = SOXR,
     progress: Progress,
 ) -> DriftReport:
     """Run the float model and whatever is compared with it on the same windows.
@@ -437,6 +441,8 @@ def compare(
         they have folds, classifiers are judged too.
     hop_s : float
         Seconds from one window of 1 s to the next.
+    resampler : str
+        One of ``resampling.RESAMPLERS``, for clips of another sample rate than the network's.
     keep_going : bool
         Leave out clips that cannot be read, and name them in the report.
     progress : callable
@@ -468,7 +474,9 @@ def compare(
 
         in_float, *subjects = map(open_each, (reference, *runtimes))
         log = ReadingLog(keep_going)
-        return _compare(deployment, paths, in_float, subjects, labelled, hop_s, log, progress)
+        return _compare(
+            deployment, paths, in_float, subjects, labelled, hop_s, resampler, log, progress
+        )
 
 
 def _compare(
@@ -478,6 +486,7 @@ def _compare(
     subjects: Sequence[Subject],
     labelled: Sequence[LabelledClip],
     hop_s: float,
+    resampler: str,
     log: ReadingLog,
     progress: Progress,
 ) -> DriftReport:
@@ -493,6 +502,7 @@ def _compare(
         sample_rate_hz=spec.sample_rate_hz,
         window_samples=spec.window_samples,
         hop_s=hop_s,
+        resampler=resampler,
         log=log,
     ):
         number = len(read)
@@ -550,6 +560,7 @@ def _compare(
         deployment,
         in_float,
         hop_s,
+        resampler,
         table,
         reference,
         tuple(

@@ -28,6 +28,7 @@ from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_directory, check_file, write_whole
 from edgel3_tflm.gates import GATE_NAMES, GateResult, check_gates, read_gates, to_junit
 from edgel3_tflm.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.resampling import RESAMPLERS, SOXR
 from edgel3_tflm.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.weights import SUBSTITUTE_KINDS
 
@@ -73,6 +74,13 @@ def compare_command(
         ),
     ] = None,
     hop: Annotated[float, typer.Option(help="Seconds from one window of 1 s to the next.")] = 0.5,
+    resampler: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(RESAMPLERS),
+            help="For clips of another sample rate than the network's; kaiser_best is edgel3's.",
+        ),
+    ] = SOXR,
     keep_going: Annotated[
         bool,
         typer.Option(
@@ -136,6 +144,7 @@ def compare_command(
                 reference=known.get(reference, reference),
                 labelled=read_manifest(manifest) if manifest else [],
                 hop_s=hop,
+                resampler=resampler,
                 keep_going=keep_going,
                 progress=progress,
             )

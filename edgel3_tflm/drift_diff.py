@@ -242,7 +242,7 @@ def _sizes(report: Mapping[str, Any]) -> _Places:
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """Say what of the two runs is not the same."""
-    for name in ("variant", "quantization", "generator", "float_runtime", "hop_s"):
+    for name in ("variant", "quantization", "generator", "float_runtime", "hop_s", "resampler"):
         if before.get(name) != after.get(name):
             yield f"{name}: {before.get(name)}, then {after.get(name)}"
     old, new = (side.get("models_sha256", {}) for side in (before, after))

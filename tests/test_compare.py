@@ -18,6 +18,7 @@ from keras_hdf5 import random_weights, write_hdf5
 from spoil import double_kernel_scales, with_quantized_model
 from test_device import pump
 
+from edgel3_tflm.audio import read_clip
 from edgel3_tflm.converters.keras_model import open_keras
 from edgel3_tflm.corpus import LabelledClip
 from edgel3_tflm.deployment import Deployment, InputMap
@@ -134,6 +135,23 @@ def test_damaged_clips_are_left_out_and_listed_if_the_comparison_keeps_going(
         assert f"<li>{html.escape(reason)}</li>" in page
     with pytest.raises(AudioError, match=r"at least one clip that can be read.*b\.wav"):
         compare(tiny_int8, [clips / "b.wav"], hop_s=0.5, keep_going=True, progress=ignore_progress)
+
+
+def test_the_resampler_is_chosen_and_named(tiny_int8: Deployment, tmp_path: Path) -> None:
+    sound = np.random.default_rng(4).normal(0, 0.1, 3 * 44_100)
+    soundfile.write(tmp_path / "a.wav", sound, 44_100)
+    embeddings = {}
+    for resampler in ("soxr", "kaiser_best"):
+        found = compare(
+            tiny_int8, [tmp_path], hop_s=0.5, resampler=resampler, progress=ignore_progress
+        )
+        assert found.to_json()["resampler"] == resampler
+        assert f"resampled by {resampler}" in render_html(found)
+        embeddings[resampler] = found.float_embeddings
+    assert not np.array_equal(embeddings["soxr"], embeddings["kaiser_best"])
+    windows = read_clip(tmp_path / "a.wav", 8000, "kaiser_best").samples.reshape(3, 8000)
+    expected = tiny_int8.embedder("float").embed(windows)
+    np.testing.assert_array_equal(embeddings["kaiser_best"][::2], expected)
 
 
 def test_every_runtime_has_its_row_and_says_how_far_its_bytes_are(
