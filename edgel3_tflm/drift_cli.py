@@ -209,6 +209,7 @@ def diff_command(
         }
         screen.show(
             found.to_json(),
+            *(Text(f"NOTICE: {each}", style="bold yellow") for each in found.warnings),
             *(_changes_table(title, changes) for title, changes in moved.items() if changes),
             *(Text(f"moved most: {changes[0].where}") for changes in [moved["layer"]] if changes),
             *(Text(note) for note in found.notes),

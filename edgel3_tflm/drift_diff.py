@@ -83,6 +83,9 @@ class DriftDiff:
         Every metric of every class and clip, in every runtime.
     frontend, downstream, sizes : tuple of Change
         Every figure of the frontend, of neighbours and classifiers, and of flash and arena.
+    warnings : tuple of str
+        What the two reports were not measured alike in: network, weights, clips, hop,
+        resampler or float model. Figures that moved may have moved because of it.
     notes : tuple of str
         What else is not the same, so that the two can be told from each other.
 
@@ -97,6 +100,7 @@ class DriftDiff:
     frontend: tuple[Change, ...]
     downstream: tuple[Change, ...]
     sizes: tuple[Change, ...]
+    warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -174,6 +178,7 @@ def diff_drift(before: Mapping[str, Any], after: Mapping[str, Any]) -> DriftDiff
             *_most_first(compare(_classifiers, _CLASSIFIER_FIGURES), "change_points"),
         ),
         _most_first(compare(_sizes, _SIZE_FIGURES), "flash_bytes"),
+        tuple(_unlike(before, after)),
         tuple(_differences(before, after)),
     )
 
@@ -240,26 +245,33 @@ def _sizes(report: Mapping[str, Any]) -> _Places:
     yield from report.get("sizes", {}).items()  # the first reports had none
 
 
+def _unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Say what makes the figures of two reports differ, other than the quantized model."""
+    for name in ("variant", "float_runtime", "hop_s", "resampler"):
+        if before.get(name) != after.get(name):
+            yield f"{name} is not the same: {before.get(name)}, then {after.get(name)}"
+    weights = [side["weights"]["sha256"] for side in (before, after)]
+    if weights[0] != weights[1]:
+        yield f"weights are not the same: SHA-256 {weights[0][:12]}, then {weights[1][:12]}"
+    clips = [{clip["clip"] for clip in side["runtimes"][0]["clips"]} for side in (before, after)]
+    if alone := clips[0] ^ clips[1]:
+        yield f"clips are not the same: {len(alone)} are in one report alone, {min(alone)} for one"
+
+
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """Say what of the two runs is not the same."""
-    for name in ("variant", "quantization", "generator", "float_runtime", "hop_s", "resampler"):
+    for name in ("quantization", "generator"):
         if before.get(name) != after.get(name):
             yield f"{name}: {before.get(name)}, then {after.get(name)}"
     old, new = (side.get("models_sha256", {}) for side in (before, after))
     for name in (name for name in old if name in new):
         if old[name] != new[name]:
             yield f"{name} is another: SHA-256 {old[name][:12]}, then {new[name][:12]}"
-    for title, sets in (
-        ("runtime", [[each["runtime"] for each in side["runtimes"]] for side in (before, after)]),
-        (
-            "clip",
-            [[clip["clip"] for clip in side["runtimes"][0]["clips"]] for side in (before, after)],
-        ),
-    ):
-        for which, own, other in (("before", sets[0], sets[1]), ("after", sets[1], sets[0])):
-            alone = [each for each in own if each not in set(other)]
-            if alone:
-                yield f"{len(alone)} {title}s {which} alone, {alone[0]} for one"
+    sets = [[each["runtime"] for each in side["runtimes"]] for side in (before, after)]
+    for which, own, other in (("before", sets[0], sets[1]), ("after", sets[1], sets[0])):
+        alone = [each for each in own if each not in set(other)]
+        if alone:
+            yield f"{len(alone)} runtimes {which} alone, {alone[0]} for one"
     costliest = before.get("costliest_layer"), after.get("costliest_layer")
     if costliest[0] != costliest[1]:
         yield f"the layer that costs most: {costliest[0]}, then {costliest[1]}"

@@ -138,6 +138,22 @@ def test_a_report_and_itself_have_no_difference(reports: tuple[Path, Path]) -> N
     assert same.notes == ()
 
 
+def test_reports_that_were_not_measured_alike_are_warned_of(
+    reports: tuple[Path, Path], before: dict[str, Any], tmp_path: Path
+) -> None:
+    after = copy.deepcopy(before)
+    after |= {"variant": "l3-dense", "hop_s": 0.25}
+    after["weights"]["sha256"] = "0" * 64
+    after["runtimes"][0]["clips"][0]["clip"] = "another.wav"
+    (tmp_path / "after.json").write_text(json.dumps(after))
+    arguments = ["report", "diff", reports[0], tmp_path / "after.json"]
+    warnings = json.loads(run(*arguments, "--json").stdout)["warnings"]
+    assert [each.split(" ")[0] for each in warnings] == ["variant", "hop_s", "weights", "clips"]
+    shown = run(*arguments).stdout
+    assert all(f"NOTICE: {each}" in shown for each in warnings)
+    assert diff_drift(*map(read_drift, reports)).warnings == ()
+
+
 def test_the_command_shows_what_moved(reports: tuple[Path, Path], tmp_path: Path) -> None:
     done = run("report", "diff", *reports)
     assert done.returncode == 0, done.stderr
