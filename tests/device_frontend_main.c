@@ -1,7 +1,9 @@
-/* The frontend on the emulated board: windows in, cells and instructions out, as lines of JSON.
+/* Runs the frontend on the emulated board, for test_device_frontend.py.
  *
- * QEMU's loader puts at WINDOWS_ADDRESS how many windows there are, uint32, and their int16 samples.
- * Samples are pushed as a microphone's driver has them.
+ * QEMU's loader writes the number of windows (uint32) and their int16 samples to WINDOWS_ADDRESS.
+ * The program pushes the samples in blocks, as a microphone's driver does. For each window it
+ * prints a line of JSON with the instructions of each step and the quantized log-mel values
+ * ("cells").
  */
 #include <stdint.h>
 
@@ -14,7 +16,7 @@
 #define GUARD 0x5au
 
 static float log_mel[CELLS];
-/* Four bytes more: they must stay as they are. */
+/* A guard of four bytes follows the working memory. */
 static uint32_t work[EDGEL3_MODEL_FRONTEND_WORK_BYTES / 4u + 1u];
 
 static uint32_t instructions_since(uint32_t start) {

@@ -1,10 +1,11 @@
-/* Runs packed models under the sanitizers:
+/* Runs packed models under the sanitizers, for test_engine.py:
  *
  *   engine_driver best|portable|short WINDOWS MODEL...
  *
- * One line for each model: the status of edgel3_open, then the embedding of every window in hex.
- * Every buffer is a block of its exact size, so that AddressSanitizer sees the first byte beyond.
- * With `short` the arena is smaller than the engine is told: that must be found.
+ * The program prints a line for each model: the status of edgel3_open, then the embedding of every
+ * window in hexadecimal digits. Each buffer is a heap block of its exact size, so that
+ * AddressSanitizer finds any access past its end. With `short` the arena is smaller than the engine
+ * is told, which AddressSanitizer must find.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -41,7 +42,7 @@ static bytes read_file(const char *path) {
   return result;
 }
 
-/* Reads everything that a hook may read. */
+/* Read all bytes that a hook may read. */
 static void read_row(void *context, uint32_t convolution, uint32_t row, const uint8_t *values,
                      uint32_t channels, uint32_t columns, uint32_t stride) {
   uint32_t *sum = (uint32_t *)context;

@@ -1,8 +1,10 @@
-/* The sketch's microphone with a clock and a PDM library of our own: time goes on as it is asked for.
+/* Runs the sketch's microphone.cpp on the host, for test_sketch.py, with a simulated clock and PDM
+ * library. The time advances with each query of the clock.
  *
- * Arguments: true rate in Hz, samples to read, microseconds the reader sleeps after half of them.
- * Prints the rate, whether it is usable, the samples lost, and the samples, which count up from the
- * moment the microphone begins.
+ * Arguments: true sample rate in Hz, number of samples to read, microseconds for which the reader
+ * sleeps after half of them. The program prints the measured rate, whether it is usable, the number
+ * of lost samples, and the samples. The value of each sample is its index since the microphone
+ * started.
  */
 #include <Arduino.h>
 #include <PDM.h>
@@ -28,7 +30,7 @@ void advance(uint32_t by_us) {
   now_us += by_us;
   while (callback != nullptr && begun_us >= 0 && !in_interrupt && now_us >= next_us) {
     const uint64_t later_us = now_us;
-    now_us = next_us; /* the interrupt came when the buffer was full */
+    now_us = next_us; /* the interrupt occurs when the buffer is full */
     for (int16_t &sample : buffer) sample = static_cast<int16_t>(delivered++);
     unread_bytes = sizeof buffer;
     in_interrupt = true;

@@ -363,7 +363,7 @@ def test_a_row_that_is_not_counted_is_noticed(
 
 def test_a_refused_model_is_an_error(firmware: Firmware, small: Case, tmp_path: Path) -> None:
     # Where the jobs lie there is no model.
-    with pytest.raises(EmulatorError, match="job 0: not a packed model"):
+    with pytest.raises(EmulatorError, match="job 0: the bytes are not a packed model"):
         run_one(
             firmware,
             tmp_path,

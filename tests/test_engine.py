@@ -359,7 +359,7 @@ def test_rows_may_be_pushed_as_they_come(blob: bytes) -> None:
 def test_rows_behind_the_last_and_early_embeddings_are_refused(blob: bytes) -> None:
     engine = Engine(blob)
     row = np.zeros(11, np.int8)
-    with pytest.raises(EdgeL3Error, match="an embedding before it; begin a window"):
+    with pytest.raises(EdgeL3Error, match="the embedding read before it; begin a window"):
         engine.finish()
     for _ in range(13):
         engine.push_row(row)
@@ -404,14 +404,14 @@ def changed(blob: bytes, position: int, value: int) -> bytes:
 
 def test_damaged_models_are_refused_and_say_what_to_do(blob: bytes) -> None:
     cases = {
-        "cut.*; convert again": [b"", blob[:4], blob[:63], blob[:64], blob[:-1]],
+        "truncated.*; convert again": [b"", blob[:4], blob[:63], blob[:64], blob[:-1]],
         r"not a packed model; give it the packed\.edgel3": [b"TFL3" + blob[4:], bytes(len(blob))],
         "another version of the format; convert again, with this": [changed(blob, 4, 2)],
         "its checksum differs; convert again": [
             changed(blob, len(blob) - 5, blob[-5] ^ 1),
             changed(blob, 70, blob[70] ^ 1),
         ],
-        "contradicts itself; convert again": [
+        "inconsistent or out of range; convert again": [
             seal(changed(blob, 6, 3)),
             changed(blob, 6, 0),
             changed(blob, 6, 9),

@@ -717,10 +717,12 @@ def test_spoiled_models_are_refused_with_the_engine_s_reason(
 ) -> None:
     cases = {
         "the packed model is damaged: its checksum differs": changed(blob, 70, blob[70] ^ 1),
-        "not a packed model": b"TFL3" + blob[4:],
-        "a packed model of another version of the format": changed(blob, 4, 2),
-        "the packed model is cut: fewer bytes than its header says": blob[:-1],
-        "the packed model contradicts itself": seal(changed(blob, 64 + 9, 3)),
+        "the bytes are not a packed model": b"TFL3" + blob[4:],
+        "the packed model has another version of the format": changed(blob, 4, 2),
+        "the packed model is truncated: fewer bytes than its header says": blob[:-1],
+        "a field of the packed model is inconsistent or out of range": seal(
+            changed(blob, 64 + 9, 3)
+        ),
     }
     lines = interpreter.refuse(*(wrap(spoiled, like=blob) for spoiled in cases.values()))
     assert lines == [[f"the engine refuses its model: {reason}"] for reason in cases]

@@ -1,5 +1,6 @@
-/* Runs a flatbuffer of the custom operator in TFLM on the emulated board: a line of hexadecimal
- * digits for each embedding, then one that says how many bytes of the arena are used. */
+/* Runs a flatbuffer of the custom operator in TFLM on the emulated board, for
+ * test_tflm_operator.py. Prints each embedding as a line of hexadecimal digits, then the used bytes
+ * of the arena. */
 #include "edgel3_tflm.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"

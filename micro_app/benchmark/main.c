@@ -1,4 +1,10 @@
-/* Runs the host's jobs (jobs.h) and says what each took, touched and gave. */
+/* The benchmark's firmware for the emulated board: runs jobs and prints the results as lines of
+ * JSON.
+ *
+ * emulator.py builds it, writes the jobs (jobs.h) and reads the lines. For each job it counts
+ * instructions, and measures which bytes of arena and stack were written. bench.py and
+ * tests/test_emulated.py use it.
+ */
 #include <string.h>
 
 #include "board.h"
@@ -11,12 +17,12 @@
 #define OUTPUT_MAX_BYTES 4096u
 #define STACK_PAINT 0x5bad57acu
 
-/* The arena lies between two guards; the pattern is in all three before an engine is opened. */
+/* A guard, the arena, a guard. All three are filled with a pattern before an engine is opened. */
 static uint8_t memory[GUARD_BYTES + ARENA_MAX_BYTES + GUARD_BYTES]
     __attribute__((aligned(EDGEL3_ARENA_ALIGNMENT)));
 static int8_t output[OUTPUT_MAX_BYTES];
 
-/* ---- lines of JSON ---- */
+/* ---- Lines of JSON ---- */
 
 static void write_numbers(const char *name, const uint64_t *numbers, uint32_t count) {
   board_write(name);
@@ -28,7 +34,7 @@ static uint64_t instructions(uint32_t ticks) {
   return (uint64_t)ticks * BOARD_INSTRUCTIONS_PER_TICK;
 }
 
-/* ---- what was touched ---- */
+/* ---- Written memory ---- */
 
 static inline uint8_t pattern(uint32_t position) { return (uint8_t)(position * 37u + 101u); }
 
@@ -38,36 +44,37 @@ static uint32_t count_changed(uint32_t begin, uint32_t end) {
   return changed;
 }
 
-/* Paints the stack below its own frame; answers where its caller's ends. */
+/* Fill the stack below this function's frame with a pattern. Return where the caller's ends. */
 static __attribute__((noinline)) const uint32_t *paint_stack(void) {
   uint32_t *frame = (uint32_t *)__builtin_frame_address(0);
   for (uint32_t *word = board_stack_bottom; word < frame - 16; ++word) *word = STACK_PAINT;
   return frame;
 }
 
+/* Return the bytes of stack used below a frame since paint_stack. */
 static uint32_t stack_used(const uint32_t *frame) {
   const uint32_t *word = board_stack_bottom;
   while (*word == STACK_PAINT) ++word;
   return (uint32_t)((uintptr_t)frame - (uintptr_t)word);
 }
 
-/* More stack than there is. */
+/* Use more stack than there is. */
 static __attribute__((noinline)) uint32_t overflow_stack(uint32_t depth) {
   volatile uint32_t frame[64];
   frame[0] = depth;
   return depth == UINT32_MAX ? 0 : overflow_stack(depth + 1u) + frame[0];
 }
 
-/* ---- what each layer takes ----
+/* ---- Time of each layer ----
  *
- * The engine asks for the offsets of taps when it begins a row of a layer. The linker sends that call
- * here (--wrap): the time until the next one is that layer's.
+ * The engine calls edgel3_tap_offsets at the start of each row of a layer. The linker (--wrap)
+ * redirects that call to this file. The time until the next call is counted for that layer.
  */
 
 static struct {
-  const edgel3_conv *first; /* the first row of a window is the first layer's */
-  uint32_t current;
-  uint32_t since;
+  const edgel3_conv *first; /* the first row of a window belongs to it */
+  uint32_t current;         /* index of the layer that is running */
+  uint32_t since;           /* tick at which it started */
   uint32_t ticks[EDGEL3_MAX_CONVOLUTIONS];
   uint32_t rows[EDGEL3_MAX_CONVOLUTIONS];
 } layers;
@@ -85,8 +92,9 @@ void __wrap_edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uin
   __real_edgel3_tap_offsets(conv, ring, rotation, offsets);
 }
 
-/* ---- jobs ---- */
+/* ---- Jobs ---- */
 
+/* Print the error of a job. */
 static void refuse(uint32_t number, const char *reason) {
   board_write_number("{\"job\": ", number);
   board_write(", \"error\": \"");
@@ -110,11 +118,12 @@ static void run_engine(uint32_t number, const job *task) {
   }
   if (arena_bytes > ARENA_MAX_BYTES || task->output_bytes != info.embedding ||
       task->output_bytes > OUTPUT_MAX_BYTES || task->window_bytes != info.rows * info.columns) {
-    refuse(number, "the job does not fit the model, or the model not the board");
+    refuse(number,
+           "the job's sizes differ from the model's, or the model exceeds the board's memory");
     return;
   }
 
-  /* Alignment beyond what is promised must not be needed. */
+  /* The arena has the promised alignment and no larger one. */
   const uint32_t arena = GUARD_BYTES + EDGEL3_ARENA_ALIGNMENT;
   const uint32_t arena_end = arena + (uint32_t)arena_bytes;
   const uint32_t guard_end = arena_end + GUARD_BYTES - EDGEL3_ARENA_ALIGNMENT;
@@ -163,7 +172,7 @@ static void run_engine(uint32_t number, const job *task) {
   board_write_number(", \"stack_bytes\": ", stack_bytes);
   board_write_number(", \"guard_bytes_changed\": ",
                      count_changed(0, arena) + count_changed(arena_end, guard_end));
-  /* The model has a checksum: this is a guard round it, too. */
+  /* The checksum tells whether the model was changed. */
   board_write(", \"model\": \"");
   board_write(edgel3_status_text(edgel3_describe(model, task->model_size, &info)));
   board_write("\"}\n");
@@ -173,7 +182,7 @@ static void run_dense(uint32_t number, const job *task) {
   const dense_layer *network = (const dense_layer *)task->model;
   const uint32_t count = task->model_size;
   if (count == 0 || count > EDGEL3_MAX_CONVOLUTIONS) {
-    refuse(number, "too many layers, or none");
+    refuse(number, "expected 1 to 8 layers");
     return;
   }
   for (uint32_t w = 0; w < task->window_count; ++w) {
@@ -206,7 +215,7 @@ int main(void) {
   const uint32_t *image = (const uint32_t *)JOBS_ADDRESS;
   const job *jobs = (const job *)(image + 2);
   if (image[0] != JOBS_MAGIC) {
-    board_write("no jobs\n");
+    board_write("expected jobs at JOBS_ADDRESS, found none\n");
     return 2;
   }
   for (uint32_t i = 0; i < image[1]; ++i) {
@@ -219,7 +228,7 @@ int main(void) {
       board_write_number(", \"survived\": ", overflow_stack(0));
       board_write("}\n");
     } else {
-      refuse(i, "unknown kind");
+      refuse(i, "unknown kind of job");
     }
   }
   return 0;

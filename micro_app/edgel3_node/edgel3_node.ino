@@ -1,10 +1,13 @@
-/* A node: microphone or host audio in, embeddings and class scores out.
+/* The Arduino sketch of a node: turns sound from the microphone or the host into embeddings and
+ * scores.
  *
- * The host talks to it over the serial port, in the frames of edgel3_wire.h. All memory is static; if
- * it exceeds the board's budget (board.h), this does not compile. `edgel3-tflm export-app` writes the
- * sketch with library and model under src/edgel3. Without that, the library has to be installed and
- * the files of a deployment, edgel3_packed_model.{c,h} and edgel3_model_frontend.{c,h}, copied here
- * (PlatformIO only: the Arduino IDE shows a library nothing of the sketch's folder).
+ * The host communicates over the serial port, by the protocol of edgel3_wire.h. All memory is
+ * static. If it exceeds the board's budget (board.h), the sketch does not compile.
+ *
+ * `edgel3-tflm export-app` writes this sketch with library and model in src/edgel3. Without it,
+ * install the library and copy edgel3_packed_model.{c,h} and edgel3_model_frontend.{c,h} of a
+ * deployment into this folder. That works with PlatformIO only, because the Arduino IDE does not
+ * let a library include files from the sketch's folder.
  */
 #include <Arduino.h>
 
@@ -19,28 +22,31 @@
 #include <edgel3_node_model.h>
 #endif
 
-/* Boards that are USB devices of their own do not care. */
+/* Baud rate of the serial port. Boards with USB of their own ignore it. */
 #ifndef EDGEL3_BAUD
 #define EDGEL3_BAUD 115200
 #endif
 
-/* What each part takes. */
+/* Size of each part in bytes. */
 constexpr uint32_t kArenaBytes = EDGEL3_NODE_ARENA_BYTES;
 constexpr uint32_t kWindowBytes = EDGEL3_NODE_WINDOW_BYTES;
 constexpr uint32_t kNodeBytes = sizeof(edgel3_node);
 constexpr uint32_t kMicrophoneBytes = EDGEL3_BOARD_HAS_MICROPHONE ? kMicrophoneRingBytes : 0;
 constexpr uint32_t kRamBytes = kArenaBytes + kWindowBytes + kNodeBytes + kMicrophoneBytes;
 constexpr uint32_t kModelBytes = EDGEL3_NODE_NETWORK_BYTES;
-static_assert(kRamBytes <= EDGEL3_BOARD_RAM_BUDGET_BYTES, "more RAM than the board has to spare");
-static_assert(kModelBytes <= EDGEL3_BOARD_FLASH_BUDGET_BYTES, "a model too large for the flash");
+static_assert(kRamBytes <= EDGEL3_BOARD_RAM_BUDGET_BYTES,
+              "the node needs more RAM than the board's budget");
+static_assert(kModelBytes <= EDGEL3_BOARD_FLASH_BUDGET_BYTES,
+              "the model needs more flash than the board's budget");
 
 EDGEL3_BOARD_ARENA alignas(32) static uint8_t arena[kArenaBytes];
 EDGEL3_BOARD_ARENA alignas(32) static uint8_t window[kWindowBytes];
 static edgel3_node node;
 static char board_name[96] = EDGEL3_BOARD;
 
-/* Cycles, where the processor counts them: they begin anew after 8.9 s at 480 MHz, and a window takes
- * less. The registers are the architecture's, the same on every Cortex-M7. */
+/* Whether ticks are cycles; otherwise they are microseconds. The cycle counter wraps around after
+ * 8.9 s at 480 MHz, which is longer than a window takes. Its registers are the same on every
+ * Cortex-M7. */
 static bool counts_cycles = false;
 
 static uint32_t read_ticks(void *) {
@@ -59,7 +65,7 @@ static void start_cycles() {
 #endif
 }
 
-/* Compared with the clock that the core keeps, to the nearest MHz. */
+/* Measure the frequency of the ticks in Hz against the core's clock, to the nearest MHz. */
 static uint32_t measure_ticks_per_second() {
   constexpr uint32_t kMicroseconds = 20000;
   const uint32_t from = micros();
@@ -68,12 +74,13 @@ static uint32_t measure_ticks_per_second() {
   }
   const uint32_t megahertz = (read_ticks(nullptr) - ticks + kMicroseconds / 2) / kMicroseconds;
   if (megahertz > 1) return megahertz * 1000000u;
-  counts_cycles = false; /* a debugger may hold the counter */
+  counts_cycles = false; /* the counter stands still, perhaps because of a debugger */
   return 1000000u;
 }
 
 static uint32_t read_milliseconds(void *) { return millis(); }
 
+/* Send bytes. Return false if the host takes none for two seconds. */
 static bool write_bytes(const uint8_t *bytes, uint32_t count) {
   constexpr uint32_t kPatienceMilliseconds = 2000;
   uint32_t last = millis();
@@ -87,7 +94,8 @@ static bool write_bytes(const uint8_t *bytes, uint32_t count) {
   return true;
 }
 
-/* A frame that was cut is ended before the next one, which would be lost with it. */
+/* Send a frame. After an incomplete frame, send a zero byte first: it ends that frame, so that this
+ * one is not lost with it. */
 static void write_frame(void *, const uint8_t *bytes, uint32_t count) {
   static bool was_cut = false;
   const uint8_t end = 0;
@@ -96,11 +104,13 @@ static void write_frame(void *, const uint8_t *bytes, uint32_t count) {
 }
 
 #if EDGEL3_BOARD_HAS_MICROPHONE
+/* Append text to the board's name, and return its new length. */
 static uint32_t put_text(uint32_t length, const char *text) {
   while (*text != 0 && length + 1 < sizeof board_name) board_name[length++] = *text++;
   return length;
 }
 
+/* Append a number to the board's name, and return its new length. */
 static uint32_t put_number(uint32_t length, uint32_t number) {
   char digits[11] = {};
   char *first = digits + sizeof digits - 1;
@@ -111,7 +121,8 @@ static uint32_t put_number(uint32_t length, uint32_t number) {
   return put_text(length, first);
 }
 
-/* The rate that was measured is part of the board's name, which the host asks for. */
+/* Turn the microphone on or off, and put the measured sample rate into the board's name, which INFO
+ * returns. */
 static int listen_to_microphone(void *, int on) {
   if (!on) {
     microphone_stop();
@@ -126,7 +137,7 @@ static int listen_to_microphone(void *, int on) {
   return rate.is_usable;
 }
 
-/* Whether there was something. */
+/* Pass samples or losses from the microphone to the node. Return whether there were any. */
 static bool hear() {
   static int16_t samples[256];
   const uint32_t lost = microphone_take_lost();
@@ -148,13 +159,13 @@ void setup() {
   start_cycles();
   static const edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window);
   const edgel3_node_port port = {
-      board_name,
-      nullptr,
-      write_frame,
-      read_ticks,
-      measure_ticks_per_second(),
-      read_milliseconds,
-      listen_to_microphone,
+      /*board=*/board_name,
+      /*context=*/nullptr,
+      /*write=*/write_frame,
+      /*ticks=*/read_ticks,
+      /*ticks_per_second=*/measure_ticks_per_second(),
+      /*milliseconds=*/read_milliseconds,
+      /*listen=*/listen_to_microphone,
   };
   edgel3_node_open(&node, &model, &port);
 }

@@ -1,3 +1,4 @@
+/* Receives samples in the PDM library's interrupt and keeps them in a ring for the sketch. */
 #include "microphone.h"
 
 #include "board.h"
@@ -11,25 +12,28 @@
 
 namespace {
 
+/* The first buffers are bad: discard at least so many, for at least this time. */
 constexpr uint32_t kBadBuffers = 4;
 constexpr uint32_t kBadMicroseconds = 100000;
+/* Time over which the sample rate is measured, and longest wait for the result. */
 constexpr uint32_t kMeasureMicroseconds = 400000;
 constexpr uint32_t kPatienceMilliseconds = 1500;
 
-/* Written by the interrupt alone: head, lost, and the three of the measurement. */
+/* Written in the interrupt only: the ring, its head, the lost samples and the measurement. */
 volatile int16_t ring[kMicrophoneRingSamples];
 volatile uint32_t head = 0;
 volatile uint32_t lost = 0;
 volatile uint32_t buffers = 0;
 volatile uint32_t measured_samples = 0;
 volatile uint32_t measured_us = 0;
-/* Written by the main loop alone. */
+/* Written in the main loop only. */
 volatile uint32_t tail = 0;
 volatile bool is_listening = false;
 uint32_t lost_before = 0;
 bool has_begun = false;
 uint32_t rate_hz = 0;
 
+/* Count the samples of a buffer, and the time since the bad buffers. */
 void measure(uint32_t count) {
   static uint32_t first_us, start_us;
   if (buffers == 0) first_us = micros();
@@ -42,7 +46,7 @@ void measure(uint32_t count) {
   }
 }
 
-/* Called in an interrupt. What is not read would be handed out again. */
+/* Called in the interrupt. Reads everything: the library would deliver unread samples again. */
 void receive() {
   static int16_t buffer[256];
   uint32_t count = 0;
@@ -73,7 +77,8 @@ MicrophoneRate microphone_start(uint32_t sample_rate_hz, int gain) {
   if (!has_begun) {
     PDM.onReceive(receive);
     if (!PDM.begin(1, static_cast<int>(sample_rate_hz))) return {false, 0};
-    if (gain != EDGEL3_BOARD_OWN_GAIN) PDM.setGain(gain); /* begin() would set its own */
+    if (gain != EDGEL3_BOARD_OWN_GAIN)
+      PDM.setGain(gain); /* after begin(), which sets the default */
     has_begun = true;
   }
   const uint32_t start = millis();

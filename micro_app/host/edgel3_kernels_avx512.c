@@ -1,8 +1,13 @@
-/* Kernels for desktop processors with AVX-512 and VNNI, chosen at run time.
+/* Kernels for desktop processors with AVX-512 and VNNI. They are not part of the Arduino library.
  *
- * VPDPBUSD multiplies four unsigned inputs by four signed weights and adds up the products. Four taps
- * are taken together: 64 columns of each are interleaved byte by byte, so that the four inputs of a
- * column stand side by side. Memory is no concern here: lists are expanded once.
+ * The Python extension and the node for the host compile this file with the library, and define
+ * EDGEL3_EXTRA_KERNELS as edgel3_kernels_avx512 (edgel3_kernels.h). The engine uses these kernels
+ * if the processor has the instructions, which `accepts` checks at run time.
+ *
+ * VPDPBUSD multiplies four unsigned inputs by four signed weights and adds the products. The
+ * kernels process four taps at a time. They interleave 64 columns of the four input rows byte by
+ * byte, so that the four inputs of a column are adjacent. A desktop has memory enough to expand all
+ * lists once, at set-up.
  */
 #include "edgel3_kernels.h"
 
@@ -17,13 +22,15 @@ extern const edgel3_kernels edgel3_kernels_avx512;
 #define COLUMNS 64u
 #define TAPS 4u
 
+/* Four taps. Unused ones have weight 0 and offset 0. */
 typedef struct group {
   int8_t weights[TAPS];
   uint16_t offsets[TAPS];
 } group;
 
-/* Prepared: where each channel's groups begin and the last one's end, how many a rotation has room for,
- * then the groups, once for every rotation of the ring.
+/* Layout of the prepared memory, for n output channels: uint32 [n + 1], the first group of each
+ * channel and the end of the last one; uint32, the capacity of a rotation in groups; group
+ * [3][capacity], the groups for each rotation of the ring.
  */
 static const group *groups_of(const uint32_t *starts, const edgel3_conv *conv, uint32_t rotation) {
   const uint32_t capacity = starts[conv->output_channels + 1u];
@@ -73,38 +80,41 @@ static void prepare(const edgel3_conv *conv, uint16_t *offsets, edgel3_tap *list
   }
 }
 
-/* What requantizing a channel takes, spread over all lanes. */
+/* Parameters for requantizing a channel, the same in all lanes. */
 typedef struct requantization {
   __m512i bias;
   __m512i multiplier;
   __m512i zero;
-  __m512i lower; /* the clamps without the zero point: adding it first could overflow */
+  __m512i lower; /* the clamps minus the zero point: adding the zero point first could overflow */
   __m512i upper;
-  __m128i left;
-  __m128i right;
-  __m512i mask;
+  __m128i left;  /* bits to shift left before the multiplication */
+  __m128i right; /* bits to shift right after it */
+  __m512i mask;  /* the bits that the right shift removes */
 } requantization;
 
 TARGET static inline requantization requantization_of(const edgel3_conv *conv, uint32_t channel) {
   const int shift = conv->shift[channel];
   const int exponent = shift < 0 ? -shift : 0;
   const int zero = conv->output_zero;
-  const requantization result = {_mm512_set1_epi32(conv->bias[channel]),
-                                 _mm512_set1_epi32(conv->multiplier[channel]),
-                                 _mm512_set1_epi32(zero),
-                                 _mm512_set1_epi32(conv->output_min - zero),
-                                 _mm512_set1_epi32(conv->output_max - zero),
-                                 _mm_cvtsi32_si128(shift > 0 ? shift : 0),
-                                 _mm_cvtsi32_si128(exponent),
-                                 _mm512_set1_epi32((int)((INT64_C(1) << exponent) - 1))};
+  const requantization result = {
+      .bias = _mm512_set1_epi32(conv->bias[channel]),
+      .multiplier = _mm512_set1_epi32(conv->multiplier[channel]),
+      .zero = _mm512_set1_epi32(zero),
+      .lower = _mm512_set1_epi32(conv->output_min - zero),
+      .upper = _mm512_set1_epi32(conv->output_max - zero),
+      .left = _mm_cvtsi32_si128(shift > 0 ? shift : 0),
+      .right = _mm_cvtsi32_si128(exponent),
+      .mask = _mm512_set1_epi32((int)((INT64_C(1) << exponent) - 1)),
+  };
   return result;
 }
 
-/* edgel3_requantize for 16 sums, to which the bias is added. */
+/* Add the bias to 16 sums, then compute what edgel3_requantize computes. */
 TARGET static inline __m128i requantize(const requantization *by, __m512i sums) {
   const __m512i nudge = _mm512_set1_epi64(INT64_C(1) << 30);
   const __m512i x = _mm512_sll_epi32(_mm512_add_epi32(sums, by->bias), by->left);
-  /* Products of the even lanes move down by 31 bits, those of the odd ones into the upper half. */
+  /* The high half of an even lane's product moves down by 31 bits. That of an odd lane moves up by
+   * one bit, and so into the upper half. */
   const __m512i even =
       _mm512_srli_epi64(_mm512_add_epi64(_mm512_mul_epi32(x, by->multiplier), nudge), 31);
   const __m512i odd = _mm512_slli_epi64(
@@ -121,13 +131,16 @@ TARGET static inline __m128i requantize(const requantization *by, __m512i sums) 
   return _mm512_cvtepi32_epi8(_mm512_add_epi32(result, by->zero));
 }
 
-/* Sums of 64 columns. Interleaving works within 16 bytes: lane i (128 bits) of part k holds columns
- * 16 i + 4 k to 16 i + 4 k + 3.
+/* Sums of 64 columns. The interleaving instructions work within lanes of 128 bits: lane i of part k
+ * holds columns 16 i + 4 k to 16 i + 4 k + 3.
  */
 typedef struct sums {
   __m512i parts[4];
 } sums;
 
+/* Add the products of four taps to the sums of 64 columns. `weights` has the four weights in each
+ * lane of 32 bits.
+ */
 TARGET static inline void add_taps(sums *to, const uint8_t *ring, const group *taps,
                                    __m512i weights) {
   const __m512i a = _mm512_loadu_si512(ring + taps->offsets[0]);
@@ -143,6 +156,7 @@ TARGET static inline void add_taps(sums *to, const uint8_t *ring, const group *t
   parts[3] = _mm512_dpbusd_epi32(parts[3], _mm512_unpackhi_epi16(ab_high, cd_high), weights);
 }
 
+/* Bring 64 sums into the order of their columns, requantize them and store the first `count`. */
 TARGET static inline void put_columns(const requantization *by, const sums *from, uint8_t *output,
                                       uint32_t count) {
   const __m512i *parts = from->parts;
@@ -171,7 +185,7 @@ TARGET static void convolve(const edgel3_row *row, uint32_t channel, const uint8
   const requantization by = requantization_of(conv, channel);
   (void)cursor;
 
-  /* Two blocks at a time share the loading of a group. */
+  /* Two blocks of 64 columns at a time, to load each group once for both. */
   for (uint32_t t = 0; t < conv->columns; t += 2u * COLUMNS) {
     const uint32_t left = conv->columns - t;
     const uint8_t *ring = row->ring + t;
@@ -205,8 +219,14 @@ static int accepts(const edgel3_conv *conv) {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 
-const edgel3_kernels edgel3_kernels_avx512 = {"avx512", accepts,  prepared_bytes,
-                                              prepare,  convolve, edgel3_pool_row};
+const edgel3_kernels edgel3_kernels_avx512 = {
+    .name = "avx512",
+    .accepts = accepts,
+    .prepared_bytes = prepared_bytes,
+    .prepare = prepare,
+    .convolve = convolve,
+    .pool = edgel3_pool_row,
+};
 
 #else
 
@@ -216,6 +236,6 @@ static int accepts(const edgel3_conv *conv) {
   return 0;
 }
 
-const edgel3_kernels edgel3_kernels_avx512 = {"avx512", accepts, NULL, NULL, NULL, NULL};
+const edgel3_kernels edgel3_kernels_avx512 = {.name = "avx512", .accepts = accepts};
 
 #endif

@@ -1,4 +1,4 @@
-/* As much of the Arduino core as the sketches use: declarations, for compiling without a core. */
+/* Declarations of what the sketches use of an Arduino core: tests compile them without one. */
 #ifndef ARDUINO_STUB_H_
 #define ARDUINO_STUB_H_
 

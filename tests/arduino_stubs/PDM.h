@@ -1,4 +1,4 @@
-/* As much of the Arduino PDM library as the sketch uses: declarations. */
+/* Declarations of what the sketch uses of the Arduino PDM library, so that tests can compile it. */
 #ifndef PDM_STUB_H_
 #define PDM_STUB_H_
 

@@ -1,6 +1,8 @@
-/* An Arduino core for the emulated Cortex-M7. Serial is UART 0. The microphone hears noise at 8 kHz;
- * its interrupt comes when the sketch asks for the time or for serial data, late but not lost. The
- * processor's own, of a received byte and of every millisecond, are masked: they only end its sleep.
+/* A small Arduino core for the emulated Cortex-M7, on which test_sketch.py runs the sketch.
+ *
+ * Serial is UART 0. The microphone delivers noise at 8 kHz. Its interrupt is simulated: it occurs
+ * when the sketch reads the clock or the serial port, late but never lost. The interrupts of the
+ * processor, for a received byte and for every millisecond, are masked: they only end its sleep.
  */
 #include <Arduino.h>
 #include <PDM.h>
@@ -31,7 +33,7 @@ volatile uint32_t &word(uintptr_t address) {
 constexpr uintptr_t kNvicEnable = 0xe000e100u, kNvicClear = 0xe000e280u;
 constexpr uintptr_t kSysTick = 0xe000e010u, kSysTickReload = 0xe000e014u, kIcsr = 0xe000ed04u;
 
-/* What is pending would end the next sleep at once; a byte that waits does so again. */
+/* Clear pending interrupts, which would end the next sleep at once. A waiting byte sets one again. */
 void clear_pending() {
   uart().interrupts = 2;
   word(kNvicClear) = 1;
@@ -95,11 +97,11 @@ SerialStub Serial;
 
 void SerialStub::begin(unsigned long) {
   uart().divider = 16;
-  uart().control = 1 | 2 | 8; /* writes, reads and their interrupt */
+  uart().control = 1 | 2 | 8; /* enable writing, reading and the interrupt of reading */
   __asm__ volatile("cpsid i");
   word(kNvicEnable) = 1;
   word(kSysTickReload) = 1000 * kTicksPerMicrosecond - 1;
-  word(kSysTick) = 7; /* the processor's clock, with its interrupt */
+  word(kSysTick) = 7; /* count the processor's clock, with an interrupt */
 }
 int SerialStub::available() {
   clear_pending();
@@ -107,7 +109,7 @@ int SerialStub::available() {
   return uart().state >> 1 & 1;
 }
 int SerialStub::read() { return available() ? static_cast<int>(uart().data) : -1; }
-/* Some at a time, as a USB endpoint takes them, and nothing while the last is on its way. */
+/* Takes at most 64 bytes at a time, as a USB endpoint does, and none while the UART is sending. */
 size_t SerialStub::write(const uint8_t *bytes, size_t count) {
   size_t written = 0;
   while (written < count && written < 64 && !(uart().state & 1)) uart().data = bytes[written++];

@@ -1,8 +1,8 @@
-/* The node as a program: the host is at the other end of standard input and output.
+/* The node as a program for this machine. Its host uses the program's standard input and output.
  *
- * For tests of the protocol, and to fuzz it. There is no microphone. The desktop's best kernels take
- * more memory than the header says: it is asked of the engine, or ample where that lies within TFLM's
- * arena.
+ * CMakeLists.txt builds it, and the tests of the protocol run it. It has no microphone. The kernels
+ * for desktop processors need a larger arena than the header of the model says. The program asks
+ * the engine for the size; with TFLM, whose arena contains that of the engine, it provides 64 MiB.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@ static void write_frame(void *context, const uint8_t *bytes, uint32_t count) {
   (void)context;
   while (count > 0) {
     const ssize_t written = write(STDOUT_FILENO, bytes, count);
-    if (written <= 0) exit(0); /* the host has gone */
+    if (written <= 0) exit(0); /* the host has closed the connection */
     bytes += written;
     count -= (uint32_t)written;
   }
@@ -39,7 +39,13 @@ static uint32_t read_milliseconds(void *context) {
 
 int main(void) {
   static const edgel3_node_port port = {
-      "host", NULL, write_frame, read_microseconds, 1000000u, read_milliseconds, NULL,
+      .board = "host",
+      .context = NULL,
+      .write = write_frame,
+      .ticks = read_microseconds,
+      .ticks_per_second = 1000000u,
+      .milliseconds = read_milliseconds,
+      .listen = NULL,
   };
   static uint8_t window[EDGEL3_NODE_WINDOW_BYTES] __attribute__((aligned(16)));
   static uint8_t arena[EDGEL3_NODE_ARENA_BYTES] __attribute__((aligned(16)));

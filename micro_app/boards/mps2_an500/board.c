@@ -1,26 +1,30 @@
+/* Start-up code, text output and fault reports of the emulated board (board.h). */
 #include "board.h"
 
 #include <string.h>
 
-/* Exit code after a fault, or any other exception, which nobody asked for. */
+/* Exit code after a fault or any other exception: the programs use none. */
 #define EXIT_FAULT 70
 
+/* Registers of the Cortex-M7: coprocessor access, then status and address of a fault. */
 #define CPACR (*(volatile uint32_t *)0xe000ed88u)
 #define CFSR (*(volatile uint32_t *)0xe000ed28u)
 #define HFSR (*(volatile uint32_t *)0xe000ed2cu)
 #define MMFAR (*(volatile uint32_t *)0xe000ed34u)
 #define BFAR (*(volatile uint32_t *)0xe000ed38u)
 
+/* Registers of the memory protection unit. */
 #define MPU_CTRL (*(volatile uint32_t *)0xe000ed94u)
 #define MPU_RNR (*(volatile uint32_t *)0xe000ed98u)
 #define MPU_RBAR (*(volatile uint32_t *)0xe000ed9cu)
 #define MPU_RASR (*(volatile uint32_t *)0xe000eda0u)
 
-/* CMSDK APB timer 0: counts down. */
+/* Registers of CMSDK APB timer 0, which counts down. */
 #define TIMER_CTRL (*(volatile uint32_t *)0x40000000u)
 #define TIMER_VALUE (*(volatile uint32_t *)0x40000004u)
 #define TIMER_RELOAD (*(volatile uint32_t *)0x40000008u)
 
+/* Operations of Arm semihosting, by which the program calls QEMU. */
 #define SYS_WRITE0 0x04u
 #define SYS_EXIT_EXTENDED 0x20u
 #define ADP_STOPPED_APPLICATION_EXIT 0x20026u
@@ -85,7 +89,9 @@ static void write_register(const char *name, uint32_t value) {
   board_write(text);
 }
 
-/* `frame` is where the processor has put r0 to r3, r12, lr, pc and xpsr. */
+/* Print the registers of a fault and exit. The processor has stored r0 to r3, r12, lr, pc and xpsr
+ * at `frame`.
+ */
 void board_report_fault(const uint32_t *frame) {
   uint32_t exception;
   __asm__ volatile("mrs %0, ipsr" : "=r"(exception));
@@ -94,7 +100,7 @@ void board_report_fault(const uint32_t *frame) {
   write_register(" hfsr", HFSR);
   write_register(" mmfar", MMFAR);
   write_register(" bfar", BFAR);
-  /* A stack that overflowed has no frame. */
+  /* After a stack overflow there is no frame. */
   if (frame >= board_stack_bottom && frame + 8 <= board_stack_top) {
     write_register(" lr", frame[5]);
     write_register(" pc", frame[6]);
@@ -105,7 +111,7 @@ void board_report_fault(const uint32_t *frame) {
   board_exit(EXIT_FAULT);
 }
 
-/* Every exception ends here. The stack begins anew: what is left of the old one may be nothing. */
+/* Handler of every exception. It resets the stack pointer, because the old stack may be full. */
 __attribute__((naked)) void board_fault(void) {
   __asm__ volatile(
       "mov r0, sp\n"
@@ -115,8 +121,8 @@ __attribute__((naked)) void board_fault(void) {
 
 void board_reset(void) {
   CPACR |= 0xfu << 20; /* full access to the floating-point unit */
-  /* No access to the 2^20 bytes below the stack, which would otherwise be written to in silence;
-   * everything else as it is without a memory protection unit. */
+  /* Forbid access to the 2^20 bytes below the stack, so that a stack overflow is a fault. All other
+   * addresses keep the access that they have without a memory protection unit. */
   MPU_RNR = 0;
   MPU_RBAR = (uint32_t)(uintptr_t)board_stack_bottom - (1u << 20);
   MPU_RASR = 1u << 28 | (20u - 1u) << 1 | 1u;

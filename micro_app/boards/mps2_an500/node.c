@@ -1,18 +1,18 @@
-/* The node on the emulated board: UART 0 is the host's, UART 1 takes the microphone's place.
+/* The node on the emulated board. CMakeLists.txt builds it; `edgel3-tflm device --emulate` runs it.
  *
- * QEMU feeds a UART as fast as it is read, so that no byte is lost and nobody has to hurry: what
- * comes to UART 1 while a window is computed waits. It is int16 samples, little-endian, and is read
- * only while the node listens.
+ * UART 0 is the connection to the host. UART 1 replaces the microphone: it receives little-endian
+ * int16 samples, which the node reads only while it listens. QEMU delivers a byte only when the
+ * UART can take it, so no byte is lost: samples that arrive while the node computes a window wait.
  */
 #include "board.h"
 #include "edgel3_node_model.h"
 
-/* CMSDK APB UARTs. */
+/* Registers of a CMSDK APB UART. */
 typedef struct uart {
   volatile uint32_t data;
   volatile uint32_t state;
   volatile uint32_t control;
-  volatile uint32_t interrupts; /* pending; those written are cleared */
+  volatile uint32_t interrupts; /* pending interrupts; writing a bit clears it */
   volatile uint32_t divider;
 } uart;
 
@@ -24,13 +24,15 @@ typedef struct uart {
 #define UART_READS 2u
 #define UART_READ_INTERRUPT 8u
 
+/* Registers of the interrupt controller: enable interrupts, clear pending ones. */
 #define NVIC_ENABLE (*(volatile uint32_t *)0xe000e100u)
 #define NVIC_CLEAR (*(volatile uint32_t *)0xe000e280u)
 #define HOST_READS (1u << 0)
 #define MICROPHONE_READS (1u << 2)
 
 #define TICKS_PER_SECOND 25000000u
-/* A host that takes nothing for so long has gone. QEMU needs seconds for it: asking a UART is slow. */
+/* After this time without progress, the node assumes that the host no longer reads. In QEMU it
+ * takes seconds of real time, because reading a UART's state is slow. */
 #define PATIENCE_TICKS (TICKS_PER_SECOND / 10u)
 
 static uint8_t arena[EDGEL3_NODE_ARENA_BYTES] __attribute__((aligned(16)));
@@ -38,6 +40,7 @@ static uint8_t window[EDGEL3_NODE_WINDOW_BYTES] __attribute__((aligned(16)));
 static edgel3_node node;
 static int is_listening;
 
+/* Send a byte to the host. Return 0 if the UART takes none within the given time, otherwise 1. */
 static int write_byte(uint8_t byte, uint32_t patience_ticks) {
   const uint32_t start = board_ticks();
   while (HOST->state & UART_WRITE_FULL) {
@@ -47,8 +50,10 @@ static int write_byte(uint8_t byte, uint32_t patience_ticks) {
   return 1;
 }
 
-/* A host that takes nothing loses the rest of a frame, and all others until it takes bytes again.
- * What it has of the frame is ended then, or the next would be lost with it. */
+/* Send a frame. If the host does not read, the rest of the frame and all further frames are lost
+ * until it reads again. Then a zero byte ends the incomplete frame, so that the next frame is not
+ * lost with it.
+ */
 static void write_frame(void *context, const uint8_t *bytes, uint32_t count) {
   static int was_cut;
   (void)context;
@@ -62,7 +67,7 @@ static uint32_t read_ticks(void *context) {
   return board_ticks();
 }
 
-/* The ticks begin anew every 172 s: asked more often than that, this does not. */
+/* The ticks wrap around every 172 s; the milliseconds do not if this is called more often. */
 static uint32_t read_milliseconds(void *context) {
   static uint32_t last, ticks, milliseconds;
   (void)context;
@@ -80,7 +85,7 @@ static int listen(void *context, int on) {
   return 1;
 }
 
-/* A byte of a sample, the lower one first. */
+/* Add a byte of the little-endian samples. Each 64 samples go to the node. */
 static void take_microphone(uint8_t byte) {
   static int16_t samples[64];
   static uint32_t bytes;
@@ -93,7 +98,13 @@ static void take_microphone(uint8_t byte) {
 int main(void) {
   static const edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window);
   static const edgel3_node_port port = {
-      "mps2-an500", NULL, write_frame, read_ticks, TICKS_PER_SECOND, read_milliseconds, listen,
+      .board = "mps2-an500",
+      .context = NULL,
+      .write = write_frame,
+      .ticks = read_ticks,
+      .ticks_per_second = TICKS_PER_SECOND,
+      .milliseconds = read_milliseconds,
+      .listen = listen,
   };
   edgel3_node_open(&node, &model, &port);
   HOST->divider = 16u;
@@ -101,7 +112,7 @@ int main(void) {
   HOST->control = UART_WRITES | UART_READS | UART_READ_INTERRUPT;
   MICROPHONE->control = UART_READS | UART_READ_INTERRUPT;
   NVIC_ENABLE = HOST_READS;
-  /* Interrupts only end the waiting; nothing is done in them. */
+  /* Interrupts are masked: they end WFI, but no handler runs. */
   __asm__ volatile("cpsid i");
   for (;;) {
     if (HOST->state & UART_READ_FULL) {

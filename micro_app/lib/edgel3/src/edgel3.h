@@ -1,13 +1,13 @@
 /* The engine: runs a packed EdgeL3 network on a microcontroller, in int8.
  *
  * The input of the network is one window of log-mel values, the output one embedding. Both are int8
- * quantized values. The engine computes the same bytes as TensorFlow Lite's int8 reference kernels do
- * with the dense network.
+ * quantized values. The engine computes the same bytes as TensorFlow Lite's int8 reference kernels
+ * do with the dense network.
  *
- * The engine reads the weights in place from the packed model, whose format edgel3_packed.h describes.
- * It keeps three rows of every convolution's input, in an arena that the caller provides. It uses no
- * heap and no global state: a program may run one engine for every arena. Two threads must not use the
- * same engine at the same time.
+ * The engine reads the weights in place from the packed model, whose format edgel3_packed.h
+ * describes. It keeps three rows of every convolution's input, in an arena that the caller
+ * provides. It uses no heap and no global state: a program may run one engine for every arena. Two
+ * threads must not use the same engine at the same time.
  *
  * Every function returns an edgel3_status unless stated otherwise.
  */
@@ -96,8 +96,8 @@ edgel3_status edgel3_describe(const void *model, size_t model_bytes, edgel3_info
 
 /** Check a packed model like edgel3_describe, and compute the size of the arena that it needs.
  *
- * On a microcontroller the size is the same for both choices of kernels. Kernels that a build adds to
- * the library may keep expanded weights in the arena, and need many times as much.
+ * On a microcontroller the size is the same for both choices of kernels. Kernels that a build adds
+ * to the library may keep expanded weights in the arena, and need many times as much.
  *
  * @param[in]  model        the packed model, aligned to EDGEL3_MODEL_ALIGNMENT bytes
  * @param[in]  model_bytes  bytes that may be read at `model`; the model's size or more
@@ -110,8 +110,9 @@ edgel3_status edgel3_arena_bytes(const void *model, size_t model_bytes,
 
 /** Check a packed model, set up an engine and begin a window.
  *
- * Later calls do not check the model again. Model and arena must stay where they are, and nobody may
- * change them, as long as the engine is in use. There is nothing to close: the caller reuses the arena.
+ * Later calls do not check the model again. Model and arena must stay where they are, and nobody
+ * may change them, as long as the engine is in use. There is nothing to close: the caller reuses
+ * the arena.
  *
  * @param[out] engine       the engine; null on any error
  * @param[in]  model        the packed model, aligned to EDGEL3_MODEL_ALIGNMENT bytes

@@ -1,31 +1,36 @@
+/* The engine: keeps three input rows of every convolution and computes an output row as soon as its
+ * input rows are there.
+ */
 #include <string.h>
 
 #include "edgel3.h"
 #include "edgel3_kernels.h"
 #include "edgel3_packed.h"
 
-/* A convolution at work: the ring its input rows arrive in. */
+/* State of a convolution while a window is computed. */
 typedef struct edgel3_layer {
   const edgel3_kernels *kernels;
-  uint8_t *ring;
-  void *prepared;
-  uint32_t rows_in;  /* arrived */
-  uint32_t rows_out; /* computed, before pooling */
+  uint8_t *ring;     /* the latest three input rows */
+  void *prepared;    /* expanded weights; null if the kernels expand them for every row */
+  uint32_t rows_in;  /* input rows received */
+  uint32_t rows_out; /* output rows computed, before pooling */
 } edgel3_layer;
 
 struct edgel3_engine {
   edgel3_model model;
   edgel3_layer layers[EDGEL3_MAX_CONVOLUTIONS];
+  /* Scratch memory of the kernels, shared by all layers. */
   uint16_t *offsets;
   edgel3_tap *list;
   int32_t *accumulators;
-  uint8_t *row;
-  uint8_t *maximum; /* the global one, so far */
+  uint8_t *row;     /* one channel of an output row before pooling */
+  uint8_t *maximum; /* of each channel of the last convolution, so far */
   edgel3_row_hook hook;
   void *hook_context;
 };
 
-/* Room for the engine itself, the same for every processor so that the plan is, too. */
+/* Bytes of the arena for the engine itself: the same for every processor, so that the converter can
+ * compute the arena of any of them. */
 #define STATE_BYTES 2048u
 typedef char edgel3_state_fits[sizeof(edgel3_engine) <= STATE_BYTES ? 1 : -1];
 
@@ -43,7 +48,7 @@ static const edgel3_kernels *choose_kernels(const edgel3_conv *conv, edgel3_kern
   return &edgel3_kernels_portable;
 }
 
-/* Takes the arena piece by piece; without an arena it only counts. */
+/* Divides an arena into pieces. If the arena is null, it only counts the bytes. */
 typedef struct layout {
   uint8_t *arena;
   size_t used;
@@ -55,7 +60,7 @@ static void *take(layout *plan, size_t bytes) {
   return piece;
 }
 
-/* The one place that says how the arena is laid out, for counting and for using it. */
+/* Lay out the arena and return the bytes used. If engine and arena are null, only count them. */
 static size_t lay_out(edgel3_engine *engine, const edgel3_model *model, edgel3_kernel_choice choice,
                       uint8_t *arena) {
   edgel3_engine unused;
@@ -132,7 +137,7 @@ void edgel3_set_row_hook(edgel3_engine *engine, edgel3_row_hook hook, void *cont
   engine->hook_context = context;
 }
 
-/* The slot of a ring that holds input row number `row` - 1: row 0 is the padding above the map. */
+/* The slot of a ring for input row `row` - 1. Row 0 is the padding above the map. */
 static uint8_t *ring_slot(const edgel3_conv *conv, const edgel3_layer *layer, uint32_t row) {
   return layer->ring + row % 3u * edgel3_slot_bytes(conv);
 }
@@ -141,7 +146,8 @@ void edgel3_begin(edgel3_engine *engine) {
   for (uint32_t i = 0; i < engine->model.info.convolutions; ++i) {
     const edgel3_conv *conv = &engine->model.convolutions[i];
     edgel3_layer *layer = &engine->layers[i];
-    /* Padding all over: rows are written between it, and the first slot stays as it is at first. */
+    /* Fill the ring with padding. Rows overwrite the columns only; slot 0 is the padding above the
+     * map until row 3 needs it. */
     memset(layer->ring, conv->input_zero, 3u * edgel3_slot_bytes(conv) + EDGEL3_OVERREAD_BYTES);
     layer->rows_in = 0;
     layer->rows_out = 0;
@@ -172,15 +178,22 @@ static void compute_row(edgel3_engine *engine, uint32_t index) {
   const edgel3_layer *next = layer + 1;
   const uint32_t number = layer->rows_out;
   layer->rows_out += 1u;
-  /* An odd last row has no partner to be pooled with. */
+  /* If the number of rows is odd, 2x2 pooling ignores the last row. */
   if (conv->pool == EDGEL3_POOL_2X2 && number == conv->rows - 1u && number % 2u == 0) return;
-  /* Padding below the map takes the place of the row that is needed no more. */
+  /* For the last row, the padding below the map replaces the input row that is no longer needed. */
   if (number == conv->rows - 1u) {
     memset(ring_slot(conv, layer, conv->rows + 1u), conv->input_zero, edgel3_slot_bytes(conv));
   }
 
-  const edgel3_row row = {conv,         layer->ring,          engine->offsets, number % 3u,
-                          engine->list, engine->accumulators, layer->prepared};
+  const edgel3_row row = {
+      .conv = conv,
+      .ring = layer->ring,
+      .offsets = engine->offsets,
+      .rotation = number % 3u,
+      .list = engine->list,
+      .accumulators = engine->accumulators,
+      .prepared = layer->prepared,
+  };
   if (layer->prepared == NULL) {
     edgel3_tap_offsets(conv, row.ring, row.rotation, engine->offsets);
   }
@@ -199,7 +212,7 @@ static void compute_row(edgel3_engine *engine, uint32_t index) {
       continue;
     }
     layer->kernels->convolve(&row, channel, &cursor, engine->row);
-    /* The first of two rows waits, pooled, where the second will find it. */
+    /* The maxima of the first row stay in `values` until the second row is pooled with them. */
     layer->kernels->pool(values, engine->row, next_conv->columns, number % 2u == 1u);
   }
   if (conv->pool == EDGEL3_POOL_NONE || (conv->pool == EDGEL3_POOL_2X2 && number % 2u == 1u)) {
@@ -207,7 +220,7 @@ static void compute_row(edgel3_engine *engine, uint32_t index) {
   }
 }
 
-/* Whether the rows that the next output row needs have arrived. */
+/* Return whether all input rows of the next output row are there. */
 static int is_ready(const edgel3_conv *conv, const edgel3_layer *layer) {
   if (layer->rows_out == conv->rows) return 0;
   return layer->rows_in == conv->rows || layer->rows_in >= layer->rows_out + 2u;
@@ -222,7 +235,8 @@ edgel3_status edgel3_push_row(edgel3_engine *engine, const int8_t *row) {
   for (uint32_t t = 0; t < model->info.columns; ++t) values[t] = (uint8_t)(row[t] ^ -128);
   row_arrived(engine, 0);
 
-  /* The deepest layer first: a ring has room for one row more only when its layer has moved on. */
+  /* Compute the last layer that is ready first. A ring has room for a further row only after its
+   * layer has used the oldest one. */
   uint32_t index = model->info.convolutions;
   while (index > 0) {
     if (is_ready(&model->convolutions[index - 1u], &engine->layers[index - 1u])) {
@@ -260,13 +274,15 @@ const char *edgel3_status_text(edgel3_status status) {
   switch (status) {
     case EDGEL3_OK: return "ok";
     case EDGEL3_ERROR_ARGUMENT: return "a pointer is null or not aligned";
-    case EDGEL3_ERROR_TRUNCATED: return "the packed model is cut: fewer bytes than its header says";
-    case EDGEL3_ERROR_MAGIC: return "not a packed model";
-    case EDGEL3_ERROR_VERSION: return "a packed model of another version of the format";
+    case EDGEL3_ERROR_TRUNCATED:
+      return "the packed model is truncated: fewer bytes than its header says";
+    case EDGEL3_ERROR_MAGIC: return "the bytes are not a packed model";
+    case EDGEL3_ERROR_VERSION: return "the packed model has another version of the format";
     case EDGEL3_ERROR_CHECKSUM: return "the packed model is damaged: its checksum differs";
-    case EDGEL3_ERROR_INCONSISTENT: return "the packed model contradicts itself";
+    case EDGEL3_ERROR_INCONSISTENT:
+      return "a field of the packed model is inconsistent or out of range";
     case EDGEL3_ERROR_ARENA: return "the arena is too small";
-    case EDGEL3_ERROR_STATE: return "a row after the last one, or an embedding before it";
+    case EDGEL3_ERROR_STATE: return "a row after the last one, or the embedding read before it";
     default: return "unknown status";
   }
 }

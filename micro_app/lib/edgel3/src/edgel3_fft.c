@@ -1,8 +1,8 @@
-/* The portable transform: radix 4, all factors from a table. It gives the same bytes on every
- * processor.
+/* The portable Fourier transform: radix 4, with all twiddle factors from a table. It computes the
+ * same bytes on every processor.
  */
 #include "edgel3_fft.h"
-/* behind all others */
+/* must be the last include */
 #include "edgel3_contraction.h"
 
 typedef struct complex_value {
@@ -25,7 +25,7 @@ static inline complex_value multiply(complex_value a, complex_value b) {
   return product;
 }
 
-/* exp(-2 pi i turn / (4 quarter)), turn below 3 quarter. */
+/* Twiddle factor exp(-2 pi i turn / (4 quarter)); turn is less than 3 quarter. */
 static inline complex_value factor(const float *cosines, uint32_t quarter, uint32_t turn) {
   complex_value value;
   if (turn <= quarter) {
@@ -41,7 +41,7 @@ static inline complex_value factor(const float *cosines, uint32_t quarter, uint3
   return value;
 }
 
-/* Value i goes where i with its bits in reverse order says. */
+/* Move each value to the position whose index has the bits of its own in reverse order. */
 static void reverse_order(complex_value *values, uint32_t points) {
   uint32_t reversed = 0;
   for (uint32_t i = 0; i < points; ++i) {
@@ -56,6 +56,7 @@ static void reverse_order(complex_value *values, uint32_t points) {
   }
 }
 
+/* Compute spectra of 2 points from pairs of values, in place. */
 static void combine_pairs(complex_value *values, uint32_t points) {
   for (uint32_t i = 0; i < points; i += 2u) {
     const complex_value even = values[i];
@@ -65,7 +66,9 @@ static void combine_pairs(complex_value *values, uint32_t points) {
   }
 }
 
-/* Bits in reverse order: the values of remainder 1 lie behind those of remainder 2. */
+/* Radix-4 butterfly. The order is bit-reversed: the spectrum of the samples 4n + 2 comes before
+ * that of the samples 4n + 1.
+ */
 static inline void combine_four(complex_value *value, uint32_t span, complex_value second,
                                 complex_value first, complex_value third) {
   const complex_value even_sum = add(value[0], second);
@@ -79,7 +82,7 @@ static inline void combine_four(complex_value *value, uint32_t span, complex_val
   value[3u * span] = subtract(even_difference, turned);
 }
 
-/* Spectra of `span` points, four by four, become spectra of 4 span points. */
+/* Combine each four spectra of `span` points into one spectrum of 4 span points, in place. */
 static void combine_fours(complex_value *values, uint32_t points, uint32_t span,
                           const float *cosines, uint32_t quarter) {
   const uint32_t step = quarter / span;
@@ -101,7 +104,7 @@ static void transform(complex_value *values, uint32_t points, const float *cosin
                       uint32_t quarter) {
   uint32_t span = 1;
   reverse_order(values, points);
-  /* 0x55555555: powers of four */
+  /* The mask contains all powers of four. Other powers of two need one radix-2 step first. */
   if ((points & 0x55555555u) == 0) {
     combine_pairs(values, points);
     span = 2;
@@ -117,8 +120,8 @@ void edgel3_fft_real(float *data, uint32_t samples, const float *cosines) {
   if (!edgel3_fft_cmsis(data, points))
 #endif
     transform(values, points, cosines, quarter);
-  /* Even samples were real parts, odd ones imaginary: their spectra are taken apart, and put
-   * together as one radix-2 step more. */
+  /* The transform took even samples as real parts and odd samples as imaginary parts. Separate
+   * their two spectra and combine them by a last radix-2 step. */
   values[points] = values[0];
   for (uint32_t k = 0; k <= quarter; ++k) {
     const complex_value a = values[k];

@@ -1,5 +1,5 @@
-/* CMSIS-DSP's complex transform. Not arm_rfft_fast_f32, which is the same one with a step behind it
- * that needs a second buffer.
+/* The complex Fourier transform of CMSIS-DSP. CMSIS-DSP's real transform, arm_rfft_fast_f32, adds a
+ * last step to it that needs a second buffer; edgel3_fft_real does that step in place.
  */
 #include "edgel3_fft.h"
 
@@ -9,7 +9,7 @@
 #include <arm_math.h>
 #include <stddef.h>
 
-/* Only these lengths: each brings tables of its own into the flash. */
+/* Only these lengths, because each has tables of its own in the flash. */
 static const arm_cfft_instance_f32 *find_instance(uint32_t points) {
   if (points == 1024u) return &arm_cfft_sR_f32_len1024;
   if (points == 512u) return &arm_cfft_sR_f32_len512;

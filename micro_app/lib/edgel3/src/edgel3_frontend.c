@@ -1,31 +1,33 @@
-/* Frames are computed when their last sample is there; what lies outside of the window is zeros, in
- * front of it those of the empty ring.
+/* The frontend computes a frame when its last sample has arrived. Samples outside of the window are
+ * zeros. Those before the window are the zeros that fill the ring at its beginning.
  *
- * Nothing is taken from the C library's mathematics, and nothing is contracted into fused operations:
- * with the portable transform, every processor gives the same bytes.
+ * The code calls no mathematical function of the C library and allows no fused operation. With the
+ * portable Fourier transform it computes the same bytes on every processor.
  */
 #include "edgel3_frontend.h"
 
 #include <string.h>
 
 #include "edgel3_fft.h"
-/* behind all others */
+/* must be the last include */
 #include "edgel3_contraction.h"
 
 #define MAX_DFT_SAMPLES 16384u
 #define MAX_MELS 4096u
 #define MAX_WINDOW_SAMPLES 65536u
 
-/* Powers are those of samples with full scale 32768, until here. */
+/* Converts the power of samples with full scale 32768 to full scale 1. */
 #define POWER_SCALE (1.0f / 1073741824.0f)
-/* Not less than 10^-10 in amplitude. */
+/* Smallest power: an amplitude of 10^-10. */
 #define POWER_FLOOR 1e-20f
 
-static const float decibels_per_octave = 1.50514998f; /* 5 log10(2): 10 log10 of a square root */
+/* 10 log10 of the square root of a power is 5 log10 of the power. */
+static const float decibels_per_octave = 1.50514998f; /* 5 log10(2) */
 static const float decibels_per_neper = 2.17147241f;  /* 5 / ln(10) */
 
-/* 5 log10(power), for normal numbers: the exponent, and what is left as 2 artanh of less than 0.172.
- * The first term left out, s^9 / 9, is below 2^-26.
+/* Return 5 log10(power), for normal numbers. The logarithm is the exponent plus that of the
+ * mantissa, which is 2 artanh(s) with |s| less than 0.172. The first omitted term of the series,
+ * s^9 / 9, is less than 2^-26.
  */
 static float level_of(float power) {
   uint32_t bits;
@@ -53,12 +55,12 @@ size_t edgel3_frontend_work_bytes(const edgel3_frontend_config *config) {
   return EDGEL3_FRONTEND_WORK_BYTES(config->dft_samples);
 }
 
-/* Zeros before and behind a window. */
+/* Number of zeros before and after a window, together. */
 static uint32_t padding_of(const edgel3_frontend_config *config) {
   return (config->frames - 1u) * config->hop_samples + config->dft_samples - config->window_samples;
 }
 
-/* Samples, counted from the start of the window, that a frame needs. */
+/* Number of samples after the start of the window at which a frame is complete. */
 static uint32_t end_of_frame(const edgel3_frontend_config *config, uint32_t frame) {
   return frame * config->hop_samples + config->dft_samples - padding_of(config) / 2u;
 }
@@ -70,7 +72,7 @@ static int is_consistent(const edgel3_frontend_config *config) {
   }
   if (config->window_samples == 0 || config->window_samples > MAX_WINDOW_SAMPLES) return 0;
   if (config->mels == 0 || config->mels > MAX_MELS) return 0;
-  /* As a 'same' convolution does it: as many frames as hops, the last one begun. */
+  /* As for a convolution with padding 'same': one frame for every hop or part of a hop. */
   if (config->hop_samples == 0 ||
       config->frames != (config->window_samples - 1u) / config->hop_samples + 1u) {
     return 0;
@@ -110,7 +112,7 @@ void edgel3_frontend_begin(edgel3_frontend *frontend) {
   frontend->maximum_db = level_of(POWER_FLOOR);
 }
 
-/* The frame that ends with the last sample. */
+/* Load the frame that ends with the latest sample, multiplied by the Hann window. */
 static void load_frame(const edgel3_frontend *frontend) {
   const edgel3_frontend_config *config = frontend->config;
   const uint32_t start = frontend->samples & (config->dft_samples - 1u);
@@ -128,7 +130,7 @@ static void compute_frame(edgel3_frontend *frontend) {
   float *power = frontend->spectrum;
   load_frame(frontend);
   edgel3_fft_real(frontend->spectrum, config->dft_samples, config->cosines);
-  /* In place: a bin's power lies before its real and imaginary part, or on them. */
+  /* In place: power[k] overwrites only bins up to k, which are no longer needed. */
   for (uint32_t k = 0; k <= config->dft_samples / 2u; ++k) {
     const float re = frontend->spectrum[2u * k];
     const float im = frontend->spectrum[2u * k + 1u];
@@ -149,7 +151,7 @@ static void compute_frame(edgel3_frontend *frontend) {
   frontend->frames += 1u;
 }
 
-/* Samples, or zeros if they are null. */
+/* Add samples to the ring, or zeros if `samples` is null, and compute every frame they complete. */
 static void take(edgel3_frontend *frontend, const int16_t *samples, uint32_t count) {
   const edgel3_frontend_config *config = frontend->config;
   while (count > 0) {
@@ -192,7 +194,7 @@ edgel3_status edgel3_frontend_finish(edgel3_frontend *frontend) {
     const float decibels = frontend->log_mel[i] - frontend->maximum_db;
     frontend->log_mel[i] = decibels > floor_db ? decibels : floor_db;
   }
-  /* Finished again, they stay as they are. */
+  /* If the function is called again, the values stay the same. */
   frontend->maximum_db = 0.0f;
   return EDGEL3_OK;
 }
@@ -201,10 +203,11 @@ void edgel3_frontend_quantize(const edgel3_frontend *frontend, int8_t *window) {
   const edgel3_frontend_config *config = frontend->config;
   const uint32_t count = config->mels * config->frames;
   for (uint32_t i = 0; i < count; ++i) {
-    float steps = config->input_factor * frontend->log_mel[i] + config->input_offset + 0.5f;
-    if (steps < -128.0f) steps = -128.0f;
-    if (steps > 127.0f) steps = 127.0f;
-    const int32_t truncated = (int32_t)steps;
-    window[i] = (int8_t)(truncated - (steps < (float)truncated));
+    float value = config->input_factor * frontend->log_mel[i] + config->input_offset + 0.5f;
+    if (value < -128.0f) value = -128.0f;
+    if (value > 127.0f) value = 127.0f;
+    /* The largest integer not above `value`: a conversion rounds towards zero. */
+    const int32_t truncated = (int32_t)value;
+    window[i] = (int8_t)(truncated - (value < (float)truncated));
   }
 }

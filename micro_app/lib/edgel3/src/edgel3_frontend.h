@@ -1,13 +1,13 @@
 /* The frontend: computes the log-mel spectrogram of one window while its samples arrive.
  *
  * The values are those that the networks were trained on. The frontend takes frames as a strided
- * convolution with padding 'same' does, applies a periodic Hann window and computes the power spectrum.
- * It sums the power in triangular mel filters, takes the square root and converts it to dB. From all
- * values it subtracts the window's maximum, and it limits them to the dynamic range.
+ * convolution with padding 'same' does, applies a periodic Hann window and computes the power
+ * spectrum. It sums the power in triangular mel filters, takes the square root and converts it to
+ * dB. From all values it subtracts the window's maximum, and it limits them to the dynamic range.
  *
- * Each frame is computed as soon as its last sample has arrived, so the frontend keeps the samples of
- * one frame only. The maximum is known only at the end. Until then all log-mel values are kept as
- * float. They may be in the engine's arena, which is not in use before the engine runs.
+ * Each frame is computed as soon as its last sample has arrived, so the frontend keeps the samples
+ * of one frame only. The maximum is known only at the end. Until then all log-mel values are kept
+ * as float. They may be in the engine's arena, which is not in use before the engine runs.
  */
 #ifndef EDGEL3_FRONTEND_H_
 #define EDGEL3_FRONTEND_H_
@@ -71,8 +71,9 @@ size_t edgel3_frontend_work_bytes(const edgel3_frontend_config *config);
  *
  * @param[out] frontend  the frontend
  * @param[in]  config    the configuration that the converter wrote
- * @param[out] log_mel   edgel3_frontend_log_mel_bytes bytes, aligned to 4. It may be the arena of an
- *                       engine that is opened, or begins its window, after edgel3_frontend_quantize
+ * @param[out] log_mel   edgel3_frontend_log_mel_bytes bytes, aligned to 4. It may be the arena of
+ *                       an engine that is opened, or begins its window, after
+ *                       edgel3_frontend_quantize
  * @param[out] work      edgel3_frontend_work_bytes bytes, aligned to 4; it may be the memory that
  *                       edgel3_frontend_quantize writes to
  * @return EDGEL3_OK; EDGEL3_ERROR_ARGUMENT if a pointer is null or not aligned;
@@ -115,8 +116,8 @@ edgel3_status edgel3_frontend_finish(edgel3_frontend *frontend);
 /** Quantize the log-mel values for the network, after edgel3_frontend_finish.
  *
  * @param[in]  frontend  a frontend after edgel3_frontend_finish
- * @param[out] window    int8 [mels][frames], quantized values. It must not overlap the log-mel values
- *                       unless it begins at the same address; then it overwrites them
+ * @param[out] window    int8 [mels][frames], quantized values. It must not overlap the log-mel
+ *                       values unless it begins at the same address; then it overwrites them
  */
 void edgel3_frontend_quantize(const edgel3_frontend *frontend, int8_t *window);
 

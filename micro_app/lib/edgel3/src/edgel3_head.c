@@ -1,3 +1,4 @@
+/* The classifier: one dense int8 layer, then softmax or sigmoid. */
 #include "edgel3_head.h"
 
 #include <math.h>
@@ -17,7 +18,7 @@ void edgel3_head_scores(const edgel3_head *head, const int8_t *embedding, float 
     for (uint32_t c = 0; c < head->classes; ++c) scores[c] = 1.0f / (1.0f + expf(-scores[c]));
     return;
   }
-  /* Less the largest one, no power overflows. */
+  /* Subtracting the largest output prevents an overflow of expf. */
   float total = 0.0f;
   for (uint32_t c = 0; c < head->classes; ++c) {
     scores[c] = expf(scores[c] - largest);

@@ -1,8 +1,9 @@
-/* The portable kernels: they define the result. */
+/* The portable kernels in C99, which define the result, and what all kernels share. */
 #include "edgel3_kernels.h"
 
 #include <string.h>
 
+/* Return whether all bytes are 0. Whole words are compared first, for speed. */
 static int is_zero(const uint8_t *bytes, uint32_t count) {
   uint32_t i = 0;
   for (; i + 4u <= count; i += 4u) {
@@ -24,7 +25,8 @@ void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t r
     uint32_t offset = (rotation + ky) % 3u * edgel3_slot_bytes(conv);
     uint16_t *left = offsets + ky * 3u * channels;
     for (uint32_t channel = 0; channel < channels; ++channel, offset += stride) {
-      /* Only where a zero is held as 0 may it be left out: elsewhere the bias counts on it. */
+      /* A row may be skipped only if an input of zero is stored as 0. Otherwise its products are
+       * not zero, and the bias compensates for them. */
       const int skip =
           ring != NULL && conv->input_zero == 0 && is_zero(ring + offset + 1u, conv->columns);
       left[channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset);
@@ -34,13 +36,14 @@ void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t r
   }
 }
 
-/* Write a tap where it belongs; the place is kept only if its inputs are not all zero. */
+/* Append a tap. If its input row is zero, the end stays and the next tap overwrites this one. */
 static inline edgel3_tap *put_tap(edgel3_tap *end, uint32_t magnitude, uint32_t offset) {
   end->weight = magnitude;
   end->offset = offset;
   return end + (offset != EDGEL3_ROW_IS_ZERO);
 }
 
+/* Append one part of a gap16 list; see edgel3_packed.h for the format. */
 static edgel3_tap *expand_gap16(const uint8_t **cursor, uint32_t count, const uint16_t *offsets,
                                 edgel3_tap *end) {
   const uint8_t *bytes = *cursor;
@@ -55,11 +58,12 @@ static edgel3_tap *expand_gap16(const uint8_t **cursor, uint32_t count, const ui
   return end;
 }
 
+/* Append one part of a gap12 list, two taps at a time. */
 static edgel3_tap *expand_gap12(const uint8_t **cursor, uint32_t count, const uint16_t *offsets,
                                 edgel3_tap *end) {
   const uint8_t *bytes = *cursor;
   for (uint32_t i = 0; i < count; i += 2u) {
-    uint32_t pair; /* and a byte more */
+    uint32_t pair; /* 24 bits; the upper 8 are not used */
     memcpy(&pair, bytes, sizeof pair);
     bytes += 3;
     offsets += pair >> 7 & 0x1fu;
@@ -71,7 +75,9 @@ static edgel3_tap *expand_gap12(const uint8_t **cursor, uint32_t count, const ui
   return end;
 }
 
-/* Negative weights are put in front of where the positive ones begin. */
+/* Expand dense weights. Taps of positive weight are appended from position `negatives` on; taps of
+ * negative weight are put before them, from there downwards.
+ */
 static edgel3_list expand_dense(const uint8_t *bytes, uint32_t taps, uint32_t negatives,
                                 const uint16_t *offsets, edgel3_tap *scratch) {
   edgel3_tap *begin = scratch + negatives;
@@ -108,16 +114,16 @@ edgel3_list edgel3_expand(const edgel3_conv *conv, uint32_t channel, const uint8
   return list;
 }
 
-/* High half of twice the product, rounded to nearest. The one product that would overflow, that of
- * two times -2^31, cannot occur: multipliers are not negative.
+/* Return the high half of twice the product, rounded to nearest. Only (-2^31) * (-2^31) would
+ * overflow, which cannot occur because multipliers are not negative.
  */
 static int32_t multiply_high(int32_t value, int32_t multiplier) {
   const int64_t product = (int64_t)value * multiplier;
-  /* Rounds as gemmlowp's truncating division of (product + nudge) does, for both signs. */
+  /* For both signs this equals gemmlowp's truncating division of (product + nudge). */
   return (int32_t)((product + (INT64_C(1) << 30)) >> 31);
 }
 
-/* Division by 2^exponent, rounded to nearest, halves away from zero. */
+/* Divide by 2^exponent, rounded to nearest; halves are rounded away from zero. */
 static int32_t divide_by_power(int32_t value, int exponent) {
   const int32_t mask = (int32_t)((INT64_C(1) << exponent) - 1);
   const int32_t remainder = value & mask;
@@ -130,7 +136,7 @@ uint8_t edgel3_requantize(const edgel3_conv *conv, uint32_t channel, int32_t acc
   const int32_t scaled = shift > 0 ? accumulator * (1 << shift) : accumulator;
   const int32_t rounded =
       divide_by_power(multiply_high(scaled, conv->multiplier[channel]), shift < 0 ? -shift : 0);
-  /* The sum is done in 64 bits: the quotient may be close to the ends of 32. */
+  /* 64 bits, because the quotient may be close to the limits of 32 bits. */
   const int64_t value = (int64_t)rounded + conv->output_zero;
   if (value < conv->output_min) return conv->output_min;
   if (value > conv->output_max) return conv->output_max;
@@ -172,5 +178,11 @@ static int accepts(const edgel3_conv *conv) {
   return 1;
 }
 
-const edgel3_kernels edgel3_kernels_portable = {"portable", accepts,  NULL,
-                                                NULL,       convolve, edgel3_pool_row};
+const edgel3_kernels edgel3_kernels_portable = {
+    .name = "portable",
+    .accepts = accepts,
+    .prepared_bytes = NULL,
+    .prepare = NULL,
+    .convolve = convolve,
+    .pool = edgel3_pool_row,
+};

@@ -1,10 +1,10 @@
 /* The interface between the engine and its kernels. Internal to the library.
  *
- * A kernel computes one channel of one output row of a convolution. Inside the engine, an activation is
- * a uint8: the int8 quantized value plus 128.
+ * A kernel computes one channel of one output row of a convolution. Inside the engine, an
+ * activation is a uint8: the int8 quantized value plus 128.
  *
- * A tap is one weight of a kernel together with the input row that it multiplies. A ring holds the three
- * input rows that an output row needs: three slots, each with a row of every input channel.
+ * A tap is one weight of a kernel together with the input row that it multiplies. A ring holds the
+ * three input rows that an output row needs: three slots, each with a row of every input channel.
  */
 #ifndef EDGEL3_KERNELS_H_
 #define EDGEL3_KERNELS_H_
@@ -37,8 +37,8 @@ static inline size_t edgel3_list_bytes(const edgel3_conv *conv) {
 
 /** Return the columns of a row, rounded up to a multiple of 64.
  *
- * A kernel may write as many columns. The value is the same on every processor, and with it the plan of
- * the arena.
+ * A kernel may write as many columns. The value is the same on every processor, and with it the
+ * plan of the arena.
  *
  * @param[in] conv  a convolution of a checked model
  */
@@ -83,12 +83,13 @@ typedef struct edgel3_kernels {
    */
   void (*prepare)(const edgel3_conv *conv, uint16_t *offsets, edgel3_tap *list, void *prepared);
 
-  /** Compute one channel of an output row. The engine asks for the channels of a row in ascending order.
+  /** Compute one channel of an output row. The engine asks for the channels of a row in ascending
+   * order.
    *
    * @param[in]     row      the input rows and scratch memory
    * @param[in]     channel  output channel; 0 to output_channels - 1
-   * @param[in,out] cursor   where the weights of this channel start; the kernel moves it to those of the
-   *                         next channel, unless the convolution is prepared
+   * @param[in,out] cursor   where the weights of this channel start; the kernel moves it to those
+   *                         of the next channel, unless the convolution is prepared
    * @param[out]    output   uint8 [columns]
    */
   void (*convolve)(const edgel3_row *row, uint32_t channel, const uint8_t **cursor,
@@ -96,8 +97,8 @@ typedef struct edgel3_kernels {
 
   /** Compute the maximum of each pair of neighbouring columns.
    *
-   * @param[in,out] values  uint8 [count], the maxima; with `second`, the larger of the old value and the
-   *                        maximum of the pair
+   * @param[in,out] values  uint8 [count], the maxima; with `second`, the larger of the old value
+   *                        and the maximum of the pair
    * @param[in]     row     uint8 [2 * count]
    * @param[in]     count   pairs; 0 or more
    * @param[in]     second  whether `row` is the second of the two rows that are pooled: 1 or 0
@@ -113,8 +114,8 @@ extern const edgel3_kernels edgel3_kernels_portable;
 /** The kernels for ARMv7E-M, such as the Cortex-M7. */
 extern const edgel3_kernels edgel3_kernels_m7;
 #endif
-/* A build may add one more set of kernels: it defines EDGEL3_EXTRA_KERNELS as the name of the set, an
- * edgel3_kernels constant in a file of its own.
+/* A build may add one more set of kernels: it defines EDGEL3_EXTRA_KERNELS as the name of the set,
+ * an edgel3_kernels constant in a file of its own.
  */
 #ifdef EDGEL3_EXTRA_KERNELS
 extern const edgel3_kernels EDGEL3_EXTRA_KERNELS;
@@ -122,8 +123,8 @@ extern const edgel3_kernels EDGEL3_EXTRA_KERNELS;
 
 /** Compute the offsets of all taps: where each tap's input for output column 0 is in the ring.
  *
- * If `ring` is not null and an input of zero is stored as 0, EDGEL3_ROW_IS_ZERO takes the place of the
- * offset for every input row of zeros.
+ * If `ring` is not null and an input of zero is stored as 0, EDGEL3_ROW_IS_ZERO takes the place of
+ * the offset for every input row of zeros.
  *
  * @param[in]  conv      a convolution of a checked model
  * @param[in]  ring      uint8 [3 * edgel3_slot_bytes], the input rows; null to mark no row
@@ -133,7 +134,7 @@ extern const edgel3_kernels EDGEL3_EXTRA_KERNELS;
 void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t rotation,
                         uint16_t *offsets);
 
-/** The expanded list of a channel: first the taps of negative weight, then those of positive weight. */
+/** The expanded list of a channel: taps of negative weight, then taps of positive weight. */
 typedef struct edgel3_list {
   const edgel3_tap *begin;     /**< the first tap of negative weight */
   const edgel3_tap *positives; /**< the first tap of positive weight */
@@ -144,7 +145,8 @@ typedef struct edgel3_list {
  *
  * @param[in]     conv     a convolution of a checked model
  * @param[in]     channel  output channel; 0 to output_channels - 1
- * @param[in,out] cursor   where the weights of this channel start; moved to those of the next channel
+ * @param[in,out] cursor   where the weights of this channel start; moved to those of the next
+ *                         channel
  * @param[in]     offsets  uint16 [edgel3_taps_per_channel], from edgel3_tap_offsets
  * @param[out]    scratch  edgel3_list_bytes bytes, which the list points into
  * @return the list
@@ -163,8 +165,8 @@ void edgel3_pool_row(uint8_t *values, const uint8_t *row, uint32_t count, int se
 
 /** Convert an accumulator to an output value, as TensorFlow Lite's reference kernels do.
  *
- * The steps are gemmlowp's: a doubling high multiplication and a division by a power of two, which both
- * round, then the output zero point and the clamp.
+ * The steps are gemmlowp's: a doubling high multiplication and a division by a power of two, which
+ * both round, then the output zero point and the clamp.
  *
  * @param[in] conv         a convolution of a checked model
  * @param[in] channel      output channel; 0 to output_channels - 1

@@ -1,12 +1,15 @@
 /* Kernels for the Cortex-M7 and every other ARMv7E-M processor.
  *
- * UMLAL multiplies 32 by 32 bits into 64. Of a word of four inputs the first and the last, the others
- * masked away, are one factor: b0 + b3 * 2^24. Its product with a weight holds both products, and
- * sums of such products hold both sums as long as the lower one fits 24 bits: one instruction does two
- * multiply-accumulates, and one AND, with the rotation that brings the middle inputs to the ends, makes
- * the next factor ready. Factors are not negative, so negative weights are summed up by their
- * magnitudes first and that sum is subtracted. Four columns of a tap take 5 1/3 instructions, loading
- * the tap included (edgel3_loops_m7.S).
+ * The kernels use UMLAL, which multiplies 32 by 32 bits and adds the product to a sum of 64 bits. A
+ * word of the input row holds the inputs b0 to b3 of four columns. Masking b1 and b2 leaves the
+ * factor b0 + b3 * 2^24. Its product with a weight w is b0 * w + b3 * w * 2^24. A sum of such
+ * products holds the sums of both columns, in a lower and an upper lane, as long as the lower sum
+ * fits in 24 bits. One instruction thus does two multiply-accumulates. Rotating the word by 16 bits
+ * and masking it leaves the factor of the other two columns, b2 + b1 * 2^24; one AND does both.
+ *
+ * The factors are not negative. The kernels therefore sum the taps of negative weight first, by
+ * magnitude, and subtract that sum. One tap takes 5 1/3 instructions for four columns, including
+ * the load of the tap. edgel3_loops_m7.S contains the loops.
  */
 #include "edgel3_kernels.h"
 
@@ -15,29 +18,30 @@
 #include <arm_acle.h>
 #include <string.h>
 
-/* Arguments of a sweep, in the order in which the assembler finds them. */
+/* Arguments of a sweep: one output channel of one row. edgel3_loops_m7.S relies on the layout. */
 typedef struct edgel3_sweep {
-  uint32_t negatives; /* how many taps */
-  uint32_t positives;
-  const uint8_t *ring;
+  uint32_t negatives;  /* taps of negative weight */
+  uint32_t positives;  /* taps of positive weight */
+  const uint8_t *ring; /* the input rows, to which the taps' offsets are added */
   const edgel3_tap *list;
   const edgel3_tap *list_positives;
   const edgel3_tap *list_end;
-  uint64_t start; /* complement of the bias in both lanes: negative taps are added to it first */
-  int32_t multiplier;
-  int32_t addend; /* to the product, before it is divided by 2^exponent */
-  int32_t exponent;
-  uintptr_t output;        /* address of the output less that of the ring */
-  const uint8_t *ring_end; /* as far from the ring as the columns, rounded up to four, reach */
+  uint64_t start;          /* complement of the bias in both lanes; negative taps are added to it */
+  int32_t multiplier;      /* Q31; 0, or 2^30 or more */
+  int32_t addend;          /* added to the product before it is divided by 2^exponent */
+  int32_t exponent;        /* 0 to 31; 1 to 22 for edgel3_sweep_m7 */
+  uintptr_t output;        /* address of the output minus that of the ring */
+  const uint8_t *ring_end; /* ring plus the number of columns, rounded up to a multiple of four */
 } edgel3_sweep;
 
-/* One channel of a row, requantized: words of four columns are written. The second one is for an output
- * whose zero is not held as 0, which takes two instructions more a column.
+/* Compute one channel of an output row and requantize it. Both write words of four columns. The
+ * first is for an output whose zero is stored as 0, as after a ReLU. The second is for any output;
+ * it takes two instructions more for each column.
  */
 void edgel3_sweep_rectified_m7(edgel3_sweep sweep);
 void edgel3_sweep_m7(edgel3_sweep sweep);
 
-/* One part of a list; they answer where it ends. */
+/* Expand one part of a list to `end` and return the new end. gap12 requires an even count. */
 edgel3_tap *edgel3_expand_gap16_m7(const uint8_t *taps, uint32_t count, const uint16_t *offsets,
                                    edgel3_tap *end);
 edgel3_tap *edgel3_expand_gap12_m7(const uint8_t *taps, uint32_t count, const uint16_t *offsets,
@@ -78,36 +82,38 @@ static void convolve(const edgel3_row *row, uint32_t channel, const uint8_t **cu
   const int64_t bias = conv->bias[channel];
   const int32_t exponent = -conv->shift[channel];
   const int32_t half = exponent > 0 ? 1 << (exponent - 1) : 0;
-  const edgel3_sweep sweep = {(uint32_t)(list.positives - list.begin),
-                              (uint32_t)(list.end - list.positives),
-                              row->ring,
-                              list.begin,
-                              list.positives,
-                              list.end,
-                              ~(uint64_t)(bias + bias * (1 << 24)),
-                              conv->multiplier[channel],
-                              half + (int32_t)((uint32_t)conv->output_zero << exponent),
-                              exponent,
-                              (uintptr_t)output - (uintptr_t)row->ring,
-                              row->ring + ((conv->columns + 3u) & ~3u)};
-  /* The last word written may reach beyond the row: what stands there is put back. */
-  uint32_t behind;
-  memcpy(&behind, output + conv->columns, sizeof behind);
+  const edgel3_sweep sweep = {
+      .negatives = (uint32_t)(list.positives - list.begin),
+      .positives = (uint32_t)(list.end - list.positives),
+      .ring = row->ring,
+      .list = list.begin,
+      .list_positives = list.positives,
+      .list_end = list.end,
+      .start = ~(uint64_t)(bias + bias * (1 << 24)),
+      .multiplier = conv->multiplier[channel],
+      .addend = half + (int32_t)((uint32_t)conv->output_zero << exponent),
+      .exponent = exponent,
+      .output = (uintptr_t)output - (uintptr_t)row->ring,
+      .ring_end = row->ring + ((conv->columns + 3u) & ~3u),
+  };
+  /* The last word may extend past the row: save the bytes there and restore them afterwards. */
+  uint32_t after;
+  memcpy(&after, output + conv->columns, sizeof after);
   if (conv->output_zero == 0) {
     edgel3_sweep_rectified_m7(sweep);
   } else {
     edgel3_sweep_m7(sweep);
   }
-  memcpy(output + conv->columns, &behind, sizeof behind);
+  memcpy(output + conv->columns, &after, sizeof after);
 }
 
-/* Maxima byte by byte. */
+/* Return the maximum of each two corresponding bytes. USUB8 sets the flags that SEL reads. */
 static inline uint32_t larger(uint32_t a, uint32_t b) {
   (void)__usub8(a, b);
   return __sel(a, b);
 }
 
-/* Maxima of the pairs of a word's bytes, in its lower half. */
+/* Return the maxima of bytes 0 and 1 and of bytes 2 and 3 of a word, in bytes 0 and 1. */
 static inline uint32_t pool_word(uint32_t word) {
   const uint32_t apart = larger(word, word >> 8) & 0x00ff00ffu;
   return apart | apart >> 8;
@@ -129,8 +135,9 @@ static void pool(uint8_t *values, const uint8_t *row, uint32_t count, int second
   edgel3_pool_row(values + i, row + 2u * i, count - i, second);
 }
 
-/* The lower of two lanes has 24 bits, and outputs saturate to all of eight. Where a zero is not held as
- * 0, rounding away from zero takes a division to round for, and the zero point must fit the addend.
+/* The lower lane has 24 bits, sign included, and USAT clamps to 0 and 255 only. If the output zero
+ * is not stored as 0, edgel3_sweep_m7 needs a division to round in, and the addend must hold the
+ * zero point.
  */
 static int accepts(const edgel3_conv *conv) {
   if (conv->accumulator_bound >= 1 << 23 || conv->output_min != 0 || conv->output_max != 255) {
@@ -144,6 +151,13 @@ static int accepts(const edgel3_conv *conv) {
   return 1;
 }
 
-const edgel3_kernels edgel3_kernels_m7 = {"m7", accepts, NULL, NULL, convolve, pool};
+const edgel3_kernels edgel3_kernels_m7 = {
+    .name = "m7",
+    .accepts = accepts,
+    .prepared_bytes = NULL,
+    .prepare = NULL,
+    .convolve = convolve,
+    .pool = pool,
+};
 
 #endif /* EDGEL3_HAS_KERNELS_M7 */

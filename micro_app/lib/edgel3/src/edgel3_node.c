@@ -1,18 +1,21 @@
+/* The node: answers requests of its host, and turns windows into embeddings and class scores. */
 #include "edgel3_node.h"
 
 #include <string.h>
 
 #include "edgel3_bytes.h"
-#include "edgel3_packed.h" /* its CRC-32 */
+#include "edgel3_packed.h" /* for edgel3_crc32 */
 #include "edgel3_version.h"
 
 enum { KIND_PCM = 0, KIND_LOG_MEL = 1 };
 enum { PHASE_NOTHING = 0, PHASE_COMING = 1, PHASE_COMPUTED = 2 };
 
+/* Number of log-mel values of a window. */
 static uint32_t window_values(const edgel3_node *node) {
   return node->model.frontend->mels * node->model.frontend->frames;
 }
 
+/* Number of bytes that the host sends for a window of the current kind. */
 static uint32_t expected_bytes(const edgel3_node *node) {
   return node->kind == KIND_PCM ? 2u * node->model.frontend->window_samples : window_values(node);
 }
@@ -21,6 +24,7 @@ static uint32_t classes(const edgel3_node *node) {
   return node->model.head == NULL ? 0 : node->model.head->classes;
 }
 
+/* Check model and memory, and set up the frontend. Return failures as SELF_TEST does. */
 static uint32_t find_failures(edgel3_node *node) {
   const edgel3_node_model *model = &node->model;
   const edgel3_frontend_config *frontend = model->frontend;
@@ -38,7 +42,7 @@ static uint32_t find_failures(edgel3_node *node) {
       node->info.embedding > EDGEL3_NODE_MAX_EMBEDDING || classes(node) > EDGEL3_NODE_MAX_CLASSES) {
     return EDGEL3_NODE_MEMORY_TOO_SMALL;
   }
-  /* It checks its tables; only now is it known that there is memory enough to begin. */
+  /* This checks the frontend's tables. It clears memory, so it must follow the check of sizes. */
   if (edgel3_frontend_open(&node->frontend, frontend, model->arena, model->window) != EDGEL3_OK) {
     return EDGEL3_NODE_MODEL_REFUSED;
   }
@@ -69,7 +73,7 @@ static uint32_t push(edgel3_node *node, const int16_t *samples, uint32_t count) 
   return taken;
 }
 
-/* Run the network on the window. */
+/* Run the network on the window and measure its time. */
 static edgel3_status embed(edgel3_node *node) {
   const edgel3_node_model *model = &node->model;
   const uint32_t start = node->port.ticks(node->port.context);
@@ -79,9 +83,9 @@ static edgel3_status embed(edgel3_node *node) {
   return status;
 }
 
-/* From all of a window's samples or log-mel values to embedding and scores. */
+/* Compute embedding and scores of a window whose samples or log-mel values are complete. */
 static edgel3_status compute(edgel3_node *node) {
-  node->phase = PHASE_NOTHING; /* what came in is used up, even if there is no embedding of it */
+  node->phase = PHASE_NOTHING; /* the input is consumed, even on an error */
   if (node->kind == KIND_PCM) {
     const uint32_t start = node->port.ticks(node->port.context);
     const edgel3_status status = edgel3_frontend_finish(&node->frontend);
@@ -99,12 +103,13 @@ static edgel3_status compute(edgel3_node *node) {
   return EDGEL3_OK;
 }
 
-/* Append the embedding and the scores, if there is a head, to a body. */
+/* Write the scores, if there is a head. Return the number of bytes. */
 static uint32_t put_scores(const edgel3_node *node, uint8_t *bytes) {
   for (uint32_t c = 0; c < classes(node); ++c) edgel3_put_f32(bytes + 4u * c, node->scores[c]);
   return 4u * classes(node);
 }
 
+/* Send an answer whose body is in node->body. */
 static void send(edgel3_node *node, uint8_t command, uint8_t sequence, uint8_t status,
                  uint32_t length) {
   const edgel3_wire_packet packet = {(uint8_t)(command | EDGEL3_WIRE_ANSWER), sequence, status,
@@ -112,7 +117,9 @@ static void send(edgel3_node *node, uint8_t command, uint8_t sequence, uint8_t s
   node->port.write(node->port.context, node->frame, edgel3_wire_encode(&packet, node->frame));
 }
 
-/* A string and its zero, as far as there is room: the last ones may be cut, or empty. */
+/* Append a string and a zero byte to a body, and return its new length. If there is no room, the
+ * string is truncated. Room is reserved for the zero bytes of all following strings.
+ */
 static uint32_t put_string(uint8_t *body, uint32_t length, const char *text) {
   const uint32_t room = EDGEL3_WIRE_MAX_BODY - EDGEL3_NODE_MAX_CLASSES - 2u;
   while (*text != 0 && length < room) body[length++] = (uint8_t)*text++;
@@ -156,7 +163,7 @@ static uint32_t answer_statistics(edgel3_node *node) {
   return 24;
 }
 
-/* Take a chunk of the window. One that came before, or in part, is not taken twice. */
+/* Add bytes to the window. Bytes that were received before are skipped. Return a status. */
 static uint8_t take_data(edgel3_node *node, const uint8_t *bytes, uint32_t length,
                          uint32_t offset) {
   if (node->phase != PHASE_COMING) return EDGEL3_WIRE_ERROR_STATE;
@@ -173,7 +180,7 @@ static uint8_t take_data(edgel3_node *node, const uint8_t *bytes, uint32_t lengt
   if (node->kind == KIND_LOG_MEL) {
     memcpy((uint8_t *)node->model.window + node->received, bytes, length);
   } else {
-    /* Samples are copied out of the packet, where they may lie at an odd address. */
+    /* In the packet the samples may be at an odd address: copy them. */
     int16_t samples[64];
     for (uint32_t done = 0; done < length;) {
       const uint32_t size = length - done < sizeof samples ? length - done : sizeof samples;
@@ -187,13 +194,14 @@ static uint8_t take_data(edgel3_node *node, const uint8_t *bytes, uint32_t lengt
 }
 
 static uint8_t embed_request(edgel3_node *node) {
-  if (node->phase == PHASE_COMPUTED) return 0; /* asked again: the answer is there */
+  if (node->phase == PHASE_COMPUTED) return 0; /* the request was repeated: the result exists */
   if (node->phase != PHASE_COMING || node->received != expected_bytes(node)) {
     return EDGEL3_WIRE_ERROR_STATE;
   }
   return compute(node) == EDGEL3_OK ? 0 : EDGEL3_WIRE_ERROR_ENGINE;
 }
 
+/* Check everything and run the network once. Return failures as SELF_TEST does. */
 static uint32_t self_test(edgel3_node *node) {
   node->failures = find_failures(node);
   if (node->failures != 0) return node->failures;
@@ -205,7 +213,7 @@ static uint32_t self_test(edgel3_node *node) {
   return crc == node->model.self_test_crc32 ? 0 : EDGEL3_NODE_OTHER_EMBEDDING;
 }
 
-/* Bytes of body that a request has; UINT32_MAX for DATA, which has any number from 4 on. */
+/* Length of a request's body in bytes. UINT32_MAX for DATA, which has 4 bytes or more. */
 static uint32_t request_length(uint8_t command) {
   switch (command) {
     case EDGEL3_WIRE_BEGIN:
@@ -216,7 +224,7 @@ static uint32_t request_length(uint8_t command) {
   }
 }
 
-/* Carry a request out; its status, and the length of the answer's body. */
+/* Carry out a request. Return the status of the answer, and in `length` the length of its body. */
 static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint32_t *length) {
   const uint8_t command = request->command;
   const uint8_t *body = request->body;
@@ -239,13 +247,13 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
       if (body[0]) {
         begin(node, KIND_PCM);
       } else if (node->streaming) {
-        node->phase = PHASE_NOTHING; /* a window of which the end was not heard */
+        node->phase = PHASE_NOTHING; /* discard the incomplete window */
       }
       node->streaming = body[0];
       return 0;
     default: break;
   }
-  /* All others use the memory that streaming needs. */
+  /* All other requests use the memory that streaming needs. */
   if (node->streaming) return EDGEL3_WIRE_ERROR_BUSY;
   if (command == EDGEL3_WIRE_SELF_TEST) {
     edgel3_put_u32(node->body, self_test(node));

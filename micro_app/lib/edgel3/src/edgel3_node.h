@@ -1,8 +1,8 @@
 /* A node: turns samples from a microphone or from its host into embeddings and class scores.
  *
- * The board provides memory, a connection to the host, a clock and possibly a microphone. Its main loop
- * passes what it receives to the functions below. This code is the same for every board. edgel3_wire.h
- * describes the protocol of the connection.
+ * The board provides memory, a connection to the host, a clock and possibly a microphone. Its main
+ * loop passes what it receives to the functions below. This code is the same for every board.
+ * edgel3_wire.h describes the protocol of the connection.
  */
 #ifndef EDGEL3_NODE_H_
 #define EDGEL3_NODE_H_
@@ -44,7 +44,8 @@ typedef struct edgel3_node_engine {
    *
    * @param[in]  model      the model
    * @param[in]  window     int8 [mels][frames], quantized values
-   * @param[out] embedding  int8 [EDGEL3_NODE_MAX_EMBEDDING]; the network's embedding size is written
+   * @param[out] embedding  int8 [EDGEL3_NODE_MAX_EMBEDDING]; the network's embedding size is
+   *                        written
    * @return EDGEL3_OK, or why the network did not run
    */
   edgel3_status (*run)(const struct edgel3_node_model *model, const int8_t *window,
@@ -54,7 +55,7 @@ typedef struct edgel3_node_engine {
 /** Runs packed models with this library. edgel3_node_tflm.h has the engines that use TFLM. */
 extern const edgel3_node_engine edgel3_node_packed;
 
-/** A model as the converter writes it, and the memory that it needs. Memory is aligned to 16 bytes. */
+/** A model as the converter writes it, and the memory that it needs, aligned to 16 bytes. */
 typedef struct edgel3_node_model {
   const edgel3_node_engine *engine;
   const void *network; /**< a packed model, or a flatbuffer for an engine that uses TFLM */
@@ -137,8 +138,8 @@ static inline int8_t edgel3_node_self_test_value(uint32_t index) {
  * The node answers its host even if the model is refused; SELF_TEST then returns the reason.
  *
  * @param[out] node   the node
- * @param[in]  model  the model, which is copied. What it points to must stay as long as the node is in
- *                    use
+ * @param[in]  model  the model, which is copied. What it points to must stay as long as the node is
+ *                    in use
  * @param[in]  port   the board's functions, which are copied
  * @return failures as in the answer to SELF_TEST; the embedding is not checked
  */
@@ -155,8 +156,8 @@ void edgel3_node_receive(edgel3_node *node, const uint8_t *bytes, uint32_t count
 
 /** Process samples from the microphone. Without streaming they are ignored.
  *
- * If the samples complete a window, the function computes and sends its embedding before it returns.
- * That may take seconds. The board discards the samples of that time and reports them by
+ * If the samples complete a window, the function computes and sends its embedding before it
+ * returns. That may take seconds. The board discards the samples of that time and reports them by
  * edgel3_node_miss.
  *
  * @param[in,out] node     an open node

@@ -1,9 +1,10 @@
 /* The model of a deployment and its static memory, for a node.
  *
  * An application includes this header in exactly one source file. The include path must contain the
- * headers of a deployment: edgel3_packed_model.h or edgel3_tflm_model.h (the network then runs in TFLM's
- * interpreter), edgel3_model_frontend.h and, for a node with a head, edgel3_model_head.h. Compiling
- * fails if the node needs more memory than its budget. The macros below give the size of each part.
+ * headers of a deployment: edgel3_packed_model.h or edgel3_tflm_model.h (the network then runs in
+ * TFLM's interpreter), edgel3_model_frontend.h and, for a node with a head, edgel3_model_head.h.
+ * Compiling fails if the node needs more memory than its budget. The macros below give the size of
+ * each part.
  */
 #ifndef EDGEL3_NODE_MODEL_H_
 #define EDGEL3_NODE_MODEL_H_
@@ -11,7 +12,7 @@
 #if defined(__has_include)
 #if !__has_include("edgel3_model_frontend.h")
 #error \
-    "edgel3_model_frontend.h is not on the include path: write a project with edgel3-tflm export-app"
+    "edgel3_model_frontend.h is not on the include path: write a project by edgel3-tflm export-app"
 #endif
 #if __has_include("edgel3_tflm_model.h")
 /** Defined if the network runs in TFLM's interpreter. */
@@ -36,8 +37,8 @@
 #define EDGEL3_NODE_HEAD NULL
 #endif
 
-/** Budget in bytes for arena, window and node together; the stack is not included. A board may define
- * another budget before it includes this header. */
+/** Budget in bytes for arena, window and node together; the stack is not included. A board may
+ * define another budget before it includes this header. */
 #ifndef EDGEL3_NODE_RAM_BUDGET_BYTES
 #define EDGEL3_NODE_RAM_BUDGET_BYTES 300000u
 #endif

@@ -1,4 +1,4 @@
-/* A node's network on this library's engine. */
+/* The engine of a node that runs packed models with this library. */
 #include "edgel3_node.h"
 
 static edgel3_status describe(const edgel3_node_model *model, edgel3_info *info) {
@@ -11,7 +11,7 @@ static edgel3_status describe(const edgel3_node_model *model, edgel3_info *info)
   return status == EDGEL3_OK && arena_bytes > model->arena_bytes ? EDGEL3_ERROR_ARENA : status;
 }
 
-/* The arena held log-mel values: the engine is set up anew. */
+/* The log-mel values have overwritten the arena: set up the engine again. */
 static edgel3_status run(const edgel3_node_model *model, const int8_t *window, int8_t *embedding) {
   edgel3_engine *engine;
   const edgel3_status status = edgel3_open(&engine, model->network, model->network_bytes,
@@ -19,4 +19,4 @@ static edgel3_status run(const edgel3_node_model *model, const int8_t *window, i
   return status == EDGEL3_OK ? edgel3_run(engine, window, embedding) : status;
 }
 
-const edgel3_node_engine edgel3_node_packed = {describe, run};
+const edgel3_node_engine edgel3_node_packed = {.describe = describe, .run = run};

@@ -1,3 +1,4 @@
+/* The engines of a node that run the network in TFLM's interpreter. */
 #include "edgel3_tflm.h"
 
 #ifdef EDGEL3_HAS_TFLM
@@ -21,7 +22,7 @@ bool AddOperators(PackedResolver *resolver) {
   return resolver->AddCustom(EDGEL3_TFLM_OPERATOR, TflmRegistration()) == kTfLiteOk;
 }
 
-/* What the converter leaves of the network: convolutions with their activation, pools, a flattening. */
+/* The operators that the converter writes: convolution with activation, pooling, flattening. */
 bool AddOperators(BuiltinResolver *resolver) {
   return resolver->AddConv2D() == kTfLiteOk && resolver->AddMaxPool2D() == kTfLiteOk &&
          resolver->AddReshape() == kTfLiteOk;
@@ -46,7 +47,7 @@ edgel3_status DescribeTensors(MicroInterpreter *interpreter, edgel3_info *info) 
              : EDGEL3_ERROR_INCONSISTENT;
 }
 
-/* Set an interpreter up in the arena; then describe the network, or run it. */
+/* Set up an interpreter in the arena. Then describe the network if `info` is given, else run it. */
 template <typename Resolver>
 edgel3_status Interpret(const edgel3_node_model *model, edgel3_info *info, const int8_t *values,
                         int8_t *embedding) {
@@ -58,7 +59,7 @@ edgel3_status Interpret(const edgel3_node_model *model, edgel3_info *info, const
                                model->arena_bytes);
   if (interpreter.AllocateTensors() != kTfLiteOk) return EDGEL3_ERROR_INCONSISTENT;
   if (info != nullptr) return DescribeTensors(&interpreter, info);
-  /* Found to be as the model says when the node was opened. */
+  /* Sizes match: the node checked them when it was opened. */
   TfLiteTensor *window = interpreter.input(0);
   memcpy(window->data.int8, values, window->bytes);
   if (interpreter.Invoke() != kTfLiteOk) return EDGEL3_ERROR_STATE;

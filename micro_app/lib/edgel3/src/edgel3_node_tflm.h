@@ -1,12 +1,13 @@
 /* A node's engine that runs the network in the interpreter of TensorFlow Lite Micro (TFLM).
  *
- * The engine sets the interpreter up again for each window, because the log-mel values are in its arena
- * before. TFLM does not tell an arena that is too small from a network that it cannot run: both count as
- * a refused model, and TFLM prints what is missing. TFLM does not check that a flatbuffer is complete
- * either. Damage of a packed model inside a flatbuffer is found; other damage may cause a fault.
+ * The engine sets the interpreter up again for each window, because the log-mel values are in its
+ * arena before. TFLM does not tell an arena that is too small from a network that it cannot run:
+ * both count as a refused model, and TFLM prints what is missing. TFLM does not check that a
+ * flatbuffer is complete either. Damage of a packed model inside a flatbuffer is found; other
+ * damage may cause a fault.
  *
- * Without TFLM's headers on the include path, edgel3_node_tflm.cc compiles to nothing. edgel3_tflm.h
- * names the macros that must be defined.
+ * Without TFLM's headers on the include path, edgel3_node_tflm.cc compiles to nothing.
+ * edgel3_tflm.h names the macros that must be defined.
  */
 #ifndef EDGEL3_NODE_TFLM_H_
 #define EDGEL3_NODE_TFLM_H_

@@ -1,10 +1,13 @@
+/* Checks a packed model once, so that the engine can use it without checks. */
 #include "edgel3_packed.h"
 
 #include <string.h>
 
 #include "edgel3_bytes.h"
 
+/* For each channel: bias and multiplier of 4 bytes, two counts of 2 bytes, shift of 1 byte. */
 #define CHANNEL_TABLE_BYTES 13u
+/* Largest input, which is a quantized value plus 128. */
 #define MAX_INPUT 255
 
 static int all_zero(const uint8_t *bytes, size_t count) {
@@ -14,13 +17,13 @@ static int all_zero(const uint8_t *bytes, size_t count) {
   return 1;
 }
 
-/* A scale that is positive and finite, judged by its bits: no floating point needed. */
+/* Return whether a float32 is positive and finite. Its bits tell, without floating point. */
 static int is_scale(const uint8_t *bytes) {
   const uint32_t bits = edgel3_get_u32(bytes);
   return bits != 0 && bits < 0x7f800000u;
 }
 
-/* CRC-32 a nibble at a time: a table of 64 bytes is fast enough for once at set-up. */
+/* Four bits at a time: the table takes 64 bytes only, and the speed is sufficient at set-up. */
 uint32_t edgel3_crc32(uint32_t crc, const uint8_t *bytes, size_t count) {
   static const uint32_t table[16] = {0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu,
                                      0x76dc4190u, 0x6b6b51f4u, 0x4db26158u, 0x5005713cu,
@@ -35,7 +38,9 @@ uint32_t edgel3_crc32(uint32_t crc, const uint8_t *bytes, size_t count) {
   return ~crc;
 }
 
-/* One part of a channel's list: its sum of magnitudes, or -1 if a tap lies beyond the last. */
+/* Read one part of a channel's list. Return the sum of its magnitudes, or -1 if the number of a tap
+ * is too large.
+ */
 static int64_t read_part(const edgel3_conv *conv, const uint8_t **cursor, uint32_t count) {
   const uint32_t taps = edgel3_taps_per_channel(conv);
   const uint8_t *bytes = *cursor;
@@ -64,7 +69,7 @@ static size_t list_bytes(const edgel3_conv *conv, uint32_t taps) {
   return conv->encoding == EDGEL3_ENCODING_GAP16 ? (size_t)taps * 2u : (size_t)taps / 2u * 3u;
 }
 
-/* Walk all lists once, so that nothing has to be checked when they are used. */
+/* Check the weights of all channels; find the longest list and the largest accumulator. */
 static edgel3_status read_weights(edgel3_conv *conv, size_t weight_bytes) {
   const uint8_t *cursor = conv->weights;
   const uint8_t *end = conv->weights + weight_bytes - EDGEL3_WEIGHT_SLACK;
@@ -102,7 +107,7 @@ static edgel3_status read_weights(edgel3_conv *conv, size_t weight_bytes) {
     }
     if (negatives + positives > conv->max_taps) conv->max_taps = negatives + positives;
 
-    /* The accumulator must fit 32 bits for every input, before and behind a shift to the left. */
+    /* For every input the accumulator must fit in 32 bits, before and after a left shift. */
     const int64_t bias = conv->bias[channel];
     const int64_t sum = negative_sum > positive_sum ? negative_sum : positive_sum;
     const int64_t bound = (bias < 0 ? -bias : bias) + MAX_INPUT * sum;
@@ -144,7 +149,7 @@ static edgel3_status read_record(edgel3_conv *conv, const uint8_t *bytes, size_t
       weight_bytes < EDGEL3_WEIGHT_SLACK) {
     return EDGEL3_ERROR_INCONSISTENT;
   }
-  /* The offsets are multiples of four, and so is the address of the model. */
+  /* These pointers are aligned, because the offsets and the model's address are multiples of 4. */
   conv->bias = (const int32_t *)(const void *)(bytes + table);
   conv->multiplier = conv->bias + channels;
   conv->negatives = (const uint16_t *)(const void *)(conv->multiplier + channels);
@@ -201,7 +206,7 @@ edgel3_status edgel3_read_model(edgel3_model *model, const void *start, size_t s
         (conv->pool == EDGEL3_POOL_GLOBAL) != is_last) {
       return EDGEL3_ERROR_INCONSISTENT;
     }
-    /* Both factors are below 2^16: no overflow in 64 bits. */
+    /* 64 bits: the factors are at most 2^16, so their product may not fit in 32 bits. */
     const uint64_t slot = (uint64_t)channels * (columns + 1u) + 1u;
     if (3u * slot + EDGEL3_OVERREAD_BYTES > EDGEL3_RING_MAX_BYTES) return EDGEL3_ERROR_INCONSISTENT;
     status = read_weights(conv, edgel3_get_u32(record + 20));

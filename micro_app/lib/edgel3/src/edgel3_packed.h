@@ -1,7 +1,7 @@
 /* The packed model: the format of its bytes, and a checked view of them. Internal to the library.
  *
- * All numbers are little-endian. Offsets count from the first byte of the model. "Zero" means bytes that
- * must be 0. Each line gives position, size in bytes and content.
+ * All numbers are little-endian. Offsets count from the first byte of the model. "Zero" means bytes
+ * that must be 0. Each line gives position, size in bytes and content.
  *
  *   header, 64 bytes
  *     0  4  magic "EL3P"
@@ -30,23 +30,25 @@
  *   The last convolution, and no other, has global pooling.
  *
  *   channel table of a convolution with n output channels
- *     int32 bias[n]         TFLite's bias minus the sum of weight * (input zero point + 128), because
- *                           the engine's inputs are quantized value + 128
- *     int32 multiplier[n]   Q31, 2^30 or more; 0 is allowed too, for a channel without weights and bias
- *     uint16 negatives[n]   taps of negative weight. Both counts include a list's taps of magnitude 0
- *     uint16 positives[n]   taps of positive weight
+ *     int32 bias[n]         TFLite's bias minus the sum of weight * (input zero point + 128),
+ *                           because the engine's inputs are quantized value + 128
+ *     int32 multiplier[n]   Q31, 2^30 or more; or 0, for a channel without weights and bias
+ *     uint16 negatives[n]   taps of negative weight; a list's taps of magnitude 0 count as well
+ *     uint16 positives[n]   taps of positive weight, likewise
  *     int8 shift[n]         as TFLite has it: a right shift if negative; -31 to 30
  *     zero up to a multiple of 4
  *
- *   weights, one channel after another. Tap (ky, kx, c) has the number (ky * 3 + kx) * channels + c.
+ *   weights, one channel after another. Tap (ky, kx, c) has number (ky * 3 + kx) * channels + c.
  *     dense   int8 for every tap, including zeros, ordered by number
- *     gap16   a list of uint16: `negatives` taps, then `positives` taps. Each part is ordered by number.
- *             Bits 0 to 6 are the magnitude of the weight. Bits 7 to 15 are the gap: the number of the
- *             tap minus that of the tap before it; for the first tap of a part, its number.
- *     gap12   the same with 12 bits: bits 0 to 6 are the magnitude, bits 7 to 11 the gap. Two taps take
- *             three bytes, the first tap in the lower 12 bits. Both parts have an even number of taps.
- *   A gap that is too large for its field is split by taps of magnitude 0. One such tap more makes a
- *   part even. A weight of -128 is two taps of magnitude 64, the second with a gap of 0.
+ *     gap16   a list of uint16: `negatives` taps, then `positives` taps. Each part is ordered by
+ *             number. Bits 0 to 6 are the magnitude of the weight. Bits 7 to 15 are the gap: the
+ *             number of the tap minus that of the tap before it; for the first tap of a part, its
+ *             number.
+ *     gap12   the same with 12 bits: bits 0 to 6 are the magnitude, bits 7 to 11 the gap. Two taps
+ *             take three bytes, the first tap in the lower 12 bits. Both parts have an even number
+ *             of taps.
+ *   A gap that is too large for its field is split by taps of magnitude 0. One such tap more makes
+ *   a part even. A weight of -128 is two taps of magnitude 64, the second with a gap of 0.
  */
 #ifndef EDGEL3_PACKED_H_
 #define EDGEL3_PACKED_H_
@@ -63,7 +65,7 @@ extern "C" {
 #define EDGEL3_HEADER_BYTES 64u
 /** Size of the record of a convolution in bytes. */
 #define EDGEL3_RECORD_BYTES 32u
-/** Zero bytes after a convolution's weights: decoders read whole words, up to 3 bytes past a list. */
+/** Zero bytes after a convolution's weights. Decoders read words, up to 3 bytes past a list. */
 #define EDGEL3_WEIGHT_SLACK 4u
 /** Largest ring in bytes: an offset into a ring has 16 bits, and 65535 marks a row of zeros. */
 #define EDGEL3_RING_MAX_BYTES 65535u
@@ -130,7 +132,8 @@ edgel3_status edgel3_read_model(edgel3_model *model, const void *bytes, size_t s
  */
 uint32_t edgel3_crc32(uint32_t crc, const uint8_t *bytes, size_t count);
 
-/** Return the bytes from a channel's row to the next channel's row: the columns and one byte of padding.
+/** Return the bytes from a channel's row to the next channel's row: the columns and one byte of
+ * padding.
  *
  * The padding is both the right edge of the one row and the left edge of the next.
  *

@@ -1,3 +1,4 @@
+/* The custom operator: checks the flatbuffer's tensors, then runs the engine. */
 #include "edgel3_tflm.h"
 
 #ifdef EDGEL3_HAS_TFLM
@@ -17,12 +18,12 @@ using namespace tflite;
 enum { kWindow = 0, kModel = 1, kInputs = 2 };
 enum { kEmbedding = 0, kOutputs = 1 };
 
-/* What an operator of a graph keeps. */
+/* State of an operator in a graph. */
 struct State {
   edgel3_engine *engine;
 };
 
-/* A tensor's description, which TFLM lends for as long as the graph is prepared. */
+/* A tensor's description. TFLM lends it while it prepares the graph; the destructor returns it. */
 class LentTensor {
  public:
   LentTensor(MicroContext *context, TfLiteTensor *tensor) : context_(context), tensor_(tensor) {}
@@ -48,13 +49,13 @@ bool HasShape(const TfLiteTensor *tensor, const int *sizes, int dimensions) {
   return true;
 }
 
-/* Scales are compared as they are: both are copies of one number. */
+/* Scales must be exactly equal, because both are copies of one number. */
 bool HasQuantization(const TfLiteTensor *tensor, float scale, int32_t zero_point) {
   return !(tensor->params.scale < scale) && !(tensor->params.scale > scale) &&
          tensor->params.zero_point == zero_point;
 }
 
-/* Whether the flatbuffer's tensors are those that the packed model says it takes and gives. */
+/* Return whether the flatbuffer's tensors match the input and the output of the packed model. */
 bool Matches(const edgel3_info &info, const TfLiteTensor *window, const TfLiteTensor *embedding) {
   const int rows = static_cast<int>(info.rows);
   const int columns = static_cast<int>(info.columns);
@@ -97,8 +98,8 @@ TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
   State *state = static_cast<State *>(node->user_data);
   if (state == nullptr) {
     MicroPrintf(
-        "EDGEL3: the tensor arena is full, or TF_LITE_STATIC_MEMORY is not defined as it is for"
-        " TFLM's library");
+        "EDGEL3: the tensor arena is full, or the macro TF_LITE_STATIC_MEMORY is not defined as for"
+        " TFLM's library; enlarge the arena or compile with the same macros");
     return kTfLiteError;
   }
   if (node->inputs->size != kInputs || node->outputs->size != kOutputs) {
@@ -112,10 +113,10 @@ TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
   const LentTensor embedding(micro_context,
                              micro_context->AllocateTempOutputTensor(node, kEmbedding));
   if (window.get() == nullptr || model.get() == nullptr || embedding.get() == nullptr) {
-    MicroPrintf("EDGEL3: a tensor is missing, or the tensor arena is full");
+    MicroPrintf("EDGEL3: a tensor is missing, or the tensor arena is full; enlarge the arena");
     return kTfLiteError;
   }
-  /* Only a constant stays where it is: the engine reads its weights in place. */
+  /* The engine reads the weights in place. Only a constant never moves. */
   if (model->type != kTfLiteUInt8 || model->allocation_type != kTfLiteMmapRo) {
     MicroPrintf("EDGEL3: expected the packed model as a uint8 constant; convert again");
     return kTfLiteError;
@@ -157,7 +158,7 @@ TfLiteStatus Invoke(TfLiteContext *context, TfLiteNode *node) {
 }  // namespace
 
 TFLMRegistration *TflmRegistration() {
-  /* Assigned, not initialised: that needs no guard against threads. */
+  /* An assignment instead of an initializer, which would need a guard against threads. */
   static TFLMRegistration registration;
   registration = tflite::micro::RegisterOp(Init, Prepare, Invoke);
   return &registration;

@@ -3,8 +3,8 @@
  *   tflite::MicroMutableOpResolver<1> resolver;
  *   resolver.AddCustom(EDGEL3_TFLM_OPERATOR, edgel3::TflmRegistration());
  *
- * Then the int8_packed.tflite of a deployment runs like any other flatbuffer. The engine's arena is part
- * of the interpreter's arena. If the operator refuses a flatbuffer, it prints the reason and
+ * Then the int8_packed.tflite of a deployment runs like any other flatbuffer. The engine's arena is
+ * part of the interpreter's arena. If the operator refuses a flatbuffer, it prints the reason and
  * AllocateTensors() fails.
  *
  * Compile with the macros that TFLM's library was compiled with. TFLM's own build defines

@@ -1,11 +1,12 @@
+/* Encodes and decodes the frames of edgel3_wire.h. */
 #include "edgel3_wire.h"
 
 #include <string.h>
 
 #include "edgel3_bytes.h"
-#include "edgel3_packed.h" /* its CRC-32 */
+#include "edgel3_packed.h" /* for edgel3_crc32 */
 
-/* Undo COBS in place; the length of the packet, or 0 if the frame is none. */
+/* Decode COBS in place. Return the length of the packet, or 0 if the frame is invalid. */
 static uint32_t unstuff(uint8_t *bytes, uint32_t length) {
   uint32_t in = 0, out = 0;
   while (in < length) {
@@ -14,7 +15,7 @@ static uint32_t unstuff(uint8_t *bytes, uint32_t length) {
     memmove(bytes + out, bytes + in, block - 1u);
     in += block - 1u;
     out += block - 1u;
-    /* A block shorter than the longest stands for a zero behind it, but for the last. */
+    /* A zero follows each block that is shorter than the longest possible, but not the last. */
     if (block < 255u && in < length) bytes[out++] = 0;
   }
   return out;
@@ -22,13 +23,14 @@ static uint32_t unstuff(uint8_t *bytes, uint32_t length) {
 
 int edgel3_wire_decode(edgel3_wire_decoder *decoder, uint8_t byte, edgel3_wire_packet *packet) {
   if (byte != 0) {
-    /* A frame that fills the buffer is too long already: its zero would not fit any more. */
+    /* Drop bytes that do not fit. A frame that fills the buffer is too long: the longest frame
+     * fits together with its zero. */
     if (decoder->length < sizeof decoder->frame) decoder->frame[decoder->length++] = byte;
     return 0;
   }
   const uint32_t length = decoder->length;
   decoder->length = 0;
-  if (length == 0) return 0; /* zeros between frames are no frames */
+  if (length == 0) return 0; /* further zeros between frames */
   const uint32_t size = length < sizeof decoder->frame ? unstuff(decoder->frame, length) : 0;
   if (size < EDGEL3_WIRE_HEAD_BYTES + 4u || size > EDGEL3_WIRE_PACKET_BYTES ||
       edgel3_crc32(0, decoder->frame, size - 4u) != edgel3_get_u32(decoder->frame + size - 4u)) {
@@ -43,10 +45,10 @@ int edgel3_wire_decode(edgel3_wire_decoder *decoder, uint8_t byte, edgel3_wire_p
   return 1;
 }
 
-/* COBS as it grows: where the length of the block that is open will stand, and the frame's end. */
+/* State of a COBS encoder. */
 typedef struct stuffing {
-  uint8_t *block;
-  uint8_t *end;
+  uint8_t *block; /* position for the length of the current block */
+  uint8_t *end;   /* end of the frame so far */
 } stuffing;
 
 static void close_block(stuffing *to) {
@@ -56,7 +58,7 @@ static void close_block(stuffing *to) {
 
 static void stuff(stuffing *to, const uint8_t *bytes, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
-    /* A full block is closed only when there is more: none is needed behind the last. */
+    /* Close a full block only before a further byte: the last block needs no empty one after it. */
     if (to->end - to->block == 255) close_block(to);
     if (bytes[i] == 0) {
       close_block(to);

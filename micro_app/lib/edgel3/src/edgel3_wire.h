@@ -1,7 +1,7 @@
 /* The protocol between a node and its host, over any connection that carries bytes.
  *
- * A frame is one packet in COBS encoding (Cheshire and Baker, 1999), then a zero byte. A packet, with
- * position, size in bytes and content:
+ * A frame is one packet in COBS encoding (Cheshire and Baker, 1999), then a zero byte. A packet,
+ * with position, size in bytes and content:
  *
  *     0  1  command; in an answer EDGEL3_WIRE_ANSWER is added
  *     1  1  sequence number; an answer has that of its request
@@ -9,18 +9,19 @@
  *     3  n  body, little-endian, at most EDGEL3_WIRE_MAX_BODY bytes
  *     .  4  CRC-32, as zlib computes it, of all bytes before it
  *
- * The node answers each request with a correct checksum once. The answer to a request that it cannot
- * carry out has an error as its status and no body. The node drops and counts a frame that is
- * incomplete, too long or damaged; after the next zero byte it expects a new frame. If no answer
- * arrives in time, the host sends its request again. That is safe: DATA says where its bytes belong, and
- * the result of a window stays until the next BEGIN.
+ * The node answers each request with a correct checksum once. The answer to a request that it
+ * cannot carry out has an error as its status and no body. The node drops and counts a frame that
+ * is incomplete, too long or damaged; after the next zero byte it expects a new frame. If no answer
+ * arrives in time, the host sends its request again. That is safe: DATA says where its bytes
+ * belong, and the result of a window stays until the next BEGIN.
  *
  *     command     body of the request               body of the answer
  *     INFO        -                                 see below
  *     BEGIN       u8 kind: 0 PCM, 1 log-mel         u32 bytes of the window
  *     DATA        u32 offset, bytes                 u32 bytes received so far
  *     EMBED       -                                 int8 [embedding]
- *     LOG_MEL     u32 offset, u32 count             int8 [count] of the latest window's log-mel values
+ *     LOG_MEL     u32 offset, u32 count             int8 [count] of the latest window's log-mel
+ *                                                   values
  *     SCORES      -                                 float32 [classes] of the latest window
  *     STATISTICS  -                                 see below
  *     STREAM      u8: 1 on, 0 off                   -
@@ -29,7 +30,8 @@
  *     LIVE                                          u32 window number, u32 milliseconds since the
  *                                                   start, int8 [embedding], float32 [classes]
  *
- * PCM is int16, as many samples as a window has. Log-mel is int8 [mels][frames], the network's input.
+ * PCM is int16, as many samples as a window has. Log-mel is int8 [mels][frames], the network's
+ * input.
  *
  *   Answer to INFO
  *     0  u16 EDGEL3_WIRE_VERSION    2  u16 classes of the head; 0 without a head
@@ -67,7 +69,7 @@ extern "C" {
 #define EDGEL3_WIRE_HEAD_BYTES 3u
 /** Largest packet in bytes. */
 #define EDGEL3_WIRE_PACKET_BYTES (EDGEL3_WIRE_HEAD_BYTES + EDGEL3_WIRE_MAX_BODY + 4u)
-/** Largest frame in bytes: COBS adds one byte for every 254 bytes or part of them, the end is a zero. */
+/** Largest frame in bytes: COBS adds a byte for every 254 or fewer, and a zero ends the frame. */
 #define EDGEL3_WIRE_FRAME_BYTES (EDGEL3_WIRE_PACKET_BYTES + EDGEL3_WIRE_PACKET_BYTES / 254u + 2u)
 
 /** Commands; the comment at the top describes them. */
@@ -96,7 +98,7 @@ typedef enum edgel3_wire_error {
   EDGEL3_WIRE_ERROR_ABSENT = 8   /**< the node has no microphone, or no head */
 } edgel3_wire_error;
 
-/** State of a decoder, which turns bytes into packets. Set all bytes to zero before its first use. */
+/** State of a decoder, which turns bytes into packets. Set all of it to zero before first use. */
 typedef struct edgel3_wire_decoder {
   uint8_t frame[EDGEL3_WIRE_FRAME_BYTES]; /**< the frame that is being received, then its packet */
   uint32_t length;                        /**< bytes of the frame received so far */
@@ -116,8 +118,8 @@ typedef struct edgel3_wire_packet {
  *
  * @param[in,out] decoder  the decoder
  * @param[in]     byte     the next byte that was received
- * @param[out]    packet   the packet that the byte completes. Its body is in the decoder and stays valid
- *                         until the next call. Not written if 0 is returned
+ * @param[out]    packet   the packet that the byte completes. Its body is in the decoder and stays
+ *                         valid until the next call. Not written if 0 is returned
  * @return 1 if the byte completes a packet with a correct checksum, otherwise 0
  */
 int edgel3_wire_decode(edgel3_wire_decoder *decoder, uint8_t byte, edgel3_wire_packet *packet);

@@ -1,24 +1,28 @@
-/* libFuzzer target: whatever a host sends, a node answers by the rules and stays within its memory.
+/* libFuzzer target: for any input, a node must follow the protocol and stay within its memory.
+ *
+ * tests/test_fuzz_node.py builds and runs it. By hand:
  *
  * clang -g -O1 -fsanitize=fuzzer,address,undefined -I../src fuzz_node.c ../src/[files] -o fuzz_node
  *
- * An input is requests, each a length (two bytes), a command, a sequence number and a body; the
- * target makes frames of them, or hardly one would get past the checksum. A length with its highest
- * bit set means bytes as they are, for the decoder. The node has a frontend, a head and a
- * microphone, but its model is refused on every second input: then it must say so.
+ * The first byte of an input says whether the model is refused (bit 0). Then come entries of a
+ * length (12 bits of two bytes) and as many bytes. Bit 15 of the length marks bytes for the
+ * decoder, bit 14 samples from the microphone, bit 13 a number of lost samples. All other entries
+ * are requests: a command, a sequence number and a body, which the target puts into a frame,
+ * because hardly any random frame has a correct checksum. The node has a frontend, a head and a
+ * microphone.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "edgel3_bytes.h"
 #include "edgel3_node.h"
-#include "edgel3_packed.h" /* its CRC-32 */
+#include "edgel3_packed.h" /* for edgel3_crc32 */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 enum { MELS = 8, FRAMES = 5, DFT = 16, HOP = 8, SAMPLES = 40, EMBEDDING = 4, CLASSES = 2 };
-/* Header, one record, channel table (4 + 4 + 2 + 2 + 1 a channel), weights. */
+/* Header, one record, channel table (4 + 4 + 2 + 2 + 1 bytes for each channel), weights. */
 enum { TABLE = 64 + 32, WEIGHTS = TABLE + 13 * EMBEDDING, MODEL = WEIGHTS + 9 * EMBEDDING + 4 };
 
 static uint8_t packed[MODEL] __attribute__((aligned(16)));
@@ -26,18 +30,37 @@ static float window[DFT], cosines[DFT / 4 + 1];
 static uint16_t mel_first[MELS], mel_count[MELS];
 static float mel_weights[MELS];
 static const edgel3_frontend_config frontend = {
-    8000, SAMPLES, DFT,    HOP,     MELS,      FRAMES,    80.0f,
-    3.0f, 100.0f,  window, cosines, mel_first, mel_count, mel_weights,
+    .sample_rate_hz = 8000,
+    .window_samples = SAMPLES,
+    .dft_samples = DFT,
+    .hop_samples = HOP,
+    .mels = MELS,
+    .frames = FRAMES,
+    .dynamic_range_db = 80.0f,
+    .input_factor = 3.0f,
+    .input_offset = 100.0f,
+    .window = window,
+    .cosines = cosines,
+    .mel_first = mel_first,
+    .mel_count = mel_count,
+    .mel_weights = mel_weights,
 };
 static const int8_t head_weights[CLASSES * EMBEDDING] = {1, -2, 3, -4, 5, -128, 127, 0};
 static const float head_scale[CLASSES] = {0.1f, 10.0f};
 static const float head_bias[CLASSES] = {0.5f, -1.0f};
 static const char *const labels[CLASSES] = {"one", "two"};
 static const edgel3_head head = {
-    EDGEL3_HEAD_SOFTMAX, CLASSES, EMBEDDING, -128, head_weights, head_scale, head_bias, labels,
+    .kind = EDGEL3_HEAD_SOFTMAX,
+    .classes = CLASSES,
+    .embedding = EMBEDDING,
+    .embedding_zero_point = -128,
+    .weights = head_weights,
+    .scale = head_scale,
+    .bias = head_bias,
+    .labels = labels,
 };
 
-/* One convolution, of a few taps. */
+/* Write a packed model of one convolution with a few taps. */
 static void make_model(void) {
   memcpy(packed, "EL3P\1\0\1", 7);
   edgel3_put_u32(packed + 8, MODEL);
@@ -85,7 +108,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   return 0;
 }
 
-/* What a host hears: whole frames, one for each request with a right checksum. */
+/* The host: receives one whole frame for each request with a correct checksum. */
 typedef struct host {
   edgel3_node *node;
   edgel3_wire_decoder decoder;
@@ -141,7 +164,7 @@ static void send_request(edgel3_node *node, host *from, const uint8_t *data, uin
   static uint8_t frame[EDGEL3_WIRE_FRAME_BYTES];
   const edgel3_wire_packet request = {data[0] & 0x7fu, data[1], 0, data + 2, length - 2};
   const uint32_t size = edgel3_wire_encode(&request, frame);
-  /* A zero ends what was sent before; the fuzzer has learned to make that a whole frame. */
+  /* A zero ends the bytes that were sent before. They may form a whole frame, which is answered. */
   edgel3_node_receive(node, (const uint8_t *)"", 1);
   const uint32_t answers = from->answers;
   from->expected_command = request.command;
@@ -164,26 +187,32 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   size_t window_bytes = edgel3_frontend_work_bytes(&frontend);
   if (window_bytes < MELS * FRAMES) window_bytes = MELS * FRAMES;
-  /* Of malloc's memory, so that AddressSanitizer guards both ends. */
+  /* From the heap, so that AddressSanitizer checks both ends. */
   void *arena = NULL, *input = NULL;
   if (posix_memalign(&arena, 64, arena_bytes) != 0) return 0;
   if (posix_memalign(&input, 16, window_bytes) != 0) return 0;
   edgel3_node *node = (edgel3_node *)malloc(sizeof *node);
   host from = {.node = node};
   const edgel3_node_model model = {
-      &edgel3_node_packed,
-      packed,
-      sizeof packed - (size_t)refused,
-      NULL,
-      &frontend,
-      &head,
-      0,
-      arena,
-      arena_bytes,
-      input,
-      window_bytes,
+      .engine = &edgel3_node_packed,
+      .network = packed,
+      .network_bytes = sizeof packed - (size_t)refused,
+      .frontend = &frontend,
+      .head = &head,
+      .arena = arena,
+      .arena_bytes = arena_bytes,
+      .window = input,
+      .window_bytes = window_bytes,
   };
-  const edgel3_node_port port = {"fuzz", &from, write_frame, count_up, 1000, count_up, listen};
+  const edgel3_node_port port = {
+      .board = "fuzz",
+      .context = &from,
+      .write = write_frame,
+      .ticks = count_up,
+      .ticks_per_second = 1000,
+      .milliseconds = count_up,
+      .listen = listen,
+  };
   if ((edgel3_node_open(node, &model, &port) != 0) != refused) abort();
   while (size >= 4) {
     const uint32_t head_bits = data[0] | (uint32_t)data[1] << 8;
@@ -206,7 +235,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     data += length;
     size -= length;
   }
-  /* Whatever came: the node tells its statistics, and the next window's embedding if it has one. */
+  /* After any input, the node must return its statistics and, unless its model is refused, the
+   * embedding of the next window. */
   const uint8_t statistics[2] = {EDGEL3_WIRE_STATISTICS, 9};
   send_request(node, &from, statistics, 2);
   if (!refused) {

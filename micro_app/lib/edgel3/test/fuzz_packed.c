@@ -1,10 +1,12 @@
-/* libFuzzer target: whatever bytes come as a packed model, nothing is read or written out of place.
+/* libFuzzer target: for any bytes as a packed model, the engine must stay within its memory.
+ *
+ * tests/test_fuzz.py builds and runs it. By hand:
  *
  * clang -g -O1 -fsanitize=fuzzer,address,undefined -I../src fuzz_packed.c ../src/[files] -o
  * fuzz_packed
  *
- * The mutator puts size and checksum right again, or hardly an input would get past them. Models
- * that are accepted are run, with an arena of exactly the size asked for.
+ * The mutator corrects size and checksum, because hardly any random input has the right ones. The
+ * target runs every accepted model, in an arena of exactly the required size.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +15,7 @@
 #include "edgel3_bytes.h"
 #include "edgel3_packed.h"
 
-/* Larger ones only cost time. */
+/* Limits for the models that are run; larger ones take more time and find no more. */
 #define MAX_ARENA_BYTES (1u << 20)
 #define MAX_MACS (1u << 24)
 
@@ -23,8 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed) {
   size = LLVMFuzzerMutate(data, size, max_size);
-  /* One in eight is left as it came out: the checks of size and checksum are to be tried as well.
-   */
+  /* Leave one in eight inputs as it is, to test the checks of size and checksum as well. */
   if (size >= 16u && seed % 8u != 0) {
     memcpy(data, "EL3P\1", 6);
     edgel3_put_u32(data + 8, (uint32_t)size);
@@ -38,7 +39,7 @@ static void run(const uint8_t *model, size_t size, const edgel3_info *info,
   size_t arena_bytes = 0;
   if (edgel3_arena_bytes(model, size, kernels, &arena_bytes) != EDGEL3_OK) abort();
   if (arena_bytes > MAX_ARENA_BYTES) return;
-  /* Of malloc's memory, so that AddressSanitizer guards both ends. */
+  /* From the heap, so that AddressSanitizer checks both ends. */
   uint8_t *arena = NULL;
   if (posix_memalign((void **)(void *)&arena, EDGEL3_ARENA_ALIGNMENT, arena_bytes) != 0) return;
   int8_t *window = (int8_t *)malloc((size_t)info->rows * info->columns);

@@ -1,7 +1,8 @@
-/* Checks a packed model, runs it once on noise, and says on the serial monitor what it found.
+/* Example: checks a packed model, runs it once on noise, and prints time and sizes to the serial
+ * monitor.
  *
- * Copy edgel3_packed_model.c and edgel3_packed_model.h, which `edgel3-tflm convert` writes, into this
- * sketch's folder.
+ * Before you compile it, copy edgel3_packed_model.c and edgel3_packed_model.h into this sketch's
+ * folder. `edgel3-tflm convert` writes both files.
  */
 #include <edgel3.h>
 
@@ -11,7 +12,7 @@
 #error "no model: copy edgel3_packed_model.c and edgel3_packed_model.h into the sketch's folder"
 #endif
 
-#ifndef DMAMEM /* Teensy: the second half of its RAM. Elsewhere all of it is the same. */
+#ifndef DMAMEM /* Only Teensy has two RAM regions; DMAMEM is the second one. */
 #define DMAMEM
 #endif
 
@@ -19,6 +20,7 @@ DMAMEM alignas(EDGEL3_ARENA_ALIGNMENT) static uint8_t arena[EDGEL3_PACKED_MODEL_
 static int8_t row[EDGEL3_MODEL_FRAMES];
 static int8_t embedding[EDGEL3_MODEL_EMBEDDING_SIZE];
 
+/* Compute the embedding of a window of pseudo-random values. */
 static edgel3_status run(edgel3_engine *engine, uint32_t rows) {
   uint32_t state = 1u;
   edgel3_begin(engine);
@@ -50,13 +52,13 @@ void setup() {
     Serial.println(edgel3_status_text(status));
     return;
   }
-  Serial.print("one window of noise took ms: ");
+  Serial.print("time for one window of noise, ms: ");
   Serial.println(millis() - start);
-  Serial.print("values of an embedding: ");
+  Serial.print("embedding size, values: ");
   Serial.println(info.embedding);
-  Serial.print("bytes of model: ");
+  Serial.print("model, bytes: ");
   Serial.println(EDGEL3_PACKED_MODEL_BYTES);
-  Serial.print("bytes of arena: ");
+  Serial.print("arena, bytes: ");
   Serial.println(EDGEL3_PACKED_MODEL_ARENA_BYTES);
 }
 
