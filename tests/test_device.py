@@ -1,6 +1,6 @@
 """The node: its firmware on the emulated Cortex-M7, and its program, as a host sees them.
 
-A minute of noise in place of seconds: EDGEL3_NOISE_SECONDS=60.
+More noise than the usual 12 connections of it: EDGEL3_NOISE_ROUNDS=1000.
 """
 
 import os
@@ -43,7 +43,7 @@ from edgel3_tflm.wire import Command, Decoder, Failure, Packet, Refusal, encode
 Int8Array = npt.NDArray[np.int8]
 Int16Array = npt.NDArray[np.int16]
 
-NOISE_SECONDS = float(os.environ.get("EDGEL3_NOISE_SECONDS", "4"))
+NOISE_ROUNDS = int(os.environ.get("EDGEL3_NOISE_ROUNDS", "12"))
 
 
 class Expected:
@@ -85,13 +85,13 @@ def read_pcm(clips: list[Path], deployment: Deployment) -> list[Int16Array]:
 
 
 @pytest.fixture(scope="module")
-def sea(sea_int8: Deployment) -> Expected:
-    return Expected(sea_int8)
+def sea(tiny_int8: Deployment) -> Expected:
+    return Expected(tiny_int8)
 
 
 @pytest.fixture(scope="module")
-def clips(esc10: Path) -> list[Path]:
-    found = find_clips([esc10])
+def clips(sounds: Path) -> list[Path]:
+    found = find_clips([sounds])
     return [found[index] for index in (0, len(found) // 3, len(found) // 2, len(found) - 1)]
 
 
@@ -161,11 +161,13 @@ def test_a_node_says_what_it_is(device: Device, sea: Expected) -> None:
     assert info.version == __version__
     assert info.source_sha256 == sha256(sea.deployment.read_model("int8")).digest()[:16]
     assert (info.sample_rate_hz, info.window_samples) == (spec.sample_rate_hz, spec.window_samples)
-    assert (info.mels, info.frames, info.embedding_size) == (spec.mels, spec.frames, 64)
+    assert (info.mels, info.frames, info.embedding_size) == (spec.mels, spec.frames, 4)
     assert info.packed_bytes == len(sea.packed)
     assert info.classes == ()
     if info.board == "mps2-an500":
-        assert info.arena_bytes == plan_memory(sea.packed).arena_bytes
+        # The log-mel values lie in the arena before the network runs.
+        log_mel_bytes = 4 * spec.mels * spec.frames
+        assert info.arena_bytes == max(plan_memory(sea.packed).arena_bytes, log_mel_bytes)
         assert info.ticks_per_second == 25_000_000
 
 
@@ -250,7 +252,7 @@ def test_a_microphone_that_says_nothing_is_an_error(emulator: Emulator) -> None:
 
 def refusal_of(device: Device, command: int, body: bytes = b"") -> Refusal | None:
     try:
-        device.request(command, body, timeout_s=60)
+        device.request(command, body, timeout_s=600)
     except RefusedError as error:
         return error.refusal
     return None
@@ -348,7 +350,7 @@ def test_chunks_that_come_again_or_overlap_are_taken_once(
             there = min(len(data), there + 700)
             assert answer == u32(there)
     for _ in range(2):
-        embedding = device.request(Command.EMBED, timeout_s=60)
+        embedding = device.request(Command.EMBED, timeout_s=600)
         np.testing.assert_array_equal(np.frombuffer(embedding, np.int8), expected)
 
 
@@ -423,16 +425,12 @@ def test_noise_neither_stops_nor_resets_a_node(
     with Device(connect()) as device:
         device.embed_log_mel(window)
         before = device.statistics()
-    rng = random.Random(int(NOISE_SECONDS))  # noqa: S311
-    end = time.monotonic() + NOISE_SECONDS
-    rounds = 0
-    while time.monotonic() < end:
+    rng = random.Random(NOISE_ROUNDS)  # noqa: S311
+    for _ in range(NOISE_ROUNDS):
         transport = connect()
         for _ in range(200):
             transport.write(make_noise(rng))
             transport.read(0)
-            if time.monotonic() > end:
-                break
         transport.close()  # with answers, and half a frame, still on their way
         with Device(connect()) as device:
             now = device.statistics()
@@ -441,8 +439,6 @@ def test_noise_neither_stops_nor_resets_a_node(
             assert now.windows >= before.windows
             np.testing.assert_array_equal(device.embed_log_mel(window), sea.embedding(window))
         before = now
-        rounds += 1
-    record_property("rounds", rounds)
     record_property("statistics", str(before))
 
 
@@ -470,7 +466,8 @@ def test_a_host_that_dies_while_its_window_is_computed_is_followed_by_another(
     connect: Callable[[], SocketTransport], sea: Expected, pcm: list[Int16Array]
 ) -> None:
     windows = [sea.log_mel(samples) for samples in pcm[:2]]
-    for _ in range(10):
+    # How long the request takes to reach the node depends on the machine.
+    for pause_s in (0.1, 0.1, 0.1, 1, 10, 60):
         transport = connect()
         with Device(transport) as device:
             device.embed_log_mel(windows[0])
@@ -480,7 +477,7 @@ def test_a_host_that_dies_while_its_window_is_computed_is_followed_by_another(
                 chunk = windows[1].tobytes()[offset : offset + 2000]
                 device.request(Command.DATA, u32(offset) + chunk)
             transport.write(encode(Packet(Command.EMBED, 77)))
-            time.sleep(0.1)
+            time.sleep(pause_s)
         with Device(connect()) as device:
             # The request itself may have been lost with the connection.
             is_computed = device.statistics().windows > before.windows
@@ -505,9 +502,10 @@ def test_requests_sent_at_once_are_answered_in_turn(
     requests += [Packet(99, 6), Packet(Command.STATISTICS, 7)]
     transport, decoder, answers = connect(), Decoder(), []
     transport.write(b"\0" + b"".join(map(encode, requests)))
-    end = time.monotonic() + 60
-    while len(answers) < len(requests) and time.monotonic() < end:
-        answers += decoder.feed(transport.read(1))
+    while len(answers) < len(requests):
+        heard = transport.read(600)
+        assert heard, "the node says nothing more"
+        answers += decoder.feed(heard)
     transport.close()
     assert [(each.command, each.sequence) for each in answers] == [
         (each.command, each.sequence) for each in requests
@@ -527,20 +525,20 @@ def test_a_host_that_takes_nothing_loses_answers_and_nothing_else(
     window = sea.log_mel(pcm[0])
     device.embed_log_mel(window)
     question = encode(Packet(Command.LOG_MEL, 0, body=u32(0, 2048)))
-    # How long the board waits depends on how fast it is emulated.
-    for pause_s in (0,) if is_read else (2, 8, 30, 90):
+    # How long the board waits depends on how fast it is emulated; a host that reads may be slow.
+    for pause_s in (0, 0, 0, 0) if is_read else (2, 8, 30, 90):
         before, count = device.statistics(), 20
         transport.write(question * count)
         time.sleep(pause_s)
         decoder, answers = Decoder(), []
-        while data := transport.read(2):
+        while data := transport.read(5):
             answers += decoder.feed(data)
         assert {answer.body for answer in answers} <= {window.tobytes()[:2048]}
         assert decoder.dropped <= 1
         after = device.statistics()
         assert after.requests - before.requests == count + 1
         assert after.dropped_frames == before.dropped_frames
-        if is_read or len(answers) < count:
+        if (len(answers) == count) == is_read:
             break
     assert (len(answers) == count) == is_read
     np.testing.assert_array_equal(device.embed_log_mel(window), sea.embedding(window))
@@ -590,7 +588,7 @@ def test_embeddings_over_a_bad_line_are_right(
 ) -> None:
     running = Program(program)
     line = BadLine(running.connect(), seed)
-    with Device(line, timeout_s=0.1, compute_timeout_s=1, attempts=30) as device:
+    with Device(line, timeout_s=0.1, compute_timeout_s=1, attempts=1000) as device:
         for samples in pcm:
             window = sea.log_mel(samples)
             np.testing.assert_array_equal(device.embed_log_mel(window), sea.embedding(window))
@@ -671,7 +669,7 @@ def test_a_port_that_cannot_be_opened_is_an_error(port: str, message: str) -> No
 # ---- building and starting ----
 
 
-@pytest.mark.parametrize(("budget", "compiles"), [(60_000, True), (50_000, False)])
+@pytest.mark.parametrize(("budget", "compiles"), [(30_000, True), (25_000, False)])
 def test_memory_beyond_the_budget_does_not_compile(
     sea: Expected, budget: int, compiles: bool
 ) -> None:

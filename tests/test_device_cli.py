@@ -109,7 +109,7 @@ def port(
 def test_info_shows_the_device_and_its_own_test(port: str, tiny_int8: Deployment) -> None:
     done = run("info", "--port", port)
     assert done.returncode == 0, done.stderr
-    for part in ("host", "64 x 50 log-mel", "4 int8", "été", "1/1,000,000 s", "passed"):
+    for part in ("host", "64 x 50 log-mel", " 4 int8", "été", "1/1,000,000 s", "passed"):
         assert part in done.stdout
     result = json.loads(run("info", "--port", port, "--json").stdout)
     assert result["info"]["classes"] == list(LABELS)

@@ -220,8 +220,14 @@ def test_zeros_are_kept_while_weights_move(schedule: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def teacher(sea_weights: Path) -> NetworkWeights:
-    return load_weights(find_variant("sea", embedding_size=64), sea_weights)
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("teacher")
+    return write_weights(directory, find_variant("sea", embedding_size=64))
+
+
+@pytest.fixture(scope="module")
+def teacher(teacher_file: Path) -> NetworkWeights:
+    return load_weights(find_variant("sea", embedding_size=64), teacher_file)
 
 
 @pytest.fixture(scope="module")
@@ -541,7 +547,7 @@ def distill_command(recipe: Path, clips: Path, teacher: Path, *more: str) -> lis
 
 
 def test_a_student_with_a_depth_and_filters_of_its_own_converts_and_compares(
-    sea_weights: Path,
+    teacher_file: Path,
     clips: Path,
     convert_to: Callable[[ConvertOptions], Deployment],
     tmp_path: Path,
@@ -555,7 +561,7 @@ def test_a_student_with_a_depth_and_filters_of_its_own_converts_and_compares(
         "[training]\nsteps = 4\nbatch_windows = 2\nvalidate_every_steps = 2\n"
     )
     done = subprocess.run(
-        distill_command(recipe, clips, sea_weights), capture_output=True, text=True
+        distill_command(recipe, clips, teacher_file), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     options = ConvertOptions(
@@ -578,7 +584,7 @@ def test_a_student_with_a_depth_and_filters_of_its_own_converts_and_compares(
 
 
 def test_the_command_starts_from_a_bigger_network_s_weights_stops_and_goes_on(
-    sea_weights: Path,
+    teacher_file: Path,
     clips: Path,
     teacher: NetworkWeights,
     tmp_path: Path,
@@ -592,7 +598,9 @@ def test_the_command_starts_from_a_bigger_network_s_weights_stops_and_goes_on(
         "[validation]\nshare = 0.3\n[training]\nsteps = 6\nbatch_windows = 2\n"
         "validate_every_steps = 2\nlearning_rate = 0.0\n"
     )
-    command = distill_command(recipe, clips, sea_weights, "--student-weights", str(sea_weights))[1:]
+    command = distill_command(recipe, clips, teacher_file, "--student-weights", str(teacher_file))[
+        1:
+    ]
 
     def press(self: Steps, line: str) -> None:
         note(self, line)

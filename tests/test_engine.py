@@ -108,8 +108,8 @@ def assert_same_values(blob: bytes, model: bytes, windows: Int8Array) -> None:
             np.testing.assert_array_equal(engine.run(window[:, :, 0]), embedding, kernels)
 
 
-def real_windows(deployment: Deployment, clips: list[Path], count: int) -> Int8Array:
-    """Input of the int8 model for the first windows of real clips."""
+def clip_windows(deployment: Deployment, clips: list[Path], count: int) -> Int8Array:
+    """Input of the int8 model for the first windows of clips."""
     spec = deployment.variant.frontend
     samples = [
         windows
@@ -127,22 +127,19 @@ def real_windows(deployment: Deployment, clips: list[Path], count: int) -> Int8A
     return windows
 
 
-# Real networks ---------------------------------------------------------------------------------
+# Whole networks --------------------------------------------------------------------------------
 
 
-def test_the_published_network_gives_the_reference_s_bytes(
-    sea_int8: Deployment, esc10: Path
-) -> None:
-    clips = [min(folder.glob("*.ogg")) for folder in sorted(esc10.iterdir()) if folder.is_dir()]
-    windows = real_windows(sea_int8, clips * 2, 100)
-    expected = open_interpreter(sea_int8.read_model("int8"), "reference").run(windows)
-    blob = sea_int8.read_model("int8", "engine")
+def test_sea_64_gives_the_reference_s_bytes(sea_generated: Deployment, sounds: Path) -> None:
+    windows = clip_windows(sea_generated, find_clips([sounds]), 100)
+    expected = open_interpreter(sea_generated.read_model("int8"), "reference").run(windows)
+    blob = sea_generated.read_model("int8", "engine")
     for kernels in BOTH_KERNELS:
         np.testing.assert_array_equal(EngineInterpreter(blob, kernels).run(windows), expected)
 
 
-def test_the_95_45_network_gives_the_reference_s_bytes(standin: Deployment, esc10: Path) -> None:
-    windows = real_windows(standin, find_clips([esc10])[:1], 5)
+def test_the_95_45_network_gives_the_reference_s_bytes(standin: Deployment, sounds: Path) -> None:
+    windows = clip_windows(standin, find_clips([sounds / "tone"])[:1], 5)
     expected = open_interpreter(standin.read_model("int8"), "reference").run(windows)
     blob = standin.read_model("int8", "engine")
     for kernels in BOTH_KERNELS:
@@ -591,12 +588,12 @@ def test_sanitizers_find_nothing_and_the_bytes_are_the_reference_s(
             assert found == [embedding.tobytes() for embedding in expected]
 
 
-def test_sanitizers_find_nothing_in_the_published_network(
-    driver: Path, sea_int8: Deployment, tmp_path: Path
+def test_sanitizers_find_nothing_in_sea_64(
+    driver: Path, sea_generated: Deployment, tmp_path: Path
 ) -> None:
     windows = np.random.default_rng(0).integers(-128, 128, (2, 64, 50, 1)).astype(np.int8)
-    expected = open_interpreter(sea_int8.read_model("int8"), "reference").run(windows)
-    blob = sea_int8.read_model("int8", "engine")
+    expected = open_interpreter(sea_generated.read_model("int8"), "reference").run(windows)
+    blob = sea_generated.read_model("int8", "engine")
     for kernels in BOTH_KERNELS:
         ((status, found),) = drive(driver, kernels, windows, [blob], tmp_path)
         assert status == 0

@@ -114,13 +114,13 @@ def test_teensy_keeps_the_model_in_flash_and_the_arena_in_its_second_ram(
 
 
 @needs_arm
-def test_teensy_keeps_a_flatbuffer_in_flash_too(sea_int8: Deployment, tmp_path: Path) -> None:
+def test_teensy_keeps_a_flatbuffer_in_flash_too(sea_generated: Deployment, tmp_path: Path) -> None:
     board = find_board("teensy41")
-    export_app(sea_int8, board, tmp_path / "app", engine="tflm")
+    export_app(sea_generated, board, tmp_path / "app", engine="tflm")
     model = tmp_path / "app" / SKETCH_NAME / LIBRARY_FOLDER / "edgel3_model.cc"
 
     assert compile_source(model, board, tmp_path / "object.o") == ""
-    expected = sea_int8.manifest["artefacts"]["int8_packed.tflite"]["bytes"]
+    expected = sea_generated.manifest["artefacts"]["int8_packed.tflite"]["bytes"]
     assert sections_of(tmp_path / "object.o")[".progmem"] == expected
 
 
@@ -220,10 +220,10 @@ def compile_for_the_emulator(sources: list[Path], board: Board, output: Path) ->
 
 
 @pytest.fixture(scope="module")
-def emulation(sea_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Emulation:
-    """The library with SEA-64, and an Arduino core of ours."""
+def emulation(sea_generated: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Emulation:
+    """The library with SEA-64's filters, and an Arduino core of ours."""
     folder = tmp_path_factory.mktemp("emulation")
-    export_app(sea_int8, EMULATED, folder / "app")
+    export_app(sea_generated, EMULATED, folder / "app")
     sources = sources_of(folder / "app" / SKETCH_NAME / LIBRARY_FOLDER)
     sources += [STUBS / "mps2_core.cpp", MICRO_APP / "boards" / "mps2_an500" / "board.c"]
     return Emulation(compile_for_the_emulator(sources, EMULATED, folder))
@@ -249,12 +249,12 @@ def seconds_of_work(emulator: Emulator, seconds: float) -> float:
 
 @needs_emulator
 def test_the_sketch_answers_its_host_with_the_engines_bytes(
-    emulation: Emulation, sea_int8: Deployment, tmp_path: Path
+    emulation: Emulation, sea_generated: Deployment, tmp_path: Path
 ) -> None:
     board = find_board("nucleo_h743zi")
-    export_app(sea_int8, board, tmp_path / "app")
+    export_app(sea_generated, board, tmp_path / "app")
     firmware = emulation.link(tmp_path / "app", board, tmp_path)
-    packed = sea_int8.read_packed_model()
+    packed = sea_generated.read_packed_model()
     assert packed is not None
     samples = np.random.default_rng(0).normal(0, 3000, 8000).astype(np.int16)
 
@@ -279,14 +279,14 @@ def test_the_sketch_answers_its_host_with_the_engines_bytes(
 
 @needs_emulator
 def test_the_sketch_streams_what_its_microphone_hears(
-    emulation: Emulation, sea_int8: Deployment, tmp_path: Path
+    emulation: Emulation, sea_generated: Deployment, tmp_path: Path
 ) -> None:
     board = find_board("giga_r1_m7")
-    export_app(sea_int8, board, tmp_path / "app")
+    export_app(sea_generated, board, tmp_path / "app")
     firmware = emulation.link(tmp_path / "app", board, tmp_path)
 
     with Emulator(firmware, is_idle_skipped=True) as emulator:
-        with Device(emulator.connect(), timeout_s=60) as device:
+        with Device(emulator.connect(), timeout_s=600) as device:
             events = list(itertools.islice(device.stream(), 2))
             statistics = device.statistics()
         with Device(emulator.connect()) as device:
@@ -301,10 +301,10 @@ def test_the_sketch_streams_what_its_microphone_hears(
 
 @needs_emulator
 def test_sound_that_a_busy_node_misses_is_counted_and_windows_go_on(
-    emulation: Emulation, sea_int8: Deployment, tmp_path: Path
+    emulation: Emulation, sea_generated: Deployment, tmp_path: Path
 ) -> None:
     board = find_board("giga_r1_m7")
-    export_app(sea_int8, board, tmp_path / "app")
+    export_app(sea_generated, board, tmp_path / "app")
     header = tmp_path / "app" / SKETCH_NAME / "microphone.h"
     # 64 ms of sound; the network takes about 0.3 s of the emulator's time.
     smaller = header.read_text().replace(
@@ -316,7 +316,7 @@ def test_sound_that_a_busy_node_misses_is_counted_and_windows_go_on(
 
     with (
         Emulator(firmware, is_idle_skipped=True) as emulator,
-        Device(emulator.connect(), timeout_s=60) as device,
+        Device(emulator.connect(), timeout_s=600) as device,
     ):
         stream = device.stream()
         events = list(itertools.islice(stream, 3))
@@ -465,10 +465,10 @@ def test_unknown_boards_are_named_with_those_there_are() -> None:
 
 
 def test_unknown_engines_are_named_with_those_there_are(
-    sea_int8: Deployment, tmp_path: Path
+    sea_generated: Deployment, tmp_path: Path
 ) -> None:
     command = [str(Path(sys.executable).with_name("edgel3-tflm")), "export-app"]
-    command += [str(sea_int8.directory), "--board", "teensy41", "-o", str(tmp_path / "app")]
+    command += [str(sea_generated.directory), "--board", "teensy41", "-o", str(tmp_path / "app")]
     done = subprocess.run([*command, "--engine", "tflite"], capture_output=True, text=True)
 
     assert done.returncode == 1
@@ -493,7 +493,7 @@ def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def listen(program: Path, rate_hz: float, samples: int, sleep_us: int) -> list[int]:
     command = [str(program), str(rate_hz), str(samples), str(sleep_us)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     return [int(word) for word in printed.stdout.split()]
 
 

@@ -1020,7 +1020,7 @@ def load_damaged(source: Path, kind: str, count: int) -> dict[str, int]:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )

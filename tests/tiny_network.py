@@ -32,8 +32,8 @@ def draw(variant: Variant = TINY) -> NetworkWeights:
     return replace(drawn, convs=tuple(convs))
 
 
-def write_weights(directory: Path) -> Path:
+def write_weights(directory: Path, variant: Variant = TINY) -> Path:
     """Write the weights, to be used as those of any size of SEA-UST."""
-    path = directory / "tiny.h5.gz"
-    path.write_bytes(pack_weights(draw()))
+    path = directory / ("tiny.h5.gz" if variant == TINY else f"{variant.name}.h5.gz")
+    path.write_bytes(pack_weights(draw(variant)))
     return path
