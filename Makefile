@@ -59,7 +59,7 @@ lint:
 	  | grep "free from linting errors"
 	rm -rf build/types
 	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgel3_tflm
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgel3_tflm -m synthesise
 
 clean:
 	rm -rf build $(VENV) *.egg-info

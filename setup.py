@@ -1,5 +1,6 @@
 """Builds the C library ``edgel3`` for this machine, as ``edgel3_tflm._engine``.
 
+Leaves the scripts in ``calibration_data/`` out of the wheel.
 Everything else about the package is in pyproject.toml.
 """
 
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from cffi import FFI
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 SOURCES = Path("micro_app/lib/edgel3/src")
 # Kernels for desktop processors, which are no part of the Arduino library.
@@ -58,6 +60,22 @@ engine.set_source(
     optional=True,
 )
 
+
+class BuildWithoutScripts(build_py):
+    """Leave the scripts that make the calibration clips out of the wheel.
+
+    They import each other as siblings, so that they run from a checkout. In an installed package
+    nothing could import them.
+    """
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """Return a package's modules: (package, module, file) each."""
+        modules = super().find_package_modules(package, package_dir)
+        if package == "edgel3_tflm.calibration_data":
+            return [module for module in modules if module[1] == "__init__"]
+        return modules
+
+
 # cffi runs this file a second time, under another name, to read `engine`.
 if __name__ == "__main__":
-    setup(cffi_modules=["setup.py:engine"])
+    setup(cffi_modules=["setup.py:engine"], cmdclass={"build_py": BuildWithoutScripts})

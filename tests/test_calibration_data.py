@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from clip_list import CLIPS
+from synthesise import render
 
-from edgel3_tflm.calibration_data.synthesise import CLIPS, render
 from edgel3_tflm.converters.calibrate import Calibration, bundled_clips_directory
 from edgel3_tflm.variants import find_variant
 
