@@ -818,7 +818,7 @@ def test_another_layout_than_tflm_s_library_has_says_so(
     folder = tmp_path / "models"
     folder.mkdir()
     ((line,),) = Interpreter(tmp_path / "operator.so", folder).refuse(wrap(blob))
-    assert "TF_LITE_STATIC_MEMORY is not defined as it is for TFLM's library" in line
+    assert "TF_LITE_STATIC_MEMORY is not defined as for TFLM's library" in line
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
