@@ -1,1 +1,1 @@
-"""Synthetic sound clips that calibrate int8 activation ranges, and the script that makes them."""
+"""Synthetic sound clips that calibrate int8 activation ranges."""

@@ -31,10 +31,11 @@ LSB_DBFS = 20 * np.log10(1 / 32768)
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: what it is, how loud it is, and the sound that makes it.
+    """One clip: its name, class (`label`), description, level and sound.
 
-    `peak_dbfs` is the peak of the sound (-90.3 to -3) and `floor_dbfs` the RMS of pink background
-    noise added to it, None for none. From `end_s` on there is digital silence.
+    `peak_dbfs` is the peak of the sound, from -90.3 to -3. `floor_dbfs` is the RMS of the pink
+    background noise that `synthesise.render` adds, or None for no noise. After `end_s` the clip is
+    digital silence.
     """
 
     name: str

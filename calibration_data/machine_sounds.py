@@ -35,22 +35,23 @@ def engine(
     exhaust: Modes,
     rattle_db: float,
 ) -> Signal:
-    """Return a piston engine as a sound.
+    """Return the sound of a piston engine.
 
     Parameters
     ----------
     rng
-        Source of all randomness.
+        Random generator of everything that varies.
     firing_hz
-        Points (s, cylinder firings per s).
+        Points (s, firings of all cylinders per s).
     cylinders
         Number of cylinders, at least 1.
     spread
-        Unevenness of the firings, 0 to about 0.5.
+        Relative difference between firings, 0 to about 0.5.
     exhaust
-        Resonances (centre Hz, bandwidth Hz, dB) of exhaust, intake and casing.
+        Resonances (centre Hz, bandwidth Hz, dB) of the exhaust, the intake and the casing.
     rattle_db
-        Peak of the valve and combustion noise that follows each firing, in dB re the exhaust.
+        Peak of the noise of valves and combustion after each firing, in dB relative to the
+        exhaust.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def engine(
         Shape (72000,), float64, any scale.
 
     """
-    # The speed of a real engine wanders a little within and between cycles.
+    # The speed of a real engine varies a little, within a cycle and between cycles.
     rate_hz = curve(firing_hz) * (1 + 0.01 * drift(rng, 4))
     firings = pulses(rng, rate_hz, cylinders, spread)
     puffs = convolve(firings, strike(0.02, 3e-4, 0.001))
@@ -68,7 +69,7 @@ def engine(
 
 
 def truck(rng: np.random.Generator) -> Signal:
-    """Return a sound: a heavy diesel that slows down, then a hiss of its air brake."""
+    """Return the sound of a heavy diesel truck that slows down and then vents its air brake."""
     diesel = engine(
         rng,
         firing_hz=[(0, 62), (1.5, 38)],
@@ -83,7 +84,7 @@ def truck(rng: np.random.Generator) -> Signal:
 
 
 def blower(rng: np.random.Generator) -> Signal:
-    """Return a sound: a two-stroke leaf blower, its fan's whine and its stream of air."""
+    """Return the sound of a two-stroke leaf blower: its motor, its fan and its stream of air."""
     motor = engine(
         rng,
         firing_hz=[(0, 92), (0.5, 108), (1.5, 112)],
@@ -101,7 +102,7 @@ def blower(rng: np.random.Generator) -> Signal:
 
 
 def helicopter(rng: np.random.Generator) -> Signal:
-    """Return a sound: slaps of a rotor, swish of its blades, tail rotor and turbine."""
+    """Return the sound of a helicopter: main rotor, swish of the blades, tail rotor, turbine."""
     slap = pulses(rng, np.full(SAMPLES, 17.5), 2, 0.15)
     rotor = resonate(
         convolve(slap, strike(0.04, 0.001, 0.004)),
@@ -119,7 +120,7 @@ def helicopter(rng: np.random.Generator) -> Signal:
 
 
 def electric_drill(rng: np.random.Generator) -> Signal:
-    """Return a sound: a drill that starts, bites into masonry, and is let go."""
+    """Return the sound of a drill that starts, drills into masonry and stops."""
     speed_hz = curve(
         [(0, 40), (0.2, 430), (0.45, 440), (0.55, 370), (1.15, 360), (1.3, 150), (1.5, 30)]
     )
@@ -140,10 +141,24 @@ def hammer_drill(
     modes: Modes,
     hiss_db: float,
 ) -> Signal:
-    """Return a sound: a jackhammer or rock drill.
+    """Return the sound of a jackhammer or a rock drill.
 
-    `blows_hz` are points (s, blows per s), `modes` the bit's (Hz, decay s, dB), and `hiss_db` is
-    the peak of the compressed air in dB re the blows.
+    Parameters
+    ----------
+    rng
+        Random generator of the blows, the debris and the air.
+    blows_hz
+        Points (s, blows per s).
+    modes
+        Resonances (Hz, decay s, dB) of the bit.
+    hiss_db
+        Peak of the compressed air, in dB relative to the debris.
+
+    Returns
+    -------
+    Signal
+        Shape (72000,), float64, any scale.
+
     """
     blows = pulses(rng, curve(blows_hz) * (1 + 0.03 * drift(rng, 5)), 3, 0.12)
     ringing = convolve(blows, ring(modes))
@@ -155,7 +170,7 @@ def hammer_drill(
 
 
 def air_conditioner(rng: np.random.Generator) -> Signal:
-    """Return a sound: mains hum at 60 Hz and its multiples, a fan's blades and its air."""
+    """Return the sound of an air conditioner: hum at multiples of 60 Hz, fan blades, and air."""
     mains: Points = [(60, -6), (120, 0), (180, -18), (240, -9), (480, -25), (2000, -60)]
     hum = harmonics(np.full(SAMPLES, 60.0), partial(gain_at, points=mains), 2000)
     blades = whistle(rng, np.full(SAMPLES, 143.0), 1.5)
@@ -164,7 +179,7 @@ def air_conditioner(rng: np.random.Generator) -> Signal:
 
 
 def train(rng: np.random.Generator) -> Signal:
-    """Return a sound: a train going by, wheels over rail joints, and a flange that squeals."""
+    """Return the sound of a train that passes: motor, rail joints and a flange that squeals."""
     nearness = curve([(0, 0.25), (0.7, 1), (1.5, 0.45)])
     rumble = noise(rng, [(25, -6), (60, 0), (250, -4), (900, -8), (2500, -24), (12_000, -60)])
     joint_modes = [(85, 0.05, 0), (310, 0.025, -4), (1150, 0.015, -10), (2700, 0.01, -20)]
@@ -177,7 +192,7 @@ def train(rng: np.random.Generator) -> Signal:
 
 
 def brake(rng: np.random.Generator) -> Signal:
-    """Return a sound: brakes that squeal as a car stops, over the roll of its tyres."""
+    """Return the sound of a car that stops: squealing brakes and rolling tyres."""
     pitch_hz = curve([(0, 2480), (0.9, 2440), (1.3, 2380)]) * (1 + 0.001 * drift(rng, 20))
     squeal = harmonics(pitch_hz, lambda hz: (2450 / hz) ** 2.2, 20_000)
     second = whistle(rng, 1.37 * pitch_hz, 15)
@@ -192,14 +207,17 @@ def brake(rng: np.random.Generator) -> Signal:
 
 
 def siren(rng: np.random.Generator, pitch_hz: Points, decay_s: float) -> Signal:
-    """Return a sound: an electronic siren that follows points (s, Hz), echoing for `decay_s` s."""
+    """Return the sound of an electronic siren, with echoes.
+
+    The pitch follows points (s, Hz). The echoes fade by 8.7 dB every `decay_s` s.
+    """
     speaker: Points = [(300, -10), (900, 0), (1600, -3), (3000, -8), (6000, -28), (14_000, -60)]
     tone = harmonics(curve(pitch_hz), partial(gain_at, points=speaker))
     return reverberate(rng, tone, decay_s, -10)
 
 
 def horn(rng: np.random.Generator) -> Signal:
-    """Return a sound: two honks of a car's two-tone horn, with echoes of the street."""
+    """Return the sound of a two-tone car horn: two honks, with echoes from the street."""
     response: Points = [(350, -12), (900, -4), (2200, 0), (3200, -4), (6000, -24), (14_000, -60)]
     press = curve(
         [(0.08, 0), (0.1, 1), (0.33, 1), (0.36, 0), (0.55, 0), (0.57, 1), (1.2, 1), (1.24, 0)]
@@ -212,7 +230,7 @@ def horn(rng: np.random.Generator) -> Signal:
 
 
 def beeper(rng: np.random.Generator) -> Signal:
-    """Return a sound: the beeps of a reversing lorry, with faint echoes."""
+    """Return the sound of a truck's reversing beeper, with faint echoes."""
     tone = harmonics(np.full(SAMPLES, 1245.0), lambda hz: (1245 / hz) ** 2.5)
     on = curve(
         [(0.1, 0), (0.103, 1), (0.55, 1), (0.553, 0), (1.0, 0), (1.003, 1), (1.45, 1), (1.453, 0)]

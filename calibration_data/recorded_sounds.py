@@ -8,7 +8,7 @@ from waveforms import PINK, Points, Signal, Sound, mix, noise, set_peak, shape
 
 
 def street(rng: np.random.Generator) -> Signal:
-    """Return a sound: a street where cars pass, people talk and walk, and someone honks."""
+    """Return the sound of a street: a car, people who talk and walk, a horn, and birds."""
     car = engine(
         rng,
         firing_hz=[(0, 28), (0.7, 30), (1.5, 66)],
@@ -30,10 +30,14 @@ def street(rng: np.random.Generator) -> Signal:
 def band_limited(
     rng: np.random.Generator, source: Sound, response: Points, hiss_db: float
 ) -> Signal:
-    """Return `source` plus pink hiss (dB re its peak), both through a device's points (Hz, dB)."""
+    """Return `source` with pink noise, as a device with a limited bandwidth records them.
+
+    The peak of the noise is `hiss_db` dB relative to that of the source. Points (Hz, dB) give the
+    device's response.
+    """
     return shape(mix((source(rng), 0), (noise(rng, PINK), hiss_db)), response)
 
 
 def overloaded(rng: np.random.Generator, source: Sound, drive_db: float) -> Signal:
-    """Return `source` driven `drive_db` dB (above 0) into an input stage that clips at -1 and 1."""
+    """Return `source`, scaled to a peak of `drive_db` dB (above 0) and clipped at -1 and 1."""
     return np.clip(set_peak(source(rng), drive_db), -1, 1)

@@ -5,12 +5,13 @@ from waveforms import Points, Signal, burst, curve, mix, place, regular, reverbe
 
 
 def bell(_rng: np.random.Generator) -> Signal:
-    """Return a sound: one stroke of a large bell, nothing else."""
-    # From the hum an octave below the strike note up; (ratio of pitch, decay s, dB).
+    """Return the sound of one stroke of a large bell."""
+    # Partials: (frequency relative to the strike note, decay s, dB). The lowest is the hum, an
+    # octave below the strike note.
     partials = [(0.5, 1.6, -8), (1, 1.1, 0), (1.19, 0.9, -3), (1.5, 0.5, -9), (2, 0.6, -2)]
     partials += [(2.51, 0.3, -10), (2.66, 0.28, -12), (3.01, 0.3, -8), (4.17, 0.2, -12)]
     partials += [(5.43, 0.12, -15), (6.8, 0.08, -18), (8.2, 0.05, -20), (11.7, 0.025, -22)]
-    # Each partial is a close pair, because no cast bell is perfectly round; they beat.
+    # Each partial is a pair of close frequencies that beat, since no cast bell is perfectly round.
     pairs = [
         (466 * ratio * split, decay_s, db)
         for ratio, decay_s, db in partials
@@ -20,7 +21,7 @@ def bell(_rng: np.random.Generator) -> Signal:
 
 
 def hammer(rng: np.random.Generator) -> Signal:
-    """Return a sound: a hammer on a steel plate, about three blows a second, in a yard."""
+    """Return the sound of a hammer on a steel plate in a yard, about three blows a second."""
     modes = [(740, 0.09, -4), (1730, 0.07, 0), (2890, 0.05, -2)]
     modes += [(4420, 0.035, -5), (6900, 0.02, -9), (10_300, 0.01, -15)]
     click: Points = [(200, -12), (2000, 0), (12_000, -6), (22_000, -30)]
@@ -33,7 +34,7 @@ def hammer(rng: np.random.Generator) -> Signal:
 
 
 def footsteps(rng: np.random.Generator) -> Signal:
-    """Return a sound: hard shoes on a gritty pavement, heel before toe."""
+    """Return the sound of hard shoes on a gritty pavement: for each step the heel, then the toe."""
     grit: Points = [(300, -20), (1500, -4), (4000, 0), (9000, -8), (20_000, -35)]
 
     def step() -> Signal:
@@ -46,7 +47,7 @@ def footsteps(rng: np.random.Generator) -> Signal:
 
 
 def clinks(rng: np.random.Generator) -> Signal:
-    """Return a sound: glasses that touch and a bunch of keys that is shaken."""
+    """Return the sound of glasses that touch, then of a bunch of keys that someone shakes."""
 
     def key() -> Signal:
         hz = rng.uniform(3500, 15_000, 5)
@@ -60,7 +61,7 @@ def clinks(rng: np.random.Generator) -> Signal:
 
 
 def ticking(rng: np.random.Generator) -> Signal:
-    """Return a sound: a clock in a quiet room, five ticks a second, high and low in turn."""
+    """Return the sound of a clock: five ticks a second, alternately high and low."""
     click: Points = [(1000, -20), (4000, 0), (14_000, -12)]
     ticks = []
     for beat, at_s in enumerate(regular(rng, 5, 0.002)):
@@ -73,13 +74,13 @@ def ticking(rng: np.random.Generator) -> Signal:
 
 
 def chords(_rng: np.random.Generator) -> Signal:
-    """Return a sound: two chords of plucked strings, higher partials decaying sooner."""
+    """Return the sound of two chords of plucked strings. Higher partials decay faster."""
     events = []
     strummed = [(0.05, (110, 220, 277.2, 329.6, 440)), (0.78, (146.8, 220, 293.7, 370, 587.3))]
     for start_s, notes_hz in strummed:
         for order, hz in enumerate(notes_hz):
             modes = [
-                # Stiff strings are a little sharper than harmonic.
+                # The partials of a stiff string lie a little above the harmonics.
                 (hz * k * (1 + 1.5e-4 * k * k) ** 0.5, 0.9 / (1 + 0.25 * k), -4.5 * (k - 1) ** 0.7)
                 for k in range(1, int(min(24, 9000 / hz)))
             ]

@@ -19,8 +19,8 @@ from waveforms import DURATION_S, PINK, RATE_HZ, block_dc, noise, set_peak
 
 
 def render(clip: Clip) -> npt.NDArray[np.int16]:
-    """Return the samples of a clip, int16 of shape (72000,), peak at most 0.99 of full scale."""
-    # A hash that, unlike Python's own, is the same in every process.
+    """Return the samples of a clip: int16, shape (72000,), peak at most 0.99 of full scale."""
+    # Python's own hash of a string differs between processes. CRC-32 does not.
     rng = np.random.default_rng(zlib.crc32(clip.name.encode()))
     signal = set_peak(block_dc(clip.sound(rng)), clip.peak_dbfs)
     if clip.floor_dbfs is not None:
@@ -30,21 +30,24 @@ def render(clip: Clip) -> npt.NDArray[np.int16]:
 
 
 def encode(samples: npt.NDArray[np.int16]) -> bytes:
-    """Return the FLAC file of int16 samples of shape (n,), 48 kHz mono, as small as FLAC goes."""
+    """Return samples (int16, shape (n,)) as a mono 48 kHz FLAC file.
+
+    The file has the highest compression level of FLAC.
+    """
     file = io.BytesIO()
     sf.write(file, samples, RATE_HZ, format="FLAC", subtype="PCM_16", compression_level=1.0)
     return file.getvalue()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it: no reader ever sees half of it."""
+    """Write a file under a temporary name, then rename it, so that no reader sees half of it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
 
 
 def synthesise(folder: Path) -> int:
-    """Write all clips and the manifest into `folder`; return the size of the clips in bytes."""
+    """Write all clips and the manifest into `folder`, and return the size of the clips in bytes."""
     (folder / "clips").mkdir(parents=True, exist_ok=True)
     rows = ["file\tclass\tseconds\tsample_rate_hz\tsha256\tdescription\n"]
     total_bytes = 0
@@ -62,7 +65,7 @@ def synthesise(folder: Path) -> int:
 
 
 def main() -> None:
-    """Run from the command line."""
+    """Write the clips into the folder that the command line names."""
     parser = argparse.ArgumentParser(description="Synthesise the calibration clips.")
     parser.add_argument(
         "folder",
@@ -70,7 +73,7 @@ def main() -> None:
         nargs="?",
         type=Path,
         default=Path(__file__).parent,
-        help="where to write clips/ and manifest.tsv (default: the folder of this script)",
+        help="folder in which to write clips/ and manifest.tsv (default: the script's own)",
     )
     folder = parser.parse_args().folder
     total_bytes = synthesise(folder)

@@ -21,7 +21,7 @@ from waveforms import (
     seconds,
 )
 
-# Mean first formants of vowels (Hz), then fixed upper ones that every vowel shares.
+# The first three formants of each vowel (Hz, mean over speakers). All vowels share the upper two.
 VOWELS_HZ = [
     (730, 1090, 2440),
     (270, 2290, 3010),
@@ -34,11 +34,12 @@ FORMANT_BANDWIDTHS_HZ = (80, 100, 130, 200, 300)
 
 
 def vocal_gain(hz: Signal, formants: Sequence[tuple[Signal | float, float]]) -> Signal:
-    """Return amplitudes of a glottal source through formants (centre Hz, bandwidth Hz).
+    """Return the amplitude of a glottal source at each frequency of `hz`, after the formants.
 
-    `hz` has any shape, and so has the result; a centre may vary along it.
+    Each formant is (centre Hz, bandwidth Hz). `hz` may have any shape, and the result has the same
+    shape. A centre is a number, or an array of the shape of `hz`.
     """
-    # The glottis falls by 12 dB per octave and radiation from the mouth rises by 6.
+    # The glottal spectrum falls by 12 dB per octave, and radiation from the mouth adds 6 dB.
     gain = 100 / hz
     for centre_hz, bandwidth_hz in formants:
         ratio = hz / centre_hz
@@ -53,20 +54,20 @@ def voice(
     syllables_hz: float,
     effort_db: float = 0,
 ) -> Signal:
-    """Return a voice that babbles syllables without meaning, as a sound.
+    """Return the sound of a voice that speaks syllables without meaning.
 
     Parameters
     ----------
     rng
-        Source of the vowels, consonants, intonation and timing.
+        Random generator of the vowels, consonants, intonation and timing.
     pitch_hz
         Mean pitch in Hz, about 80 to 400.
     tract
-        Formant frequencies re those of a man, about 0.9 to 1.35.
+        Formant frequencies relative to those of a man, about 0.9 to 1.35.
     syllables_hz
         Syllables per s, about 2 to 6.
     effort_db
-        Rise of the spectrum at 3 kHz re 300 Hz in dB: 0 for soft speech, about 14 for a shout.
+        Gain at 3 kHz relative to 300 Hz, in dB: 0 for soft speech, about 14 for a shout.
 
     Returns
     -------
@@ -94,7 +95,7 @@ def voice(
     sibilant: Points = [(1200, -35), (4500 * tract, 0), (8000, -3), (16_000, -25)]
 
     def consonant() -> Signal:
-        # About half of them hiss (s, f), the others pop (p, t, k).
+        # About half of the consonants hiss (s, f). The others pop (p, t, k).
         hisses = rng.integers(2) == 1
         sound = burst(rng, 0.025, sibilant, 0.02) if hisses else burst(rng, 0.004, PINK)
         return rng.uniform(0.2, 1) * sound
@@ -105,7 +106,7 @@ def voice(
 
 
 def babble(rng: np.random.Generator, voices: int) -> Signal:
-    """Return a sound: `voices` people who talk at once in a hall."""
+    """Return the sound of `voices` people who talk at once in a hall."""
 
     def person() -> Signal:
         return voice(rng, rng.uniform(90, 240), rng.uniform(0.95, 1.25), rng.uniform(3, 5))
@@ -126,20 +127,20 @@ def call(
     Parameters
     ----------
     rng
-        Source of the trembling and the breath.
+        Random generator of the tremble and of the breath.
     pitch_hz
         Points (s, Hz).
     loudness
-        Points (s, amplitude 0 to 1); the call ends at the last of them.
+        Points (s, amplitude 0 to 1). The call ends at the last point.
     formants
         Resonances (centre Hz, bandwidth Hz).
     breath_db
-        Peak of the breath noise in dB re the tone.
+        Peak of the breath noise, in dB relative to the tone.
 
     Returns
     -------
     Signal
-        As long as `loudness`, float64, peak about 1.
+        Shape (n,), float64, as long as `loudness`, peak about 1.
 
     """
     duration_s = loudness[-1][0]
@@ -150,7 +151,7 @@ def call(
 
 
 def baby(rng: np.random.Generator) -> Signal:
-    """Return a sound: a baby's cry that glides up and down, a gasp, and the next cry."""
+    """Return the sound of a baby: a cry that glides up and down, a gasp, and the next cry."""
     formants = [(1150, 180), (3300, 350), (5600, 600), (8000, 900)]
     cry = call(
         rng,
@@ -167,7 +168,7 @@ def baby(rng: np.random.Generator) -> Signal:
 
 
 def dog(rng: np.random.Generator) -> Signal:
-    """Return a sound: three barks, with echoes of a courtyard."""
+    """Return the sound of a dog: three barks, with echoes from a courtyard."""
     formants = [(780, 160), (1650, 260), (2900, 450), (4600, 800)]
 
     def bark() -> Signal:
@@ -180,7 +181,10 @@ def dog(rng: np.random.Generator) -> Signal:
 
 
 def rooster(rng: np.random.Generator) -> Signal:
-    """Return a sound: a crow of four notes, the third the highest, the last long and falling."""
+    """Return the sound of a rooster: a crow of four notes.
+
+    The third note is the highest. The last is long and falls in pitch.
+    """
     pitch_hz = [(0, 430), (0.1, 560), (0.2, 600), (0.3, 720)]
     pitch_hz += [(0.42, 860), (0.6, 880), (0.75, 760), (1.2, 520)]
     loudness = [(0, 0), (0.03, 0.6), (0.14, 0.5), (0.17, 0.05), (0.21, 0.8), (0.3, 0.7)]
@@ -191,7 +195,7 @@ def rooster(rng: np.random.Generator) -> Signal:
 
 
 def birds(rng: np.random.Generator) -> Signal:
-    """Return a sound: whistled chirps, sweeps and a trill between 2.5 and 8 kHz, very clean."""
+    """Return the sound of birds without noise: chirps, sweeps and a trill from 2.5 to 8 kHz."""
 
     def chirp(pitch_hz: Points, duration_s: float) -> Signal:
         tone = harmonics(curve(pitch_hz, duration_s), lambda hz: (2500 / hz) ** 4.5, 20_000)
@@ -212,7 +216,7 @@ def birds(rng: np.random.Generator) -> Signal:
 
 
 def sneeze(rng: np.random.Generator) -> Signal:
-    """Return a sound: a gasp, a short vowel, and the burst of a sneeze."""
+    """Return the sound of a sneeze: a gasp, a short vowel and a burst of noise."""
     gasp = noise(rng, [(400, -15), (1800, 0), (4000, -8), (14_000, -30)])
     vowel = call(
         rng,

@@ -8,7 +8,8 @@ Conventions of the scripts in this folder:
   seconds against any value. `gain_at` and `shape` take hertz, on a log axis, against dB.
 - *Modes* are resonances: (Hz, bandwidth Hz, dB) for `resonate`, (Hz, decay s, dB) for `ring`.
 - A *sound* is a function that takes a random generator and returns a signal of shape (72000,), of
-  any scale.
+  any scale. A function with more parameters becomes a sound when `functools.partial` binds them.
+- A level in dB is relative to 1 unless the text names another reference.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,29 +26,38 @@ RATE_HZ = 48_000
 DURATION_S = 1.5
 SAMPLES = round(DURATION_S * RATE_HZ)
 
-# Pink noise: what is left of a town when nothing happens close by.
+# Pink noise: the background of a town when nothing close by makes a sound.
 PINK: Points = [(20, 0), (20_000, -30)]
 
 
 def seconds(duration_s: float = DURATION_S) -> Signal:
-    """Return sample times in s, float64 of shape (round(48000 duration_s),), from 0 up."""
+    """Return the time of each sample in s, from 0, float64 of shape (round(48000 duration_s),)."""
     return np.arange(round(duration_s * RATE_HZ)) / RATE_HZ
 
 
 def curve(points: Points, duration_s: float = DURATION_S) -> Signal:
-    """Return points (s, value) as a signal of `duration_s` s, constant beyond the end points."""
+    """Return a signal of `duration_s` s that follows points (s, value).
+
+    It is constant before the first point and after the last.
+    """
     x, y = zip(*points, strict=True)
     return np.interp(seconds(duration_s), x, y)
 
 
 def gain_at(hz: Signal, points: Points) -> Signal:
-    """Return linear gains, same shape as `hz`, from points (Hz > 0, dB) on a log frequency axis."""
+    """Return the linear gain at each frequency of `hz`, in the shape of `hz`.
+
+    Points (Hz > 0, dB) are interpolated on a log frequency axis.
+    """
     x, y = zip(*points, strict=True)
     return np.asarray(10 ** (np.interp(np.log2(np.maximum(hz, 1.0)), np.log2(x), y) / 20))
 
 
 def shape(signal: Signal, points: Points) -> Signal:
-    """Return `signal` filtered, without delay, by the response points (Hz, dB), and without DC."""
+    """Return `signal`, filtered by a response given as points (Hz, dB).
+
+    The filter adds no delay and removes DC.
+    """
     spectrum = np.fft.rfft(signal)
     spectrum *= gain_at(np.fft.rfftfreq(len(signal), 1 / RATE_HZ), points)
     spectrum[0] = 0
@@ -55,25 +65,25 @@ def shape(signal: Signal, points: Points) -> Signal:
 
 
 def noise(rng: np.random.Generator, points: Points, duration_s: float = DURATION_S) -> Signal:
-    """Return Gaussian noise of RMS 1 and `duration_s` s with the spectrum points (Hz, dB)."""
+    """Return `duration_s` s of Gaussian noise of RMS 1 with a spectrum given as points (Hz, dB)."""
     signal = shape(rng.standard_normal(round(duration_s * RATE_HZ)), points)
     return np.asarray(signal / np.sqrt(np.mean(signal**2)))
 
 
 def drift(rng: np.random.Generator, cutoff_hz: float, duration_s: float = DURATION_S) -> Signal:
-    """Return a smooth random modulation of RMS 1 and `duration_s` s, below about `cutoff_hz`."""
+    """Return `duration_s` s of a smooth random modulation: RMS 1, band limit about `cutoff_hz`."""
     return noise(rng, [(cutoff_hz, 0), (4 * cutoff_hz, -100)], duration_s)
 
 
 def convolve(signal: Signal, kernel: Signal) -> Signal:
-    """Return `signal` convolved with `kernel` (any length), cut to the length of `signal`."""
+    """Return `signal` convolved with `kernel` of any length, cut to the length of `signal`."""
     length = len(signal) + len(kernel)
     product = np.fft.rfft(signal, length) * np.fft.rfft(kernel, length)
     return np.fft.irfft(product, length)[: len(signal)]
 
 
 def resonate(signal: Signal, modes: Modes) -> Signal:
-    """Return `signal` through parallel resonators (centre Hz, bandwidth Hz, peak gain dB)."""
+    """Return `signal`, filtered by parallel resonators (centre Hz, bandwidth Hz, peak gain dB)."""
     length = 2 * len(signal)
     hz = np.fft.rfftfreq(length, 1 / RATE_HZ)
     response = np.zeros(len(hz), dtype=np.complex128)
@@ -84,7 +94,7 @@ def resonate(signal: Signal, modes: Modes) -> Signal:
 
 
 def block_dc(signal: Signal) -> Signal:
-    """Return `signal` through the 10 Hz high-pass that every microphone's input has, shape (n,)."""
+    """Return `signal`, filtered by a 10 Hz high-pass like the one in every microphone input."""
     length = 2 * len(signal)
     hz = np.fft.rfftfreq(length, 1 / RATE_HZ)
     response = 1j * hz / (10 + 1j * hz)
@@ -92,7 +102,10 @@ def block_dc(signal: Signal) -> Signal:
 
 
 def reverberate(rng: np.random.Generator, signal: Signal, decay_s: float, wet_db: float) -> Signal:
-    """Return `signal` plus echoes at `wet_db` dB that fade by 8.7 dB per `decay_s` s."""
+    """Return `signal` plus its echoes, which fade by 8.7 dB every `decay_s` s.
+
+    The peak of the signal is set to 0 dB, that of the echoes to `wet_db` dB.
+    """
     duration_s = 7 * decay_s
     tail = noise(rng, [(300, 0), (3000, -6), (16_000, -30)], duration_s)
     return mix(
@@ -103,7 +116,7 @@ def reverberate(rng: np.random.Generator, signal: Signal, decay_s: float, wet_db
 def harmonics(
     pitch_hz: Signal, gain: Callable[[Signal], Signal], highest_hz: float = 16_000
 ) -> Signal:
-    """Return the sum of sines at all multiples of a varying pitch.
+    """Return the sum of sines at all multiples of a pitch that varies.
 
     Parameters
     ----------
@@ -112,7 +125,7 @@ def harmonics(
     gain
         Function from the frequency of one harmonic in Hz, shape (n,), to its amplitude, shape (n,).
     highest_hz
-        Harmonics are silent while above this frequency, at most 24000 Hz.
+        A harmonic is silent while its frequency is above this limit, at most 24000 Hz.
 
     Returns
     -------
@@ -129,7 +142,10 @@ def harmonics(
 
 
 def whistle(rng: np.random.Generator, centre_hz: Signal, width_hz: float) -> Signal:
-    """Return a noise band `width_hz` Hz wide about `centre_hz` (Hz, shape (n,)), shape (n,)."""
+    """Return a band of noise, `width_hz` Hz wide, whose centre follows `centre_hz`.
+
+    `centre_hz` is in Hz and of shape (n,). The result has the same shape.
+    """
     duration_s = len(centre_hz) / RATE_HZ
     phase = 2 * np.pi * np.cumsum(centre_hz) / RATE_HZ
     cosine, sine = (drift(rng, width_hz / 2, duration_s) for _ in range(2))
@@ -137,7 +153,7 @@ def whistle(rng: np.random.Generator, centre_hz: Signal, width_hz: float) -> Sig
 
 
 def strike(duration_s: float, attack_s: float, decay_s: float) -> Signal:
-    """Return an envelope from 0 to 1 that rises and decays exponentially, `duration_s` s long."""
+    """Return an envelope of `duration_s` s and peak 1 that rises and decays exponentially."""
     t = seconds(duration_s)
     envelope = (1 - np.exp(-t / attack_s)) * np.exp(-t / decay_s)
     return np.asarray(envelope / envelope.max())
@@ -146,13 +162,19 @@ def strike(duration_s: float, attack_s: float, decay_s: float) -> Signal:
 def burst(
     rng: np.random.Generator, decay_s: float, points: Points, attack_s: float = 5e-4
 ) -> Signal:
-    """Return a decaying burst of noise with the spectrum points (Hz, dB), 8 `decay_s` long."""
+    """Return a burst of noise that decays over 8 times `decay_s`.
+
+    Points (Hz, dB) give its spectrum.
+    """
     duration_s = 8 * decay_s
     return noise(rng, points, duration_s) * strike(duration_s, attack_s, decay_s)
 
 
 def ring(modes: Modes) -> Signal:
-    """Return damped sines (Hz, decay constant s, level dB) struck at once, at most 1.5 s long."""
+    """Return the sum of damped sines that all start at once.
+
+    Each mode is (Hz, decay constant s, level dB). The result is at most 1.5 s long.
+    """
     t = seconds(min(DURATION_S, 9 * max(decay_s for _, decay_s, _ in modes)))
     total = np.zeros(len(t))
     for hz, decay_s, level_db in modes:
@@ -161,7 +183,7 @@ def ring(modes: Modes) -> Signal:
 
 
 def place(events: Iterable[tuple[float, Signal]]) -> Signal:
-    """Return the sum of signals, each from its time in s on, cut to shape (72000,)."""
+    """Return the sum of signals, each delayed to its start in s, cut to shape (72000,)."""
     total = np.zeros(SAMPLES)
     for start_s, signal in events:
         start = round(start_s * RATE_HZ)
@@ -171,7 +193,11 @@ def place(events: Iterable[tuple[float, Signal]]) -> Signal:
 
 
 def regular(rng: np.random.Generator, per_s: float, jitter: float) -> Signal:
-    """Return times in s within the clip, `per_s` per s, each off by `jitter` (0 to 1) periods."""
+    """Return `per_s` times a second, in s, from the start of the clip to its end.
+
+    Each time deviates at random from a regular beat. The standard deviation is `jitter` (0 to 1)
+    periods.
+    """
     beats = np.arange(0.3, DURATION_S * per_s)
     times_s = (beats + jitter * rng.standard_normal(len(beats))) / per_s
     return np.clip(times_s, 0, DURATION_S)
@@ -180,7 +206,10 @@ def regular(rng: np.random.Generator, per_s: float, jitter: float) -> Signal:
 def scatter(
     rng: np.random.Generator, per_s: float, make: Callable[[], Signal], spread_db: float
 ) -> Signal:
-    """Return about `per_s` results of `make` per s at random, levels spread by `spread_db` dB."""
+    """Return the sum of signals from `make` that start at random times, about `per_s` a second.
+
+    Their levels vary with a standard deviation of `spread_db` dB.
+    """
     times_s = rng.uniform(0, DURATION_S, rng.poisson(per_s * DURATION_S))
     levels_db = spread_db * rng.standard_normal(len(times_s))
     return place(
@@ -189,23 +218,23 @@ def scatter(
 
 
 def pulses(rng: np.random.Generator, pulses_hz: Signal, cylinders: int, spread: float) -> Signal:
-    """Return one impulse per cycle of a varying rate, as of an engine's cylinders firing in turn.
+    """Return impulses at a rate that varies, as when the cylinders of an engine fire in turn.
 
     Parameters
     ----------
     rng
-        Source of the differences between cylinders and between cycles.
+        Random generator of the differences between cylinders and between cycles.
     pulses_hz
         Pulses per s at each sample, shape (n,), above 0.
     cylinders
-        Length of the pattern of strong and weak pulses, at least 1.
+        Number of pulses in the repeated pattern of strong and weak pulses, at least 1.
     spread
-        Relative difference between pulses, 0 (all alike) to about 0.5.
+        Relative difference between pulses, from 0 (all equal) to about 0.5.
 
     Returns
     -------
     Signal
-        Shape (n,), float64: zero except at the pulses, each of an area near 1.
+        Shape (n,), float64. It is zero except at the pulses, each of which has an area near 1.
 
     """
     cycles = np.cumsum(pulses_hz) / RATE_HZ
@@ -213,7 +242,7 @@ def pulses(rng: np.random.Generator, pulses_hz: Signal, cylinders: int, spread: 
     at = np.flatnonzero(np.diff(count, prepend=0))
     pattern = 1 + spread * rng.standard_normal(cylinders)
     strength = pattern[count[at] % cylinders] * (1 + spread / 2 * rng.standard_normal(len(at)))
-    # Share each pulse between two samples: on whole samples, the pitch of a fast engine is rough.
+    # Each pulse is divided between two samples. On whole samples, a fast engine's pitch is rough.
     late = (cycles[at] - count[at]) * RATE_HZ / pulses_hz[at]
     total = np.zeros(len(pulses_hz))
     total[at] = strength * (1 - late)
@@ -222,11 +251,11 @@ def pulses(rng: np.random.Generator, pulses_hz: Signal, cylinders: int, spread: 
 
 
 def set_peak(signal: Signal, peak_db: float) -> Signal:
-    """Return `signal` scaled to a peak of `peak_db` dB re 1; all zeros stay so."""
+    """Return `signal`, scaled to a peak of `peak_db` dB. A signal of zeros stays unchanged."""
     peak = np.max(np.abs(signal))
     return signal * (10 ** (peak_db / 20) / peak) if peak > 0 else signal
 
 
 def mix(*parts: tuple[Signal, float]) -> Signal:
-    """Return the sum of signals of one shape (n,), each first set to its peak level in dB."""
+    """Return the sum of pairs (signal, peak dB). Each signal is first scaled to its peak."""
     return np.asarray(sum(set_peak(signal, peak_db) for signal, peak_db in parts))

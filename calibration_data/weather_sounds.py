@@ -19,7 +19,11 @@ from waveforms import (
 
 
 def rain(rng: np.random.Generator, drops_per_s: float, hiss_db: float) -> Signal:
-    """Return a sound: rain of `drops_per_s` near drops over the hiss (dB re drops) of far ones."""
+    """Return the sound of rain.
+
+    About `drops_per_s` drops a second fall close by. Drops further away make a hiss, whose peak is
+    `hiss_db` dB relative to the drops close by.
+    """
 
     def drop() -> Signal:
         hz = np.exp(rng.uniform(np.log(1200), np.log(9000)))
@@ -30,7 +34,7 @@ def rain(rng: np.random.Generator, drops_per_s: float, hiss_db: float) -> Signal
 
 
 def wind(rng: np.random.Generator) -> Signal:
-    """Return a sound: gusts that shake a microphone and whistle past an edge."""
+    """Return the sound of gusts that shake a microphone and whistle past an edge."""
     gust = np.exp(0.6 * drift(rng, 1.5)) * curve([(0, 0.5), (0.8, 1.2), (1.5, 0.6)])
     rumble = noise(rng, [(15, 0), (60, -4), (250, -26), (1500, -50), (10_000, -80)])
     whistling = whistle(rng, 380 + 220 * gust, 60)
@@ -39,7 +43,7 @@ def wind(rng: np.random.Generator) -> Signal:
 
 
 def stream(rng: np.random.Generator) -> Signal:
-    """Return a sound: running water, a swarm of bubbles whose pitch rises as they close."""
+    """Return the sound of running water: many bubbles whose pitch rises as they close."""
 
     def bubble() -> Signal:
         hz = np.exp(rng.uniform(np.log(350), np.log(3800)))
@@ -53,7 +57,7 @@ def stream(rng: np.random.Generator) -> Signal:
 
 
 def thunder(rng: np.random.Generator) -> Signal:
-    """Return a sound: a tearing crack, then claps that roll and fade."""
+    """Return the sound of thunder: a crack, then claps that roll and fade."""
     crack = noise(rng, [(80, -8), (400, 0), (1500, -8), (6000, -25), (16_000, -50)])
     tear = scatter(rng, 60, lambda: burst(rng, 0.012, [(100, 0), (1500, -8), (12_000, -40)]), 5)
     roll = noise(rng, [(18, -6), (45, 0), (120, -8), (400, -30), (2000, -70)])
@@ -66,7 +70,7 @@ def thunder(rng: np.random.Generator) -> Signal:
 
 
 def surf(rng: np.random.Generator) -> Signal:
-    """Return a sound: a wave that swells, breaks and runs back over pebbles."""
+    """Return the sound of a wave that swells, breaks and runs back over pebbles."""
     swell = noise(rng, [(30, -3), (120, 0), (600, -10), (2500, -35)])
     breaking = noise(rng, [(150, -12), (700, 0), (3000, -6), (16_000, -28)])
     backwash = noise(rng, [(1000, -25), (4000, 0), (10_000, -6), (20_000, -20)])
@@ -78,7 +82,7 @@ def surf(rng: np.random.Generator) -> Signal:
 
 
 def fire(rng: np.random.Generator) -> Signal:
-    """Return a sound: crackles of very different loudness over a soft roar."""
+    """Return the sound of a fire: crackles of very different loudness and a soft roar."""
     snap: Points = [(300, -15), (1500, 0), (6000, -2), (20_000, -14)]
     crackles = scatter(rng, 45, lambda: burst(rng, rng.uniform(3e-4, 0.004), snap, 5e-5), 7)
     roar = noise(rng, [(25, 0), (90, -3), (400, -20), (3000, -45), (16_000, -60)])
