@@ -1,1 +1,1 @@
-"""Weights that ship with this package and stand for the published ones; see MODEL_CARD.md."""
+"""Weights that ship with this package and replace published ones. See MODEL_CARD.md."""
