@@ -86,23 +86,23 @@ def test_silence_and_near_silence_are_counted_apart(tiny_int8: Deployment, tmp_p
 
 
 def test_only_a_clip_shorter_than_a_window_is_padded_and_it_is_counted_apart(
-    sea_int8: Deployment, tmp_path: Path
+    tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 19_000)
     soundfile.write(tmp_path / "long.wav", noise, 8000)
     soundfile.write(tmp_path / "short.wav", noise[:5000], 8000)
     soundfile.write(tmp_path / "silent.wav", np.zeros(5000), 8000)
-    found = compare(sea_int8, [tmp_path], hop_s=0.5, progress=ignore_progress)
+    found = compare(tiny_int8, [tmp_path], hop_s=0.5, progress=ignore_progress)
     windows = {name: figures.windows for name, figures in found.first.groups.items()}
     assert windows == {"all": 5, "sounding": 3, "padded": 2}
     assert [drift.figures.windows for drift in found.clips] == [3, 1, 1]
     (note,) = [note for note in found.to_json()["notes"] if "padded" in note]
     assert "2 clips: short.wav, silent.wav" in note
     assert note in render_html(found)
-    alone = compare(sea_int8, [tmp_path / "long.wav"], hop_s=0.5, progress=ignore_progress)
+    alone = compare(tiny_int8, [tmp_path / "long.wav"], hop_s=0.5, progress=ignore_progress)
     assert alone.overall.sqnr_db == found.first.groups["sounding"].sqnr_db
     assert not any("padded" in note for note in alone.notes)
-    short = compare(sea_int8, [tmp_path / "short.wav"], hop_s=0.5, progress=ignore_progress)
+    short = compare(tiny_int8, [tmp_path / "short.wav"], hop_s=0.5, progress=ignore_progress)
     assert set(short.first.groups) == {"all", "padded"}
     assert not re.search(r"\bnan\b", render_html(short))
 
