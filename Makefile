@@ -57,6 +57,7 @@ lint:
 	build/platformio/bin/python -m pip install --quiet platformio
 	PLATFORMIO_CORE_DIR=$(CURDIR)/build/platformio/core build/platformio/bin/pio project config -d micro_app --lint \
 	  | grep "free from linting errors"
+	$(BIN)/lint-imports
 	rm -rf build/types
 	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgel3_tflm -m synthesise

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
-from edgel3_tflm.interpreters import import_tensorflow, native_stderr
+from edgel3_tflm.runtime.native import import_tensorflow, native_stderr
 
 
 class Backend(NamedTuple):

@@ -13,41 +13,49 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm import __version__
-from edgel3_tflm.converters import c_array
+from edgel3_tflm._version import __version__
+from edgel3_tflm.audio.clips import bundled_clips_directory
 from edgel3_tflm.converters.backend import load_backend
-from edgel3_tflm.converters.calibrate import Calibration, bundled_clips_directory
-from edgel3_tflm.converters.generate import generate_weights
-from edgel3_tflm.converters.network import build_network
-from edgel3_tflm.converters.pack import pack
-from edgel3_tflm.converters.packed_flatbuffer import wrap_packed
-from edgel3_tflm.converters.prune import PruningResult, prune
-from edgel3_tflm.converters.quantize import to_float, to_quantized
-from edgel3_tflm.converters.quantizer import AUTO, PLAIN, QuantizerOptions, quantize
-from edgel3_tflm.converters.reduce import reduce_weights
-from edgel3_tflm.deployment import (
+from edgel3_tflm.converters.export import c_array
+from edgel3_tflm.converters.export.pack import pack
+from edgel3_tflm.converters.export.packed_flatbuffer import wrap_packed
+from edgel3_tflm.converters.keras.generate import generate_weights
+from edgel3_tflm.converters.keras.network import build_network
+from edgel3_tflm.converters.pruning.prune import PruningResult, prune
+from edgel3_tflm.converters.pruning.reduce import reduce_weights
+from edgel3_tflm.converters.quantization.calibrate import (
+    Calibration,
+)
+from edgel3_tflm.converters.quantization.quantizer import (
+    AUTO,
+    PLAIN,
+    QuantizerOptions,
+    quantize,
+)
+from edgel3_tflm.converters.quantization.tflite import to_float, to_quantized
+from edgel3_tflm.errors import EdgeL3Error, ModelFileError
+from edgel3_tflm.files import new_directory, sha256_hex
+from edgel3_tflm.networks.sources import Note, WeightsWord, load_given
+from edgel3_tflm.networks.variants import Variant
+from edgel3_tflm.networks.weights import NetworkWeights
+from edgel3_tflm.runtime.artefacts import (
     FLOAT_MODEL_NAME,
     MANIFEST_NAME,
     PACKED_FLATBUFFER_NAME,
     PACKED_MODEL_NAME,
     QUANTIZATIONS,
-    Deployment,
-    InputMap,
     quantized_model_name,
 )
-from edgel3_tflm.errors import EdgeL3Error, ModelFileError
-from edgel3_tflm.files import new_directory, sha256_hex
-from edgel3_tflm.flatbuffer import FlatbufferSummary, summarize, with_description
-from edgel3_tflm.interpreters import measure_arena_bytes, open_interpreter
-from edgel3_tflm.manifest import FORMAT
-from edgel3_tflm.packed import describe_packed, plan_memory
-from edgel3_tflm.variants import Variant
-from edgel3_tflm.weights import (
-    NetworkWeights,
-    Note,
-    WeightsWord,
-    load_given,
+from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.deployment_manifest import FORMAT
+from edgel3_tflm.runtime.flatbuffer import (
+    FlatbufferSummary,
+    summarize,
+    with_description,
 )
+from edgel3_tflm.runtime.input_map import InputMap
+from edgel3_tflm.runtime.interpreters import measure_arena_bytes, open_interpreter
+from edgel3_tflm.runtime.packed import describe_packed, plan_memory
 
 _log = logging.getLogger(__name__)
 

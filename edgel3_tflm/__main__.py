@@ -1,5 +1,5 @@
 """``python -m edgel3_tflm``."""
 
-from edgel3_tflm.cli import main
+from edgel3_tflm.cli.commands import main
 
 main()

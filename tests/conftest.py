@@ -6,20 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import synthetic_clips
-import tiny_network
 from filelock import FileLock
+from helpers import synthetic_clips, tiny_network
+from helpers.progress import ignore_progress
 
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
-from edgel3_tflm.converters.quantizer import PLAIN
-from edgel3_tflm.deployment import Deployment
-from edgel3_tflm.variants import find_variant
+from edgel3_tflm.converters.quantization.quantizer import PLAIN
+from edgel3_tflm.networks.catalogue import find_variant
+from edgel3_tflm.runtime.deployment import Deployment
 
 _SEA = find_variant("sea", embedding_size=64)
-
-
-def ignore_progress(step: str, done: int, total: int) -> None:
-    """A progress callback that says nothing."""
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from edgel3_tflm.drift import DriftFigures, measure
+from edgel3_tflm.drift.figures import DriftFigures, measure
 from edgel3_tflm.metrics import (
     METRICS,
     cosine_similarity,

@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import synthetic_clips
-from conftest import ignore_progress
+from helpers import synthetic_clips
+from helpers.progress import ignore_progress
 
-from edgel3_tflm.audio import find_clips, read_clip
-from edgel3_tflm.corpus import read_manifest
-from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.audio.clips import find_clips, read_clip
+from edgel3_tflm.audio.manifest import read_manifest
+from edgel3_tflm.evaluation.probe import extract_features, probe
 from edgel3_tflm.metrics import cosine_similarity, sqnr_db
-from edgel3_tflm.probe import extract_features, probe
+from edgel3_tflm.runtime.deployment import Deployment
 
 
 def test_clips_are_the_same_each_time(sounds: Path, tmp_path: Path) -> None:

@@ -18,19 +18,20 @@ import numpy.typing as npt
 import typer
 from emulator import Answer, EmulatorError, Firmware, Jobs, build, describe_tools, plan_dense, run
 
-from edgel3_tflm.audio import cut_windows, read_clip
-from edgel3_tflm.converters.pack import pack
+from edgel3_tflm.audio.clips import read_clip
+from edgel3_tflm.audio.framing import cut_windows
+from edgel3_tflm.audio.log_mel import log_mel
+from edgel3_tflm.cli.screen import open_screen
+from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
-from edgel3_tflm.converters.quantizer import PLAIN
-from edgel3_tflm.deployment import Deployment
+from edgel3_tflm.converters.quantization.quantizer import PLAIN
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import make_directory, sha256_hex, write_whole
-from edgel3_tflm.frontend import log_mel
-from edgel3_tflm.interpreters import open_interpreter
-from edgel3_tflm.packed import PackedModel, Pooling, read_packed
-from edgel3_tflm.screen import open_screen
-from edgel3_tflm.variants import find_variant
-from edgel3_tflm.weights import WeightsWord
+from edgel3_tflm.networks.catalogue import find_variant
+from edgel3_tflm.networks.sources import WeightsWord
+from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.interpreters import open_interpreter
+from edgel3_tflm.runtime.packed import PackedModel, Pooling, read_packed
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = ("street", "rain_heavy", "siren_wail", "dog_bark", "voice_low")

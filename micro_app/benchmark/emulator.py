@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgel3_tflm.device.firmware import COMPILER, QEMU, find_tool, run_tool
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.firmware import COMPILER, QEMU, find_tool, run_tool
-from edgel3_tflm.packed import PackedConvolution, Pooling, read_packed, round_up, unpack_kernel
+from edgel3_tflm.runtime.packed import (
+    PackedConvolution,
+    Pooling,
+    read_packed,
+    round_up,
+    unpack_kernel,
+)
 
 METHOD = "instructions counted by QEMU -icount shift=0, in steps of 40; not cycles"
 MACHINE = "mps2-an500"

@@ -25,19 +25,28 @@ import numpy.typing as npt
 import typer
 from rich.console import Console
 
-from edgel3_tflm.audio import find_clips, read_windows
+from edgel3_tflm.audio.clips import find_clips
+from edgel3_tflm.audio.framing import read_windows
+from edgel3_tflm.audio.log_mel import (
+    DYNAMIC_RANGE_DB,
+    dft_window,
+    log_mel,
+    mel_filterbank,
+)
+from edgel3_tflm.cli.screen import new_table, open_screen
 from edgel3_tflm.converters.backend import load_backend
-from edgel3_tflm.converters.network import build_network
+from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
-from edgel3_tflm.converters.quantizer import PLAIN
-from edgel3_tflm.deployment import Deployment, InputMap
+from edgel3_tflm.converters.quantization.quantizer import PLAIN
+from edgel3_tflm.cores import available_cores
 from edgel3_tflm.files import make_directory, write_whole
-from edgel3_tflm.frontend import DYNAMIC_RANGE_DB, dft_window, log_mel, mel_filterbank
-from edgel3_tflm.interpreters import available_cores
 from edgel3_tflm.metrics import cosine_similarity
-from edgel3_tflm.screen import new_table, open_screen
-from edgel3_tflm.variants import FrontendSpec, find_variant
-from edgel3_tflm.weights import NetworkWeights, load_bundled_weights, load_weights
+from edgel3_tflm.networks.catalogue import find_variant
+from edgel3_tflm.networks.sources import load_bundled_weights, load_weights
+from edgel3_tflm.networks.variants import FrontendSpec
+from edgel3_tflm.networks.weights import NetworkWeights
+from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.input_map import InputMap
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"

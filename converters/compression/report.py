@@ -1,0 +1,254 @@
+"""A study of sensitivity in a directory: figures, plot and plan. Needs the extra ``report``."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgel3_tflm._version import __version__
+from edgel3_tflm.converters.compression.allocation import (
+    Choices,
+    Proposal,
+    Target,
+    list_choices,
+    propose,
+    uniform_plan,
+)
+from edgel3_tflm.converters.compression.sensitivity import (
+    LayerCurve,
+    Sample,
+    Score,
+    Sensitivity,
+    describe_inputs,
+    measure_sensitivity,
+    score_network,
+)
+from edgel3_tflm.converters.pruning.plan_file import write_plan
+from edgel3_tflm.converters.pruning.prune import prune
+from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
+from edgel3_tflm.files import new_directory, write_whole
+from edgel3_tflm.networks.weights import NetworkWeights
+from edgel3_tflm.types import Progress
+
+try:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise RuntimeUnavailableError(
+        f"plots need the package {error.name}, which is not installed; {install_hint('report')}"
+    ) from error
+
+JSON_NAME = "sensitivity.json"
+PLOT_NAME = "sensitivity.png"
+PLAN_NAME = "plan.toml"
+
+SCORE_TITLES = {
+    "mean_squared_error": "mean squared error",
+    "cosine_mean": "mean cosine",
+    "centred_cosine_mean": "mean centred cosine",
+    "probe_percent": "probe, % right",
+}
+"""How a table or a plot names the fields of a score."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A proposed plan beside the plan of one percentage for all layers that costs the same.
+
+    ``seen`` is of the windows that the curves were measured on, the others of the windows kept from
+    them; these are None where there are too few clips to keep any.
+    """
+
+    seen: Score
+    kept: Score | None
+    uniform_percent: float
+    uniform_kept: Score | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was measured, and the plan if one was asked for."""
+
+    sensitivity: Sensitivity
+    target: Target | None = None
+    proposal: Proposal | None = None
+    judgement: Judgement | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Turn the figures into plain data."""
+        found = self.sensitivity.to_json()
+        if self.target is not None and self.proposal is not None:
+            found["plan"] = {
+                "target": asdict(self.target),
+                "zeros_percent": self.proposal.plan.layers,
+                "total_percent": self.proposal.plan.total,
+                "packed_bytes_at_most": self.proposal.packed_bytes,
+                "predicted_mean_squared_error": self.proposal.predicted_error,
+                "judgement": asdict(self.judgement) if self.judgement else None,
+            }
+        return found
+
+
+def study_sensitivity(
+    weights: NetworkWeights,
+    sample: Sample,
+    *,
+    sparsities: Sequence[float],
+    layers: Sequence[str],
+    target: Target | None,
+    output: Path,
+    progress: Progress,
+) -> Study:
+    """Measure the curves, propose a plan, and write both to a directory of their own.
+
+    Curves of the same weights, clips and sparsities that are in the directory already are not
+    measured again; nor are those of a study that was interrupted, which leaves them in
+    :func:`partial_path`.
+
+    Raises
+    ------
+    EdgeL3Error
+        If a choice is out of its range, the target cannot be reached, or the directory holds other
+        files or cannot be written.
+    """
+    inputs = describe_inputs(weights, sample, sparsities, layers)
+    with new_directory(output, marker=JSON_NAME) as new:
+        # A target out of reach is refused before anything takes long.
+        choices = None if target is None else list_choices(weights, inputs, target, progress)
+        partial = partial_path(output)
+        sensitivity = measure_sensitivity(
+            weights,
+            sample,
+            inputs,
+            progress,
+            known=_find_measured([output / JSON_NAME, partial], inputs),
+            on_layer=lambda found: _write_json(partial, _describe_partial(found)),
+        )
+        study = Study(sensitivity)
+        if choices is not None:
+            study = _propose(weights, sample, sensitivity, choices, progress)
+        _write_json(new / JSON_NAME, study.to_json())
+        (new / PLOT_NAME).write_bytes(plot_curves(sensitivity))
+        if study.proposal is not None:
+            (new / PLAN_NAME).write_bytes(write_plan(study.proposal.plan, _describe_plan(study)))
+    partial.unlink(missing_ok=True)
+    return study
+
+
+def partial_path(output: Path) -> Path:
+    """Name the file beside a study's directory that holds its curves until all are measured."""
+    output = output.absolute()
+    return output.with_name(f"{output.name}.partial.json")
+
+
+def describe_partial_study(output: Path) -> str:
+    """Say what a study that was interrupted has left."""
+    path = partial_path(output)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        measured, missing = len(found["layers"]), len(found["unmeasured"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "nothing was written"
+    return (
+        f"the curves of {measured} of {measured + missing} layers are in {path}; the same command"
+        " measures the others"
+    )
+
+
+def _describe_partial(found: Sensitivity) -> dict[str, Any]:
+    measured = {curve.name for curve in found.layers}
+    missing = [name for name in found.inputs["layers"] if name not in measured]
+    return {"unmeasured": missing, **found.to_json()}
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def _find_measured(paths: Sequence[Path], inputs: dict[str, Any]) -> list[LayerCurve]:
+    """Read the curves that were measured on the same inputs, whichever layers were asked for."""
+    curves: list[LayerCurve] = []
+    for path in paths:
+        try:
+            found = Sensitivity.from_json(json.loads(path.read_text(encoding="utf-8")))
+            same = {**found.inputs, "layers": inputs["layers"]} == inputs
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        curves += found.layers if same else ()
+    return curves
+
+
+def _propose(
+    weights: NetworkWeights,
+    sample: Sample,
+    sensitivity: Sensitivity,
+    choices: Choices,
+    progress: Progress,
+) -> Study:
+    target, proposal = choices.target, propose(weights, sensitivity, choices)
+    progress("judge the plan", 0, 0)
+    uniform = uniform_plan(weights, target)
+
+    def judge(network: NetworkWeights, *, kept: bool) -> Score | None:
+        if not (sample.kept == kept).any():
+            return None
+        return score_network(network, weights, sample, kept=kept)
+
+    seen = score_network(proposal.weights, weights, sample, kept=False)
+    judgement = Judgement(
+        seen,
+        judge(proposal.weights, kept=True),
+        uniform.total,
+        judge(prune(weights, uniform).weights, kept=True),
+    )
+    return Study(sensitivity, target, proposal, judgement)
+
+
+def _describe_plan(study: Study) -> str:
+    inputs, proposal = study.sensitivity.inputs, study.proposal
+    assert proposal is not None  # noqa: S101 - narrows for the type checker
+    seen = inputs["windows"] - inputs["windows_kept"]
+    return (
+        f"Proposed by edgel3-tflm {__version__} for {inputs['variant']}: {study.target}.\n"
+        f"Weights: {inputs['weights']['description']}; SHA-256 {inputs['weights']['sha256']}.\n"
+        f"Each layer was pruned alone and judged on {seen} windows; errors are taken to add up.\n"
+        f"{proposal.plan.total:g} % zeros in all; packed at most {proposal.packed_bytes:,} bytes."
+    )
+
+
+def plot_curves(sensitivity: Sensitivity) -> bytes:
+    """Draw each score against sparsity, a line a layer; a PNG image."""
+    curves = sensitivity.layers
+    names = [name for name in SCORE_TITLES if getattr(curves[0].points[0].score, name) is not None]
+    figure = Figure(figsize=(5.2 * len(names), 4.2), layout="constrained", dpi=110)
+    colours = mpl.colormaps["viridis"].resampled(len(curves) + 1)
+    for number, name in enumerate(names, start=1):
+        axes = figure.add_subplot(1, len(names), number)
+        for position, curve in enumerate(curves):
+            axes.plot(
+                [point.percent for point in curve.points],
+                [getattr(point.score, name) for point in curve.points],
+                marker="o",
+                markersize=3,
+                color=colours(position),
+                label=curve.name,
+            )
+        axes.set(xlabel="zeros in the layer, %", ylabel=SCORE_TITLES[name])
+        if name == "mean_squared_error":
+            axes.set_yscale("symlog", linthresh=_least_error(sensitivity))
+        if number == 1:
+            axes.legend(frameon=False, title="pruned alone")
+    figure.suptitle(sensitivity.inputs["variant"])
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return data.getvalue()
+
+
+def _least_error(sensitivity: Sensitivity) -> float:
+    """Least error above zero, below which a logarithmic axis is linear."""
+    errors = [
+        point.score.mean_squared_error for curve in sensitivity.layers for point in curve.points
+    ]
+    return min((error for error in errors if error > 0), default=1.0)

@@ -1,0 +1,1 @@
+"""What a board takes: packed models, flatbuffers, C arrays, applications, heads."""

@@ -1,0 +1,287 @@
+"""Models as sources and headers that a firmware project compiles in.
+
+The flatbuffer is C++, for TFLite Micro; the packed model is C99 that C++ compilers accept too, for
+the library ``edgel3``. A project takes one of the pairs: both headers hold the same constants of
+frontend, input and output. A third pair holds the tables of the library's frontend, for either.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm._version import __version__
+from edgel3_tflm.audio.log_mel import DYNAMIC_RANGE_DB, FrontendTables
+from edgel3_tflm.device.boards import BOARDS
+from edgel3_tflm.files import sha256_hex
+from edgel3_tflm.networks.variants import FrontendSpec, Variant
+from edgel3_tflm.runtime.input_map import InputMap
+from edgel3_tflm.runtime.tensors import TensorSpec
+
+SOURCE_NAME = "edgel3_model.cc"
+HEADER_NAME = "edgel3_model.h"
+PACKED_SOURCE_NAME = "edgel3_packed_model.c"
+PACKED_HEADER_NAME = "edgel3_packed_model.h"
+TFLM_HEADER_NAME = "edgel3_tflm_model.h"
+FRONTEND_SOURCE_NAME = "edgel3_model_frontend.c"
+FRONTEND_HEADER_NAME = "edgel3_model_frontend.h"
+_BYTES_PER_LINE = 16
+_NUMBERS_PER_LINE = 6
+# Scratch that optimised kernels ask for and the host's reference kernels do not: CMSIS-NN's
+# im2col rows, and the slack of their 16-byte alignment.
+_ARENA_HEADROOM_BYTES = 2048
+
+
+def _write_bytes(data: bytes) -> str:
+    table = [f"0x{value:02x}," for value in range(256)]
+    return "\n".join(
+        "".join(table[value] for value in data[start : start + _BYTES_PER_LINE])
+        for start in range(0, len(data), _BYTES_PER_LINE)
+    )
+
+
+def write_source(model: bytes, banner: str) -> str:
+    """Write the .cc file: the flatbuffer as a constant array."""
+    return f"""{banner}
+#include "{HEADER_NAME}"
+
+alignas(16)
+{_write_placements()}const unsigned char edgel3_model[EDGEL3_MODEL_BYTES] = {{
+{_write_bytes(model)}
+}};
+"""
+
+
+def _write_placements() -> str:
+    """Write what keeps the next constant in flash on boards that would copy it to RAM."""
+    return "".join(
+        f"#if {' || '.join(f'defined({macro})' for macro in board.macros)}\n"
+        f"{board.constant_placement}\n"
+        "#endif\n"
+        for board in BOARDS
+        if board.constant_placement
+    )
+
+
+def write_packed_source(blob: bytes, banner: str) -> str:
+    """Write the .c file: the packed model as a constant array."""
+    return f"""{banner}
+#include "{PACKED_HEADER_NAME}"
+
+// C99 has no word for alignment; GCC, Clang and the compilers for Arm share this one.
+__attribute__((aligned(16)))
+{_write_placements()}const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES] = {{
+{_write_bytes(blob)}
+}};
+"""
+
+
+def write_header(
+    banner: str,
+    constants: str,
+    *,
+    model_bytes: int,
+    arena_bytes: int,
+    arena_source: str = "on TFLM's host build",
+) -> str:
+    """Write the .h file of the flatbuffer: size, arena hint and what ``write_constants`` gave."""
+    return f"""{banner}
+#ifndef EDGEL3_MODEL_H_
+#define EDGEL3_MODEL_H_
+
+// The flatbuffer, 16-byte aligned. Put it where the board keeps constants (flash).
+#define EDGEL3_MODEL_BYTES {model_bytes}
+extern const unsigned char edgel3_model[EDGEL3_MODEL_BYTES];
+
+// Tensor arena: {arena_bytes} bytes {arena_source}, plus {_ARENA_HEADROOM_BYTES} for the
+// scratch buffers of optimised kernels.
+#define EDGEL3_MODEL_ARENA_BYTES {arena_bytes + _ARENA_HEADROOM_BYTES}
+
+{constants}
+#endif  // EDGEL3_MODEL_H_
+"""
+
+
+def write_packed_header(
+    banner: str, constants: str, *, blob_bytes: int, arena_bytes: int, self_test_crc32: int
+) -> str:
+    """Write the .h file of the packed model: size, arena and what ``write_constants`` gave."""
+    return f"""{banner}
+#ifndef EDGEL3_PACKED_MODEL_H_
+#define EDGEL3_PACKED_MODEL_H_
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+// The packed model, 16-byte aligned, for edgel3_open(). Put it where the board keeps constants
+// (flash).
+#define EDGEL3_PACKED_MODEL_BYTES {blob_bytes}
+extern const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES];
+
+// What edgel3_arena_bytes() answers on a microcontroller. Elsewhere kernels may need more: ask it.
+#define EDGEL3_PACKED_MODEL_ARENA_BYTES {arena_bytes}
+
+// CRC-32 of the embedding that the reference kernels give for the window of a node's self-test.
+#define EDGEL3_PACKED_MODEL_SELF_TEST_CRC32 0x{self_test_crc32:08x}u
+
+{constants}
+#ifdef __cplusplus
+}}
+#endif
+
+#endif  // EDGEL3_PACKED_MODEL_H_
+"""
+
+
+def write_tflm_header(banner: str, *, engine: str, source_sha256: str, self_test_crc32: str) -> str:
+    """Write the .h file that has a node run the flatbuffer in TFLM's interpreter.
+
+    Parameters
+    ----------
+    banner : str
+    engine : str
+        What runs it, one of those of ``edgel3_node_tflm.h``.
+    source_sha256 : str
+        Of the dense flatbuffer, in hexadecimal.
+    self_test_crc32 : str
+        As the packed model's header has it.
+    """
+    half = ", ".join(f"0x{value:02x}" for value in bytes.fromhex(source_sha256)[:16])
+    return f"""{banner}
+#ifndef EDGEL3_TFLM_MODEL_H_
+#define EDGEL3_TFLM_MODEL_H_
+
+#include <stdint.h>
+
+#include "{HEADER_NAME}"
+
+#define EDGEL3_TFLM_MODEL_ENGINE {engine}
+
+// CRC-32 of the embedding that the reference kernels give for the window of a node's self-test.
+#define EDGEL3_TFLM_MODEL_SELF_TEST_CRC32 {self_test_crc32}
+
+// First half of the SHA-256 of the dense flatbuffer.
+static const uint8_t edgel3_tflm_model_source[16] = {{{half}}};
+
+#endif  // EDGEL3_TFLM_MODEL_H_
+"""
+
+
+def write_constants(
+    variant: Variant, input_map: InputMap, input_spec: TensorSpec, output_spec: TensorSpec
+) -> str:
+    """Write the constants of both headers: frontend, input and output.
+
+    A file that includes both sees each defined twice alike, which C and C++ allow.
+    """
+    spec = variant.frontend
+    factor, offset = input_map.steps(input_spec)
+    element = "int8_t" if input_spec.dtype.itemsize == 1 else "int16_t"
+    return f"""\
+// Frontend: one second of mono audio to log-mel decibels in [-{DYNAMIC_RANGE_DB:g}, 0].
+#define EDGEL3_MODEL_SAMPLE_RATE_HZ {spec.sample_rate_hz}
+#define EDGEL3_MODEL_WINDOW_SAMPLES {spec.window_samples}
+#define EDGEL3_MODEL_DFT_SAMPLES {spec.dft_samples}
+#define EDGEL3_MODEL_HOP_SAMPLES {spec.hop_samples}
+#define EDGEL3_MODEL_DYNAMIC_RANGE_DB {DYNAMIC_RANGE_DB:.1f}f
+
+// Input: {element} [mel][frame], floor(decibels * FACTOR + OFFSET + 0.5f), clamped to the type.
+// The network's input BatchNorm is part of these two constants.
+#define EDGEL3_MODEL_MELS {spec.mels}
+#define EDGEL3_MODEL_FRAMES {spec.frames}
+#define EDGEL3_MODEL_INPUT_FACTOR {factor:.9e}f
+#define EDGEL3_MODEL_INPUT_OFFSET {offset:.9e}f
+
+// Output: {element} [EDGEL3_MODEL_EMBEDDING_SIZE], value = SCALE * (q - ZERO_POINT).
+#define EDGEL3_MODEL_EMBEDDING_SIZE {variant.embedding_size}
+#define EDGEL3_MODEL_OUTPUT_SCALE {output_spec.scale:.9e}f
+#define EDGEL3_MODEL_OUTPUT_ZERO_POINT {output_spec.zero_point}
+"""
+
+
+def write_float(value: np.floating[Any] | float) -> str:
+    """Write a number that a C compiler reads as the same float32: nine digits are enough."""
+    text = f"{np.float32(value):.9g}"
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
+
+
+def _write_table(kind: str, name: str, values: npt.NDArray[Any]) -> str:
+    numbers = [write_float(value) if kind == "float" else str(value) for value in values]
+    lines = (
+        " ".join(f"{number}," for number in numbers[start : start + _NUMBERS_PER_LINE])
+        for start in range(0, len(numbers), _NUMBERS_PER_LINE)
+    )
+    return f"static const {kind} {name}[{len(numbers)}] = {{\n" + "\n".join(lines) + "\n};\n"
+
+
+def write_frontend_source(
+    spec: FrontendSpec, input_map: InputMap, input_spec: TensorSpec, banner: str
+) -> str:
+    """Write the .c file of the frontend: its tables and what binds them together."""
+    tables = FrontendTables.of(spec)
+    factor, offset = input_map.steps(input_spec)
+    # C++ gives constants internal linkage unless they were declared before, as the header does.
+    return f"""{banner}
+#include "{FRONTEND_HEADER_NAME}"
+
+{_write_table("float", "window", tables.window)}
+{_write_table("float", "cosines", tables.cosines)}
+{_write_table("uint16_t", "mel_first", tables.mel_first)}
+{_write_table("uint16_t", "mel_count", tables.mel_count)}
+{_write_table("float", "mel_weights", tables.mel_weights)}
+const edgel3_frontend_config edgel3_model_frontend = {{
+    {spec.sample_rate_hz},  // sample_rate_hz
+    {spec.window_samples},  // window_samples
+    {spec.dft_samples},  // dft_samples
+    {spec.hop_samples},  // hop_samples
+    {spec.mels},  // mels
+    {spec.frames},  // frames
+    {write_float(DYNAMIC_RANGE_DB)},  // dynamic_range_db
+    {write_float(factor)},  // input_factor
+    {write_float(offset)},  // input_offset
+    window,
+    cosines,
+    mel_first,
+    mel_count,
+    mel_weights,
+}};
+"""
+
+
+def write_frontend_header(spec: FrontendSpec, banner: str) -> str:
+    """Write the .h file of the frontend: the memory it takes, and its declaration."""
+    return f"""{banner}
+#ifndef EDGEL3_MODEL_FRONTEND_H_
+#define EDGEL3_MODEL_FRONTEND_H_
+
+#include "edgel3_frontend.h"
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+// For edgel3_frontend_open(), which wants this much memory of each kind. The log-mel values may lie
+// in the engine's arena where that is large enough.
+#define EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES {4 * spec.mels * spec.frames}
+#define EDGEL3_MODEL_FRONTEND_WORK_BYTES EDGEL3_FRONTEND_WORK_BYTES({spec.dft_samples}u)
+extern const edgel3_frontend_config edgel3_model_frontend;
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif  // EDGEL3_MODEL_FRONTEND_H_
+"""
+
+
+def write_banner(model: bytes, variant: Variant, description: str) -> str:
+    """Write the comment at the head of both files: what made them, from which model and weights."""
+    # File names of the user's stand in the description: none may end or extend the comment.
+    safe = description.encode("ascii", "backslashreplace").decode().replace("\\", "/")
+    safe = "".join(character if character.isprintable() else "?" for character in safe)
+    return (
+        f"// Generated by edgel3-tflm {__version__}; do not edit.\n"
+        f"// Network: {variant.name}. Model SHA-256: {sha256_hex(model)}\n"
+        f"// Weights: {safe}"
+    )

@@ -1,0 +1,1 @@
+"""The networks in Keras, and weights drawn for them."""

@@ -1,0 +1,1 @@
+"""Pruning weights to a plan, and cutting networks."""

@@ -1,0 +1,1 @@
+"""Training: distillation, audio-visual correspondence, and their recipes."""

@@ -1,0 +1,1 @@
+"""Sound: clips, windows, log-mel spectrograms, and manifests of labelled clips."""

@@ -1,0 +1,148 @@
+"""The command ``convert``."""
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from edgel3_tflm.cli.info import describe_deployment, files_table
+from edgel3_tflm.cli.screen import JsonOption, QuietOption, open_screen
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.networks.catalogue import (
+    PLANS,
+    WIDTHS,
+    find_depth,
+    find_filters,
+    find_variant,
+)
+from edgel3_tflm.networks.sources import WeightsWord
+from edgel3_tflm.networks.variants import CONVOLUTIONS, Plan
+from edgel3_tflm.runtime.artefacts import QUANTIZATIONS
+
+_SPARSITIES = ", ".join(plan.label for plan in PLANS)
+_DEFAULT_SPARSITY = "95.45"
+_WEIGHTS_WORDS = get_args(WeightsWord)
+
+
+def convert_command(
+    sparsity: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Percent of zeros: {_SPARSITIES}. For --model-type sparse.",
+            show_default=_DEFAULT_SPARSITY,
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Instead of --sparsity: percent of zeros, layer by layer (TOML)."
+        ),
+    ] = None,
+    embedding_layer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="conv1..conv8",
+            help="Cut the network behind this convolution and take the embedding from it.",
+        ),
+    ] = None,
+    filters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...|NAME",
+            help="Filters to keep in each convolution, those with the largest absolute kernel"
+            f" weights; or a published list: {', '.join(WIDTHS)}.",
+        ),
+    ] = None,
+    retrain_type: Annotated[
+        str, typer.Option(help="Fine-tuned (ft) or distilled (kd). For --model-type sparse.")
+    ] = "ft",
+    model_type: Annotated[str, typer.Option(help="sparse (EdgeL3), sea or dense (L3).")] = "sparse",
+    emb_dim: Annotated[
+        int, typer.Option(help="Embedding size: 512, 256, 128, 64. For --model-type sea.")
+    ] = 128,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|auto|published|bundled|generated",
+            help="An .h5 or .h5.gz file; the authors' file (cache, installed edgel3, download);"
+            " this package's stand-in; untrained weights made on the spot; or auto: the authors',"
+            " and the stand-in where they cannot be reached.",
+        ),
+    ] = "auto",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Clips to calibrate with; those of the package if none."),
+    ] = None,
+    quantization: Annotated[str, typer.Option(help=" or ".join(QUANTIZATIONS) + ".")] = "int8",
+    calibration_method: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|minmax|percentile|mse",
+            help="Ranges of int8 activations. auto, like the three steps below where they are left"
+            " out, is what measures best on the calibration clips.",
+        ),
+    ] = "auto",
+    equalize: Annotated[
+        bool | None,
+        typer.Option("--equalize/--no-equalize", help="Bring the channels of a map to one range."),
+    ] = None,
+    bias_correction: Annotated[
+        bool | None,
+        typer.Option(
+            "--bias-correction/--no-bias-correction", help="Take mean errors from the biases."
+        ),
+    ] = None,
+    adaround: Annotated[
+        bool | None,
+        typer.Option("--adaround/--no-adaround", help="Learn which way to round each weight."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Directory to write."),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune, quantize and export a network: flatbuffers, packed model, C arrays, manifest."""
+    with open_screen(quiet=quiet, as_json=as_json) as screen:
+        if sparsity is not None and plan is not None:
+            raise EdgeL3Error("expected one of --sparsity and --plan FILE, got both")
+        variant = find_variant(
+            model_type,
+            sparsity=_DEFAULT_SPARSITY if sparsity is None else sparsity,
+            retrain_type=retrain_type,
+            embedding_size=emb_dim,
+        )
+        from edgel3_tflm.converters.pipeline import ConvertOptions, convert
+        from edgel3_tflm.converters.pruning.plan_file import read_plan
+        from edgel3_tflm.converters.quantization.quantizer import (
+            CalibrationMethod,
+            QuantizerOptions,
+        )
+
+        depth = None if embedding_layer is None else find_depth(embedding_layer)
+        if plan is not None:
+            percents = read_plan(plan).layers
+            if len(percents) == depth:  # what is cut away needs no percents
+                percents += (0,) * (CONVOLUTIONS - depth)
+            variant = variant.with_plan(Plan(0, percents))
+        options = ConvertOptions(
+            variant,
+            weights=cast(WeightsWord, weights) if weights in _WEIGHTS_WORDS else Path(weights),
+            calibration=calibration,
+            quantization=quantization,
+            quantizer=QuantizerOptions(
+                cast(CalibrationMethod, calibration_method), equalize, bias_correction, adaround
+            ),
+            depth=depth,
+            filters=None if filters is None else find_filters(filters),
+        )
+        directory = output or Path(f"{options.target.name}-{quantization}")
+        with screen.progress() as progress:
+            deployment = convert(options, directory, progress, progress.note)
+        manifest = deployment.manifest
+        screen.show(
+            {"directory": str(directory), **manifest},
+            *describe_deployment(deployment),
+            files_table(deployment),
+        )

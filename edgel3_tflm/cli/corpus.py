@@ -1,0 +1,118 @@
+"""What ``embed --manifest`` does: a corpus becomes a dataset."""
+
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+import typer
+from rich.text import Text
+
+from edgel3_tflm.audio.framing import Framing
+from edgel3_tflm.cli.screen import Screen
+from edgel3_tflm.embedding.cluster import EngineName
+from edgel3_tflm.embedding.models import ModelChoice
+from edgel3_tflm.embedding.parquet import (
+    ERRORS_NAME,
+    CorpusModel,
+    CorpusRun,
+    embed_corpus,
+    read_clip_list,
+)
+from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning
+from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS
+
+_MAX_DAMAGED = 20
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """What the command was given for a corpus."""
+
+    manifest: Path
+    dataset: Path | None
+    engine: str
+    scheduler: str | None
+    workers: int | None
+    retry_damaged: bool
+
+    def check(self) -> tuple[Path, EngineName]:
+        """Refuse what does not go together.
+
+        Raises
+        ------
+        EdgeL3Error
+            If the dataset is missing, the engine unknown, or an option is another engine's.
+        """
+        if self.dataset is None:
+            raise EdgeL3Error("expected --out DATASET with --manifest, got none")
+        if self.engine not in get_args(EngineName):
+            raise EdgeL3Error(
+                f"unknown engine {self.engine!r}: expected one of {', '.join(get_args(EngineName))}"
+            )
+        if self.scheduler is not None and self.engine != "dask":
+            raise EdgeL3Error(f"expected --engine dask with --scheduler, got {self.engine}")
+        if self.scheduler is not None and self.workers is not None:
+            raise EdgeL3Error(
+                "expected one of --scheduler, which has workers of its own, and --workers, got both"
+            )
+        return self.dataset, cast(EngineName, self.engine)
+
+
+def embed_into_dataset(
+    screen: Screen, options: CorpusOptions, choice: ModelChoice, framing: Framing
+) -> None:
+    """Embed a corpus, show how far it is and what came of it.
+
+    Raises
+    ------
+    typer.Exit
+        With status 1 if clips are damaged.
+    """
+    dataset, engine = options.check()
+    clips = read_clip_list(options.manifest)
+    with screen.progress() as progress:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EdgeL3Warning)  # it is said with the result
+            model = CorpusModel.of(choice, framing, progress, progress.note)
+        run = embed_corpus(
+            clips,
+            model,
+            dataset,
+            engine=engine,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            retry_damaged=options.retry_damaged,
+            progress=progress,
+            note=progress.note,
+        )
+    result = asdict(run) | {"dataset": str(dataset), "model": dict(model.settings)}
+    screen.show(result | {"provenance": list(model.provenance)}, *_summary(run, model))
+    for reason in list(run.damaged.values())[:_MAX_DAMAGED]:
+        screen.error(reason)
+    if run.damaged:
+        more = len(run.damaged) - _MAX_DAMAGED
+        screen.error(
+            (f"and {more:,} more; " if more > 0 else "")
+            + f"{len(run.damaged):,} of {run.clips:,} clips are damaged, named in"
+            f" {dataset / ERRORS_NAME}"
+        )
+        raise typer.Exit(1)
+
+
+def _summary(run: CorpusRun, model: CorpusModel) -> list[Text]:
+    notice = "NOTICE: " if model.settings["weights_kind"] in SUBSTITUTE_KINDS else ""
+    lines = [Text(f"{notice}{model.provenance[0]}", style="bold yellow" if notice else "")]
+    if run.done_before == run.clips:
+        damaged = " or known to be damaged" if run.damaged else ""
+        word = f"nothing to do: all {run.clips:,} clips are in {run.dataset}{damaged}"
+        return [*lines, Text(word)]
+    before = f"; {run.done_before:,} were done before" if run.done_before else ""
+    return [
+        *lines,
+        Text(
+            f"{run.embedded:,} of {run.clips:,} clips embedded: {run.windows:,} windows in"
+            f" {run.seconds:.1f} s{before}"
+        ),
+        Text(f"dataset: {run.dataset}"),
+    ]

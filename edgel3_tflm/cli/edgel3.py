@@ -1,0 +1,108 @@
+"""The functions of edgel3's module ``cli``, for scripts that call them."""
+
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+from edgel3_tflm.cli.embed import embed_command
+from edgel3_tflm.embedding.api import process_file
+from edgel3_tflm.embedding.models import load_embedding_model
+from edgel3_tflm.errors import EdgeL3Error
+
+_Number = TypeVar("_Number", int, float)
+
+
+def positive_float(value: Any) -> float:
+    """Read a number above zero.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none.
+    """
+    return _read_positive(value, float)
+
+
+def positive_int(value: Any) -> int:
+    """Read a whole number above zero; errors as :func:`positive_float`."""
+    return _read_positive(value, int)
+
+
+def _read_positive(value: Any, kind: Callable[[Any], _Number]) -> _Number:
+    try:
+        number = kind(value)
+    except (ValueError, TypeError):
+        number = kind(0)
+    if not number > 0:
+        raise ArgumentTypeError(f"expected a positive {number.__class__.__name__}, got {value!r}")
+    return number
+
+
+def get_file_list(input_list: Iterable[str]) -> list[str]:
+    """List files: as they are named, and those in a directory, not below it.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If what is given is one string, or no list.
+    EdgeL3Error
+        If a path does not exist.
+    """
+    if isinstance(input_list, str) or not isinstance(input_list, Iterable):
+        raise ArgumentTypeError(f"expected a list of paths, got {input_list!r}")
+    found: list[str] = []
+    for item in map(Path, input_list):
+        if item.is_dir():
+            found += sorted(str(path) for path in item.iterdir() if path.is_file())
+        elif item.is_file():
+            found.append(str(item.absolute()))
+        else:
+            raise EdgeL3Error(f"{item}: no such file or directory")
+    return found
+
+
+def parse_args(args: Sequence[str]) -> Namespace:
+    """Read arguments as the command ``embed`` does, to the names they have in edgel3."""
+    parser = typer.Typer(add_completion=False)
+    parser.command()(embed_command)
+    context = typer.main.get_command(parser).make_context("edgel3-tflm embed", list(args))
+    found = Namespace(**context.params)
+    found.inputs = [str(path) for path in found.inputs]
+    found.output_dir = None if found.output_dir is None else str(found.output_dir)
+    return found
+
+
+def run(
+    inputs: str | Iterable[str],
+    output_dir: str | None = None,
+    suffix: str | None = None,
+    model_type: str = "sparse",
+    emb_dim: int = 128,
+    retrain_type: str = "ft",
+    sparsity: float = 95.45,
+    center: bool = True,
+    hop_size: float = 0.1,
+    verbose: bool = False,
+) -> None:
+    """Write the embeddings of files, and of all files in directories.
+
+    Arguments and errors are those of :func:`edgel3_tflm.process_file`; where there are no files, a
+    line says so and the process ends.
+    """
+    if not isinstance(inputs, Iterable):
+        raise EdgeL3Error(f"expected a path or a list of paths, got {inputs!r}")
+    files = [inputs] if isinstance(inputs, str) else get_file_list(inputs)
+    if not files:
+        typer.echo(f"Edgel3: No WAV files found in {inputs}. Aborting.")
+        sys.exit(-1)
+    model = load_embedding_model(model_type, emb_dim, retrain_type, sparsity)
+    for file in files:
+        if verbose:
+            typer.echo(f"Edgel3: Processing: {file}")
+        process_file(file, output_dir, suffix, model, center=center, hop_size=hop_size)
+    if verbose:
+        typer.echo("Edgel3: Done!")

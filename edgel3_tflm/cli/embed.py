@@ -1,0 +1,310 @@
+"""The command ``embed``."""
+
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from edgel3_tflm.audio.clips import find_clips, measure_seconds
+from edgel3_tflm.audio.framing import DEFAULT_BATCH_SIZE, Framing
+from edgel3_tflm.audio.resampling import KAISER_BEST, RESAMPLERS
+from edgel3_tflm.cli.screen import JsonOption, QuietOption, Screen, Steps, open_screen
+from edgel3_tflm.embedding.models import (
+    QUANTIZATION_NAMES,
+    EmbeddingModel,
+    ModelChoice,
+    find_network,
+    find_weights_source,
+)
+from edgel3_tflm.embedding.npz import plan_outputs, write_embeddings
+from edgel3_tflm.embedding.stream import StreamEmbedder
+from edgel3_tflm.errors import AudioError, EdgeL3Error
+from edgel3_tflm.files import check_output_directory
+from edgel3_tflm.networks.catalogue import PLANS
+from edgel3_tflm.runtime.interpreters import RUNTIMES
+
+_MAX_LINES = 10
+_CORPUS = "A corpus (needs the extra corpora; --engine dask the extra dask)"
+
+
+def embed_command(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="INPUTS", help="Audio files, or directories of them."),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir", "-o", metavar="DIR", help="Where to write; beside each file if none."
+        ),
+    ] = None,
+    suffix: Annotated[
+        str | None, typer.Option("--suffix", "-x", help="Write NAME_SUFFIX.npz, not NAME.npz.")
+    ] = None,
+    model_type: Annotated[
+        str, typer.Option("--model-type", "-mtype", help="sparse (EdgeL3), sea or dense (L3).")
+    ] = "sparse",
+    emb_dim: Annotated[
+        int,
+        typer.Option(
+            "--emb-dim", "-e", help="Embedding size: 512, 256, 128, 64. For --model-type sea."
+        ),
+    ] = 128,
+    retrain_type: Annotated[
+        str,
+        typer.Option(
+            "--retrain-type",
+            "-retrain",
+            help="Fine-tuned (ft) or distilled (kd). For --model-type sparse.",
+        ),
+    ] = "ft",
+    model_sparsity: Annotated[
+        float,
+        typer.Option(
+            "--model-sparsity",
+            "--sparsity",
+            "-sp",
+            help=f"Percent of zeros: {', '.join(plan.label for plan in PLANS)}. For --model-type"
+            " sparse.",
+        ),
+    ] = 95.45,
+    no_centering: Annotated[
+        bool,
+        typer.Option(
+            "--no-centering",
+            "-n",
+            help="Put no half window of zeros in front: a time is the start of its window.",
+        ),
+    ] = False,
+    hop_size: Annotated[
+        float, typer.Option("--hop-size", "-t", help="Seconds from one window of 1 s to the next.")
+    ] = 0.1,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite/--no-overwrite", help="Whether to embed files whose embeddings exist."
+        ),
+    ] = True,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A deployment that convert wrote, not a network by name."),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|auto|published|bundled",
+            help="An .h5 or .h5.gz file; the authors' file (cache, installed edgel3, download);"
+            " this package's stand-in; or auto: the authors', and the stand-in where they cannot be"
+            " reached.",
+        ),
+    ] = "auto",
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(QUANTIZATION_NAMES),
+            help="For int8 a network is converted, once, which needs the extra convert.",
+            show_default="float; with --model what it was converted to",
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"One of {', '.join(RUNTIMES)}.",
+            show_default="the engine for pruned int8 where it is built, else tflite-runtime",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(help="Windows of one call of the runtime; changes no result.")
+    ] = DEFAULT_BATCH_SIZE,
+    resampler: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(RESAMPLERS),
+            help="For sound of another sample rate than the network's: edgel3's own, or a faster"
+            " one, with embeddings a little apart.",
+        ),
+    ] = KAISER_BEST,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", "-k", help="Name files that cannot be read, and go on."),
+    ] = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="Embed a whole corpus into a dataset: a table with a column file, tab-separated, a"
+            " list of files, one a line, or a directory.",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Directory of Parquet files. Given again, a run goes on where it stopped.",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|dask",
+            help="Processes of this machine, or Dask workers.",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = "local",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Of a Dask cluster whose machines have clips, dataset and model under the same"
+            " paths.",
+            show_default="a cluster on this machine",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes.", show_default="one a core", rich_help_panel=_CORPUS),
+    ] = None,
+    retry_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--retry-damaged",
+            help="Try clips again that an earlier run found damaged.",
+            rich_help_panel=_CORPUS,
+        ),
+    ] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Embed audio files of any length: NAME.npz with embedding, timestamps and provenance."""
+    interrupted = "files that were finished are kept"
+    with open_screen(quiet=quiet, as_json=as_json, interrupted=interrupted) as screen:
+        framing = Framing(hop_size, not no_centering, batch_size, resampler)
+        network = find_network(model_type, emb_dim, retrain_type, model_sparsity)
+        if model is not None and weights != "auto":
+            raise EdgeL3Error("expected one of --model and --weights, got both")
+        choice = ModelChoice(model or network, quantization, runtime, find_weights_source(weights))
+        if manifest is not None:
+            if inputs or output_dir or suffix or keep_going or not overwrite:
+                raise EdgeL3Error(
+                    "expected --manifest without INPUTS, --output-dir, --suffix, --no-overwrite and"
+                    " --keep-going: a dataset has all clips, and names the damaged ones"
+                )
+            from edgel3_tflm.cli.corpus import CorpusOptions, embed_into_dataset
+
+            options = CorpusOptions(manifest, out, engine, scheduler, workers, retry_damaged)
+            embed_into_dataset(screen, options, choice, framing)
+            return
+        if out or scheduler or workers or retry_damaged or engine != "local":
+            raise EdgeL3Error(
+                "expected --manifest with --out, --engine, --scheduler, --workers and"
+                " --retry-damaged, got none"
+            )
+        if not inputs:
+            raise EdgeL3Error("expected INPUTS or --manifest, got neither")
+        plan = plan_outputs(find_clips(inputs), output_dir, suffix)
+        wanted = {
+            source: target for source, target in plan.items() if overwrite or not target.exists()
+        }
+        run = _Run(skipped=len(plan) - len(wanted))
+        for folder in {target.parent for target in wanted.values()}:
+            check_output_directory(folder)
+        if wanted:
+            with screen.progress() as progress, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it is said with the result
+                opened = choice.open(progress=progress, note=progress.note)
+                _embed(StreamEmbedder(opened, framing), wanted, run, progress, keep_going)
+            run.model = opened
+        _show(screen, run)
+        if run.damaged:
+            raise typer.Exit(1)
+
+
+class _Run:
+    """What came of a run; paths of files."""
+
+    def __init__(self, skipped: int) -> None:
+        self.skipped = skipped
+        self.windows: dict[Path, int] = {}
+        self.outputs: dict[Path, Path] = {}
+        self.damaged: dict[Path, str] = {}
+        self.seconds = 0.0
+        self.model: EmbeddingModel | None = None
+
+
+def _embed(
+    embedder: StreamEmbedder,
+    wanted: dict[Path, Path],
+    run: _Run,
+    progress: Steps,
+    keep_going: bool,
+) -> None:
+    started_s = time.monotonic()
+    lengths = {source: measure_seconds(source) for source in wanted}
+    total = round(sum(lengths.values()))
+    done_s = 0.0
+
+    def tell(seconds: float) -> None:
+        progress("embed (seconds of audio)", min(round(done_s + seconds), total), total)
+
+    for source, target in wanted.items():
+        tell(0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                run.windows[source] = write_embeddings(embedder, source, target, tell)
+                run.outputs[source] = target
+            except AudioError as error:
+                if not keep_going:
+                    raise
+                run.damaged[source] = str(error)
+        for each in caught:
+            progress.note(f"{source}: {each.message}")
+        done_s += lengths[source]
+    run.seconds = time.monotonic() - started_s
+
+
+def _show(screen: Screen, run: _Run) -> None:
+    lines: list[Text] = []
+    result: dict[str, Any] = {
+        "files": [
+            {"file": str(source), "output": str(target), "windows": run.windows[source]}
+            for source, target in run.outputs.items()
+        ],
+        "skipped": run.skipped,
+        "damaged": {str(source): reason for source, reason in run.damaged.items()},
+        "seconds": run.seconds,
+    }
+    if run.model is not None:
+        result["model"] = {
+            "variant": run.model.variant.name,
+            "quantization": run.model.quantization,
+            "runtime": run.model.runtime,
+            "sha256": run.model.sha256,
+            "weights": {"kind": run.model.weights_kind, "description": run.model.description},
+        }
+        notice = "NOTICE: " if run.model.is_substitute else ""
+        style = "bold yellow" if notice else ""
+        lines.append(Text(f"{notice}{run.model.description}", style=style))
+    for target in list(run.outputs.values())[:_MAX_LINES]:
+        lines.append(Text(f"{target}"))
+    if (more := len(run.outputs) - _MAX_LINES) > 0:
+        lines.append(Text(f"and {more:,} more"))
+    files = len(run.outputs) + len(run.damaged)
+    words = [
+        f"{len(run.outputs):,} of {files:,} files embedded: {sum(run.windows.values()):,} windows"
+        f" in {run.seconds:.1f} s"
+    ]
+    if run.skipped:
+        words.append(f"{run.skipped:,} skipped, whose embeddings exist")
+    screen.show(result, *lines, Text("; ".join(words)))
+    for reason in run.damaged.values():
+        screen.error(reason)
+    if run.damaged:
+        screen.error(f"{len(run.damaged):,} of {files:,} files cannot be read")

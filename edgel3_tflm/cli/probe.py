@@ -1,0 +1,147 @@
+"""The command ``probe``."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from edgel3_tflm.audio.log_mel import log_mel_statistics
+from edgel3_tflm.audio.manifest import (
+    note_unlearned_classes,
+    read_manifest,
+    split_by_fold,
+)
+from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.networks.catalogue import find_variant
+from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, RUNTIMES
+
+
+def probe_command(
+    manifest: Annotated[
+        Path,
+        typer.Argument(metavar="MANIFEST", help="Tab-separated: columns file, label and fold."),
+    ],
+    directory: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="DIR", help="What convert wrote."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float, or quantized as the directory is.")
+    ] = "quantized",
+    statistics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sparse|sea",
+            help="Instead of a model: mean and deviation of this family's log-mel.",
+        ),
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead of a model: an .npz file with the arrays clip, (n,) names as in the"
+            " manifest, and embedding, (n, d) floats; several rows of a clip are its windows.",
+        ),
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option(help=f"Runtime of the model: {', '.join(RUNTIMES)}.")
+    ] = DEFAULT_RUNTIME,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also: mean cosine of a linear map, fitted on the other folds, to the float"
+            " embeddings of this deployment.",
+        ),
+    ] = None,
+    fold: Annotated[
+        list[int] | None, typer.Option(help="Folds to judge; all if none is named.")
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge embeddings by a linear classifier over the folds of a labelled corpus."""
+    with open_screen(quiet=quiet, as_json=as_json) as screen:
+        from edgel3_tflm.evaluation.probe import (
+            check_folds,
+            extract_features,
+            map_cosine,
+            probe,
+            read_embeddings,
+        )
+
+        clips = read_manifest(manifest)
+        subject: dict[str, Any]
+        if sum(source is not None for source in (directory, statistics, embeddings)) != 1:
+            raise EdgeL3Error(
+                "expected one of --model DIR, --statistics sparse|sea and --embeddings FILE"
+            )
+        if embeddings is not None and teacher is not None:
+            raise EdgeL3Error(
+                "--teacher needs to know where windows lie: expected it with --model or"
+                " --statistics, got --embeddings"
+            )
+        check_folds(clips, fold)
+        if directory is not None:
+            deployment = Deployment.load(directory)
+            if precision not in ("float", "quantized"):
+                raise EdgeL3Error(f"unknown precision {precision!r}: expected float or quantized")
+            which = "float" if precision == "float" else deployment.quantization
+            spec = deployment.variant.frontend
+            features = deployment.embedder(which, runtime).embed_log_mel
+            subject = {
+                "model": deployment.variant.name,
+                "precision": which,
+                "weights": deployment.manifest["weights"]["description"],
+            }
+        elif statistics is not None:
+            spec = find_variant(statistics).frontend
+            features = log_mel_statistics
+            subject = {"model": f"log-mel statistics ({statistics})"}
+        else:
+            subject = {"model": f"embeddings of {embeddings}"}
+        if teacher is not None:
+            teacher_model = Deployment.load(teacher)
+        with screen.progress() as progress:
+            if embeddings is not None:
+                extracted = read_embeddings(embeddings, manifest, clips)
+            else:
+                extracted = extract_features(clips, spec, features, progress)
+            progress("fit and judge", 0, 0)
+            results = probe(clips, extracted, fold)
+            if teacher is not None:
+                subject["teacher"] = teacher_model.variant.name
+                teacher_spec = teacher_model.variant.frontend
+                embed = teacher_model.embedder("float").embed_log_mel
+                theirs = extract_features(clips, teacher_spec, embed, progress)
+                subject["map_cosine"] = map_cosine(clips, extracted, theirs, fold)
+        splits = split_by_fold(clips, [each.fold for each in results])
+        notes = [*note_unlearned_classes([{clip.label} for clip in clips], splits)]
+        notes += extracted.notes
+        right, count = sum(each.right for each in results), sum(each.clips for each in results)
+        table = new_table("fold", "clips", "right", "accuracy %")
+        for each in results:
+            table.add_row(
+                str(each.fold),
+                str(each.clips),
+                str(each.right),
+                f"{100 * each.right / each.clips:.2f}",
+            )
+        table.add_section()
+        table.add_row("all", str(count), str(right), f"{100 * right / count:.2f}")
+        screen.show(
+            {
+                **subject,
+                "windows": len(extracted.values),
+                "folds": [asdict(each) for each in results],
+                "accuracy_percent": 100 * right / count,
+                "notes": notes,
+            },
+            *(Text(f"{key}: {value}") for key, value in subject.items()),
+            table,
+            *(Text(note, style="yellow") for note in notes),
+        )

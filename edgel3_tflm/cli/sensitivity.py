@@ -1,0 +1,263 @@
+"""The command ``sensitivity``: what pruning each layer costs, and a plan that costs least."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from edgel3_tflm.audio.clips import find_clips
+from edgel3_tflm.audio.manifest import LabelledClip, read_manifest, require_files
+from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.networks.catalogue import find_variant
+from edgel3_tflm.networks.sources import WeightsWord
+from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS
+
+if TYPE_CHECKING:
+    from edgel3_tflm.converters.compression.report import Study
+    from edgel3_tflm.converters.compression.sensitivity import Score, Sensitivity
+
+_WEIGHTS_WORDS = get_args(WeightsWord)
+_DEFAULT_SPARSITIES = "50,70,80,90,95,98"
+
+
+def sensitivity_command(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Directory to write; curves measured there before are used again.",
+        ),
+    ],
+    model_type: Annotated[str, typer.Option(help="sparse (EdgeL3), sea or dense (L3).")] = "dense",
+    sparsity: Annotated[
+        str, typer.Option(help="Percent of zeros of the given weights. For --model-type sparse.")
+    ] = "95.45",
+    retrain_type: Annotated[
+        str, typer.Option(help="Fine-tuned (ft) or distilled (kd). For --model-type sparse.")
+    ] = "ft",
+    emb_dim: Annotated[
+        int, typer.Option(help="Embedding size: 512, 256, 128, 64. For --model-type sea.")
+    ] = 128,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|auto|published|bundled|generated", help="What to prune; as for convert."
+        ),
+    ] = "auto",
+    clips: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Clips to judge on: a file or a directory; repeatable; those of the package if"
+            " none.",
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Labelled clips in place of --clips, for a linear probe too: tab-separated columns"
+            " file, label and fold.",
+        ),
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            help="Windows of 1 s to judge on, the loudest of evenly spread clips; 64 if not given,"
+            " or one of each clip of the manifest."
+        ),
+    ] = None,
+    sparsities: Annotated[
+        str, typer.Option(metavar="LIST", help="Percents of zeros to try in each layer.")
+    ] = _DEFAULT_SPARSITIES,
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Layers to prune, as conv1,conv8; all if not given."),
+    ] = None,
+    target_sparsity: Annotated[
+        float | None,
+        typer.Option(help="Propose a plan with this percent of zeros over all kernels."),
+    ] = None,
+    target_bytes: Annotated[
+        int | None,
+        typer.Option(help="Propose a plan whose packed model takes no more bytes of flash."),
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune each layer alone to see what it costs; propose a plan for a size."""
+
+    def describe_what_is_left() -> str:
+        from edgel3_tflm.converters.compression.report import describe_partial_study
+
+        return describe_partial_study(output)
+
+    with open_screen(quiet=quiet, as_json=as_json, interrupted=describe_what_is_left) as screen:
+        variant = find_variant(
+            model_type, sparsity=sparsity, retrain_type=retrain_type, embedding_size=emb_dim
+        )
+        percents = _read_percents(sparsities)
+        if clips and manifest is not None:
+            raise EdgeL3Error("expected --clips or --manifest, got both")
+        if target_sparsity is not None and target_bytes is not None:
+            raise EdgeL3Error("expected --target-sparsity or --target-bytes, got both")
+        from edgel3_tflm.audio.clips import bundled_clips_directory
+        from edgel3_tflm.converters.compression.allocation import Target
+        from edgel3_tflm.converters.compression.report import (
+            PLAN_NAME,
+            PLOT_NAME,
+            SCORE_TITLES,
+            study_sensitivity,
+        )
+        from edgel3_tflm.converters.compression.sensitivity import load_network, sample_clips
+
+        target = None
+        if target_sparsity is not None:
+            target = Target("sparsity", target_sparsity)
+        elif target_bytes is not None:
+            target = Target("bytes", target_bytes)
+        source = cast(WeightsWord, weights) if weights in _WEIGHTS_WORDS else Path(weights)
+        chosen: list[Path | LabelledClip] = []
+        if manifest is not None:
+            labelled = read_manifest(manifest)
+            require_files(labelled, manifest)
+            chosen += labelled
+        else:
+            chosen += find_clips(clips or [bundled_clips_directory()])
+        with screen.progress() as progress:
+            network = load_network(variant, source, progress)
+            sample = sample_clips(chosen, network.variant.frontend, windows, progress)
+            names = [layer.name for layer in network.variant.layers]
+            study = study_sensitivity(
+                network,
+                sample,
+                sparsities=percents,
+                layers=names if layers is None else [each.strip() for each in layers.split(",")],
+                target=target,
+                output=output,
+                progress=progress,
+            )
+        found = study.sensitivity
+        given = found.layers[0].points[0].score
+        tables = [
+            _scores_table(found, name, title)
+            for name, title in SCORE_TITLES.items()
+            if getattr(given, name) is not None
+        ]
+        written = [output / PLOT_NAME] + ([output / PLAN_NAME] if study.proposal else [])
+        screen.show(
+            {"directory": str(output), **study.to_json()},
+            *_describe(found),
+            *tables,
+            *_describe_plan(study),
+            Text(f"written: {', '.join(map(str, written))}"),
+        )
+
+
+def _read_percents(words: str) -> list[float]:
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError as error:
+        raise EdgeL3Error(
+            f"expected percents with commas in between (--sparsities {_DEFAULT_SPARSITIES}), got"
+            f" {words!r}"
+        ) from error
+
+
+def _describe(found: "Sensitivity") -> list[Text]:
+    inputs = found.inputs
+    weights, clips = inputs["weights"], inputs["clips"]
+    is_substitute = weights["kind"] in SUBSTITUTE_KINDS
+    lines = [
+        Text(
+            f"{'NOTICE: ' if is_substitute else ''}{inputs['variant']}: {weights['description']}",
+            style="bold yellow" if is_substitute else "",
+        ),
+        Text(
+            f"{inputs['windows'] - inputs['windows_kept']} windows of"
+            f" {sum(not clip['is_kept'] for clip in clips)} clips;"
+            f" {inputs['windows_kept']} windows of others are kept to judge a plan"
+        ),
+    ]
+    given = [
+        f"{curve.name} {curve.points[0].percent:.4g} %"
+        for curve in found.layers
+        if curve.points[0].zeros
+    ]
+    if given:
+        lines.append(Text(f"given with zeros, and pruned only beyond: {', '.join(given)}"))
+    if found.layers[0].points[0].score.probe_percent is not None:
+        # Of a share of n clips, sqrt(p (1 - p) / n), which is largest at a half.
+        error = 50 / math.sqrt(len(clips))
+        lines.append(
+            Text(
+                f"linear probe over the folds of all {len(clips)} clips: one standard error is"
+                f" {error:.1f} points at most"
+            )
+        )
+    return lines
+
+
+def _scores_table(found: "Sensitivity", name: str, title: str) -> Table:
+    percents = found.inputs["sparsities"]
+    table = new_table(title, "as given", *(f"{percent:g} %" for percent in percents))
+    for curve in found.layers:
+        # A layer that had its share already has no point for it: there are none but at the end.
+        cells = [_write(name, getattr(point.score, name)) for point in curve.points]
+        missing = 1 + len(percents) - len(cells)
+        table.add_row(curve.name, cells[0], *["-"] * missing, *cells[1:])
+    return table
+
+
+def _write(name: str, value: float) -> str:
+    if name == "mean_squared_error":
+        return f"{value:.3g}"
+    return f"{value:.1f}" if name == "probe_percent" else f"{value:.4f}"
+
+
+def _describe_plan(study: "Study") -> list[Any]:
+    if study.proposal is None or study.judgement is None:
+        return []
+    plan, judgement = study.proposal.plan, study.judgement
+    table = new_table("plan", *(f"conv{number}" for number in range(1, len(plan.layers) + 1)))
+    table.add_row("zeros, %", *(f"{percent:g}" for percent in plan.layers))
+    lines: list[Any] = [
+        table,
+        Text(
+            f"{plan.total:g} % zeros, packed at most {study.proposal.packed_bytes:,} bytes; mean"
+            f" squared error {judgement.seen.mean_squared_error:.3g}, where the layers' errors add"
+            f" up to {study.proposal.predicted_error:.3g}"
+        ),
+    ]
+    kept, uniform = judgement.kept, judgement.uniform_kept
+    if kept is None or uniform is None:
+        lines.append(Text("too few clips to keep some for judging the plan", style="yellow"))
+        return lines
+    lines.append(
+        Text(
+            f"on the clips kept: {_write_score(kept)}; {judgement.uniform_percent:g} % in every"
+            f" layer: {_write_score(uniform)}"
+        )
+    )
+    if kept.mean_squared_error >= uniform.mean_squared_error:
+        lines.append(
+            Text(
+                "the same percentage everywhere is no worse: at this size errors add up no longer,"
+                " and only retraining helps",
+                style="yellow",
+            )
+        )
+    return lines
+
+
+def _write_score(score: "Score") -> str:
+    return (
+        f"error {score.mean_squared_error:.3g}, cosine {score.cosine_mean:.4f}, centred"
+        f" {score.centred_cosine_mean:.4f}"
+    )

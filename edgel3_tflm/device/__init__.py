@@ -1,0 +1,1 @@
+"""Boards, nodes and the wire between a node and this computer."""

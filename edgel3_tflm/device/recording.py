@@ -1,0 +1,104 @@
+"""Embeddings of a device, with the times they came at, as a file."""
+
+import csv
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from edgel3_tflm.device.transports import Closing
+from edgel3_tflm.device.wire import Info, LiveEvent
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import write_whole
+
+SUFFIXES = (".csv", ".npz")
+
+
+@dataclass
+class Recording(Closing):
+    """A file that takes the windows of a device as they come.
+
+    CSV is written line by line: the columns time_s (host's clock, seconds since 1970), milliseconds
+    (the node's, since its start), number, e0, e1 and so on (int8 values of the embedding) and a
+    score for each class. NPZ is written at the end: arrays of the same names, ``embedding`` of
+    shape (n, d) int8 and ``scores`` of shape (n, classes) float32, with ``classes``, ``scale`` and
+    ``zero_point`` (``real = scale * (embedding - zero_point)``). Without a window no file is
+    written, and one that is there stays.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the suffix is another one, or the file cannot be written.
+    """
+
+    path: Path
+    info: Info
+    _events: list[tuple[float, LiveEvent]] = field(default_factory=list)
+    _file: TextIO | None = None
+
+    def __post_init__(self) -> None:
+        if self.path.suffix not in SUFFIXES:
+            raise EdgeL3Error(f"{self.path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+        with self._telling_errors():
+            if self.path.is_dir():
+                raise IsADirectoryError(None, "it is a directory")
+            # The disk should refuse now, not when the windows have been heard.
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+
+    def add(self, time_s: float, event: LiveEvent) -> None:
+        """Take a window that came at this time, in seconds since 1970."""
+        if self.path.suffix != ".csv":
+            self._events.append((time_s, event))
+            return
+        with self._telling_errors():
+            if self._file is None:
+                self._file = self.path.open("w", newline="", encoding="utf-8")
+                values = (f"e{position}" for position in range(self.info.embedding_size))
+                self._write_row("time_s", "milliseconds", "number", *values, *self.info.classes)
+            scores = (f"{score:.6g}" for score in event.scores)
+            start = f"{time_s:.3f}", event.milliseconds, event.number
+            self._write_row(*start, *event.embedding.tolist(), *scores)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._file is not None:
+            with self._telling_errors():
+                self._file.close()
+        if not self._events:
+            return
+        events = [event for _, event in self._events]
+        data = io.BytesIO()
+        np.savez(
+            data,
+            time_s=np.array([time_s for time_s, _ in self._events], np.float64),
+            milliseconds=np.array([event.milliseconds for event in events], np.uint32),
+            number=np.array([event.number for event in events], np.uint32),
+            embedding=np.array([event.embedding for event in events], np.int8).reshape(
+                len(events), self.info.embedding_size
+            ),
+            scores=np.array([event.scores for event in events], np.float32).reshape(
+                len(events), len(self.info.classes)
+            ),
+            classes=np.array(self.info.classes, np.str_),
+            scale=np.float32(self.info.embedding_scale),
+            zero_point=np.int32(self.info.embedding_zero_point),
+        )
+        write_whole(self.path, data.getvalue())
+
+    def _write_row(self, *values: object) -> None:
+        assert self._file is not None  # noqa: S101 - narrows for the type checker
+        csv.writer(self._file, lineterminator="\n").writerow(values)
+        self._file.flush()
+
+    @contextmanager
+    def _telling_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise EdgeL3Error(f"cannot write {self.path}: {error.strerror or error}") from error

@@ -1,0 +1,180 @@
+"""The ports that a node is reached through."""
+
+import select
+import socket
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from edgel3_tflm.device.wire import (
+    MAX_BODY,
+)
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
+
+_OPEN_TIMEOUT_S = 5.0
+_CHUNK_BYTES = MAX_BODY - 4
+
+
+class DeviceError(EdgeL3Error):
+    """A node that cannot be reached, does not answer or answers nonsense."""
+
+
+class Closing:
+    """What a `with` statement closes."""
+
+    def close(self) -> object:
+        """Give up what it holds."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Transport(Protocol):
+    """A pipe of bytes to a node."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; TimeoutError if they are not taken in time."""
+        ...
+
+    def read(self, timeout_s: float) -> bytes:
+        """Give what has come; after the timeout nothing."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class SocketTransport:
+    """A connected stream socket: TCP, or an emulator's.
+
+    Parameters
+    ----------
+    connected : socket.socket
+    name : str
+        For error messages.
+    """
+
+    def __init__(self, connected: socket.socket, name: str) -> None:
+        self._socket = connected
+        self._name = name
+        connected.settimeout(_OPEN_TIMEOUT_S)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        try:
+            self._socket.sendall(data)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise self._lost(str(error.strerror)) from error
+
+    def read(self, timeout_s: float) -> bytes:
+        """Give what has come; after the timeout nothing."""
+        try:
+            if not select.select([self._socket], [], [], max(0.0, timeout_s))[0]:
+                return b""
+            data = self._socket.recv(1 << 16)
+        except (OSError, ValueError) as error:
+            raise self._lost(str(error)) from error
+        if not data:
+            raise self._lost("it was closed at the other end")
+        return data
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _lost(self, reason: str) -> DeviceError:
+        return DeviceError(f"{self._name}: lost the connection ({reason}); connect again")
+
+
+class SerialTransport:
+    """A serial port; over USB the rate is only a number.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        If pyserial is not installed.
+    DeviceError
+        If the port cannot be opened.
+    """
+
+    def __init__(self, port: str, baud: int = 115200) -> None:
+        try:
+            import serial
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                "serial ports need the package pyserial, which is not installed;"
+                f" {install_hint('device')}"
+            ) from error
+        self._name = port
+        self._error = serial.SerialException
+        self._timeout_error = serial.SerialTimeoutException
+        try:
+            self._serial: Any = serial.serial_for_url(
+                port, baud, timeout=0, write_timeout=_OPEN_TIMEOUT_S, exclusive=True
+            )
+        except (serial.SerialException, OSError, ValueError) as error:
+            raise DeviceError(
+                f"{port}: expected a serial port, or tcp:HOST:PORT; it cannot be opened ({error});"
+                " is the board plugged in, may you use the port, and does no other program use it?"
+            ) from error
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        try:
+            self._serial.write(data)
+        except self._timeout_error as error:
+            raise TimeoutError from error
+        except (self._error, OSError) as error:
+            raise self._lost(error) from error
+
+    def read(self, timeout_s: float) -> bytes:
+        """Give what has come; after the timeout nothing."""
+        try:
+            self._serial.timeout = max(0.0, timeout_s)
+            first: bytes = self._serial.read(1)
+            rest: bytes = self._serial.read(self._serial.in_waiting) if first else b""
+        except (self._error, OSError) as error:
+            raise self._lost(error) from error
+        return first + rest
+
+    def close(self) -> None:
+        """Close the port."""
+        self._serial.close()
+
+    def _lost(self, error: Exception) -> DeviceError:
+        return DeviceError(f"{self._name}: lost the port ({error}); plug the board in again")
+
+
+def open_transport(port: str) -> Transport:
+    """Open ``tcp:HOST:PORT``, or a serial port by its name.
+
+    Raises
+    ------
+    DeviceError
+        If it cannot be opened.
+    """
+    if not port.startswith("tcp:"):
+        return SerialTransport(port)
+    host, _, number = port.removeprefix("tcp:").rpartition(":")
+    if not host or not number.isdecimal() or not 0 < int(number) < 65536:
+        raise DeviceError(f"expected tcp:HOST:PORT, tcp:127.0.0.1:5555 for example, got {port}")
+    try:
+        connected = socket.create_connection((host.strip("[]"), int(number)), _OPEN_TIMEOUT_S)
+    except OSError as error:
+        raise DeviceError(
+            f"{port}: expected a node that listens there, cannot connect"
+            f" ({error.strerror or error}); is it running?"
+        ) from error
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return SocketTransport(connected, port)

@@ -1,0 +1,294 @@
+"""Accuracy drift: how far a quantized model's embeddings lie from the float model's."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm.audio.clips import ReadingLog, find_clips, hop_in_samples
+from edgel3_tflm.audio.framing import read_windows
+from edgel3_tflm.audio.log_mel import is_silent, log_mel
+from edgel3_tflm.audio.manifest import LabelledClip
+from edgel3_tflm.audio.resampling import SOXR
+from edgel3_tflm.drift.downstream import measure_downstream
+from edgel3_tflm.drift.layers import analyse_layers
+from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.metrics import cosine_similarity
+from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.interpreters import (
+    DEFAULT_RUNTIME,
+)
+from edgel3_tflm.types import FloatArray, Progress
+
+if TYPE_CHECKING:
+    from edgel3_tflm.drift.frontend import FrontendDrift
+from edgel3_tflm.drift.figures import (
+    NEAR_SILENCE_DBFS,
+    ClipDrift,
+    DriftFigures,
+    DriftReport,
+    Spectrogram,
+    SubjectDrift,
+    Windows,
+    measure,
+)
+from edgel3_tflm.drift.subjects import (
+    DEFAULT_REFERENCE,
+    FLOAT_SUBJECTS,
+    Subject,
+    open_subject,
+)
+
+_log = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
+SAMPLED_WINDOWS = 8
+"""Windows that layers and frontend are measured on: the loudest of evenly spread clips."""
+_WORST_WINDOWS = 4
+
+
+class _Sample:
+    """The loudest windows of evenly spread clips, at most ``SAMPLED_WINDOWS`` of them."""
+
+    def __init__(self, clips: int) -> None:
+        spread = np.linspace(0, clips - 1, min(SAMPLED_WINDOWS, clips)).round().astype(int)
+        self._per_clip = dict.fromkeys(spread.tolist(), SAMPLED_WINDOWS // len(spread))
+        self._kept: list[tuple[FloatArray, ...]] = []
+
+    def add(self, clip: int, level: FloatArray, *arrays: FloatArray) -> None:
+        """Keep what belongs to a clip's loudest windows, of arrays with a row for each."""
+        loudest = np.sort(np.argsort(-level, kind="stable")[: self._per_clip.get(clip, 0)])
+        self._kept.append(tuple(each[loudest] for each in arrays))
+
+    def take(self) -> tuple[FloatArray, ...]:
+        return tuple(np.concatenate(each) for each in zip(*self._kept, strict=True))
+
+
+def _level_dbfs(windows: FloatArray) -> FloatArray:
+    mean_square = np.square(windows, dtype=np.float64).mean(axis=1)
+    with np.errstate(divide="ignore"):
+        level: FloatArray = (10 * np.log10(mean_square)).astype(np.float32)
+    return level
+
+
+def compare(
+    deployment: Deployment,
+    paths: Sequence[Path],
+    *,
+    runtimes: Sequence[str | Subject] = (DEFAULT_RUNTIME,),
+    reference: str | Subject = DEFAULT_REFERENCE,
+    labelled: Sequence[LabelledClip] = (),
+    hop_s: float,
+    keep_going: bool = False,
+    resampler: str = SOXR,
+    progress: Progress,
+) -> DriftReport:
+    """Run the float model and whatever is compared with it on the same windows.
+
+    Parameters
+    ----------
+    deployment : Deployment
+    paths : sequence of pathlib.Path
+        Clips, or directories of clips.
+    runtimes : sequence of str or Subject
+        What to compare: names that :func:`open_subject` takes, or subjects of the caller's own.
+        Those opened here are closed in the end.
+    reference : str or Subject
+        The float model that they are compared with: one of ``FLOAT_SUBJECTS``, or the caller's own.
+    labelled : sequence of LabelledClip
+        Clips to compare on as well; those in ``paths`` have their label. Where there are any, and
+        they have folds, classifiers are judged too.
+    hop_s : float
+        Seconds from one window of 1 s to the next.
+    resampler : str
+        One of ``resampling.RESAMPLERS``, for clips of another sample rate than the network's.
+    keep_going : bool
+        Leave out clips that cannot be read, and name them in the report.
+    progress : callable
+        Called with the name of the step, clips done and clips in all.
+
+    Raises
+    ------
+    EdgeL3Error
+        If a clip (with ``keep_going``, every clip) cannot be read, a runtime is missing or the hop
+        is not positive.
+    """
+    spec = deployment.variant.frontend
+    hop_in_samples(hop_s, spec.sample_rate_hz)  # refuses a hop that goes nowhere
+    if not runtimes or len({str(getattr(each, "name", each)) for each in runtimes}) < len(runtimes):
+        raise EdgeL3Error("expected runtimes that differ, at least one")
+    if isinstance(reference, str) and reference not in FLOAT_SUBJECTS:
+        raise RuntimeUnavailableError(
+            f"expected a float model to compare with, one of {', '.join(FLOAT_SUBJECTS)}, got"
+            f" {reference!r}"
+        )
+    with ExitStack() as opened:
+
+        def open_each(each: str | Subject) -> Subject:
+            if isinstance(each, Subject):
+                return each
+            subject = open_subject(deployment, each)
+            opened.callback(subject.close)
+            return subject
+
+        in_float, *subjects = map(open_each, (reference, *runtimes))
+        log = ReadingLog(keep_going)
+        return _compare(
+            deployment, paths, in_float, subjects, labelled, hop_s, resampler, log, progress
+        )
+
+
+def _compare(
+    deployment: Deployment,
+    paths: Sequence[Path],
+    in_float: Subject,
+    subjects: Sequence[Subject],
+    labelled: Sequence[LabelledClip],
+    hop_s: float,
+    resampler: str,
+    log: ReadingLog,
+    progress: Progress,
+) -> DriftReport:
+    spec = deployment.variant.frontend
+    found = [*find_clips(list(paths)), *(clip.path for clip in labelled)]
+    clips = list({path.resolve(): path for path in found}.values())
+    by_path = {clip.path.resolve(): clip for clip in labelled}
+    sample, worst = _Sample(len(clips)), list[Spectrogram]()
+    read, rows, references = list[Path](), [], []
+    others: list[list[FloatArray]] = [[] for _ in subjects]
+    for path, windows in read_windows(
+        clips,
+        sample_rate_hz=spec.sample_rate_hz,
+        window_samples=spec.window_samples,
+        hop_s=hop_s,
+        resampler=resampler,
+        log=log,
+    ):
+        number = len(read)
+        read.append(path)
+        padded = np.full(len(windows), log.short[-1:] == [path])
+        decibels, level = log_mel(windows, spec), _level_dbfs(windows)
+        silent = is_silent(decibels)
+        row = Windows(
+            np.full(len(windows), number),
+            np.arange(len(windows)) * hop_s,
+            silent & ~padded,
+            (level < NEAR_SILENCE_DBFS) & ~silent & ~padded,
+            padded,
+        )
+        references.append(in_float.embed(windows, decibels))
+        for embeddings, subject in zip(others, subjects, strict=True):
+            embeddings.append(subject.embed(windows, decibels))
+        rows.append(row)
+        sample.add(number, level, windows, decibels, references[-1])
+        cosine = cosine_similarity(references[-1], others[0][-1])
+        worst += [
+            Spectrogram(str(path), float(row.start_s[at]), float(cosine[at]), decibels[at].copy())
+            for at in np.flatnonzero(row.sounding)
+        ]
+        worst = sorted(worst, key=lambda each: each.cosine)[:_WORST_WINDOWS]
+        progress("embed clips, float and quantized", len(read) + len(log.damaged), len(clips))
+    if not read:
+        reason = next(iter(log.damaged.values()), "none was named")
+        raise AudioError(f"expected at least one clip that can be read, found none: {reason}")
+    table = Windows(
+        *(np.concatenate([getattr(row, f.name) for row in rows]) for f in fields(Windows))
+    )
+    reference = np.concatenate(references)
+    embeddings_of = [np.concatenate(each) for each in others]
+    known = [by_path.get(path.resolve()) for path in read]
+    names = [
+        (str(path), None if each is None else each.label)
+        for path, each in zip(read, known, strict=True)
+    ]
+    notes: list[str] = []
+    if log.short:
+        notes.append(f"{log.describe_short()}; their windows are the group padded")
+    if log.damaged:
+        notes.append(f"{len(log.damaged)} of {len(clips)} clips cannot be read and are left out")
+    sampled = sample.take()
+    progress("compare layers and frontends", 0, 0)
+    layers = _try("layer by layer", notes, lambda: analyse_layers(deployment, sampled[1]))
+    frontend = _try("frontend", notes, lambda: _measure_frontend(deployment, in_float, *sampled))
+    downstream = measure_downstream(
+        reference, embeddings_of[0], table.clip, table.sounding, known, progress
+    )
+    if downstream.note:
+        notes.append(downstream.note)
+    return DriftReport(
+        deployment,
+        in_float,
+        hop_s,
+        resampler,
+        table,
+        reference,
+        tuple(
+            _drift_of(subject, embeddings, subjects[0], embeddings_of[0], reference, table, names)
+            for subject, embeddings in zip(subjects, embeddings_of, strict=True)
+        ),
+        tuple(worst),
+        layers,
+        frontend,
+        downstream,
+        tuple(notes),
+        {str(path): reason for path, reason in log.damaged.items()},
+    )
+
+
+def _measure_frontend(
+    deployment: Deployment, in_float: Subject, *sampled: FloatArray
+) -> "FrontendDrift":
+    from edgel3_tflm.drift.frontend import measure_frontend
+
+    return measure_frontend(deployment, in_float.embed, *sampled)
+
+
+def _try(what: str, notes: list[str], measure_it: Callable[[], _Found]) -> _Found | None:
+    """Measure what a report can do without; say in it why it does."""
+    try:
+        return measure_it()
+    except EdgeL3Error as error:
+        notes.append(f"{what}: not measured: {error}")
+        _log.warning("%s", notes[-1])
+        return None
+
+
+def _drift_of(
+    subject: Subject,
+    embeddings: FloatArray,
+    first: Subject,
+    first_embeddings: FloatArray,
+    reference: FloatArray,
+    windows: Windows,
+    names: Sequence[tuple[str, str | None]],
+) -> SubjectDrift:
+    mean = reference.mean(axis=0, dtype=np.float64)
+
+    def figures(mask: npt.NDArray[np.bool_]) -> DriftFigures:
+        return measure(reference[mask], embeddings[mask], windows.silent[mask], mean)
+
+    steps = np.array([math.nan])
+    if subject.output_scale == first.output_scale > 0:
+        steps = np.rint(np.abs(embeddings - first_embeddings) / subject.output_scale)
+    labels = np.array([label or "" for _, label in names])[windows.clip]
+    return SubjectDrift(
+        subject,
+        {name: figures(mask) for name, mask in windows.groups().items() if mask.any()},
+        {
+            label: figures(labels == label)
+            for label in sorted({label for _, label in names if label is not None})
+        },
+        tuple(
+            ClipDrift(name, label, figures(windows.clip == number))
+            for number, (name, label) in enumerate(names)
+        ),
+        embeddings,
+        float(np.mean(steps > 0)) if np.isfinite(steps).all() else math.nan,
+        float(steps.max()),
+    )

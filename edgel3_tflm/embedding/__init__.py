@@ -1,0 +1,1 @@
+"""Embeddings of arrays, files and corpora, by edgel3's functions."""

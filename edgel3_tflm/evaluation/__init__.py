@@ -1,0 +1,1 @@
+"""Classifiers on embeddings: linear probes and the published evaluation protocol."""

@@ -1,0 +1,315 @@
+"""A linear probe: what a linear classifier reads from embeddings. Needs the extra ``probe``."""
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm.audio.clips import ReadingLog
+from edgel3_tflm.audio.framing import read_windows
+from edgel3_tflm.audio.log_mel import is_silent, log_mel
+from edgel3_tflm.audio.manifest import HOP_S, LabelledClip, list_folds
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
+from edgel3_tflm.metrics import cosine_similarity
+from edgel3_tflm.networks.variants import FrontendSpec
+from edgel3_tflm.types import FloatArray
+
+try:
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+except ImportError as error:
+    raise RuntimeUnavailableError(
+        f"probing needs the package {error.name}, which is not installed; {install_hint('probe')}"
+    ) from error
+
+
+INVERSE_REGULARISATION = 0.1
+MAX_ITERATIONS = 1000
+# ESC-50 in windows of 0.5 s, embedded in 6144 dimensions, is 0.5 GB.
+_MAX_ARRAY_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of every window of some clips.
+
+    ``values`` has shape (n, d). ``clip``, ``position`` and ``silent`` have shape (n,): the index of
+    the window's clip, its number within the clip, and whether its log-mel is all zeros. ``notes``
+    says what of the clips a reader of the results must know.
+    """
+
+    values: FloatArray
+    clip: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int64]
+    silent: npt.NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """Clips of one fold that a probe trained on the other folds got right."""
+
+    fold: int
+    right: int
+    clips: int
+
+
+def extract_features(
+    clips: Sequence[LabelledClip],
+    spec: FrontendSpec,
+    features: Callable[[FloatArray], FloatArray],
+    progress: Callable[[str, int, int], None],
+    hop_s: float = HOP_S,
+) -> Features:
+    """Features of one-second windows.
+
+    Parameters
+    ----------
+    clips : sequence of LabelledClip
+    spec : FrontendSpec
+    features : callable
+        Turns log-mel spectrograms (n, mels, frames) into values (n, d).
+    progress : callable
+        Called with the name of the step, clips done and clips in all.
+    hop_s : float
+        Seconds from one window to the next.
+
+    Raises
+    ------
+    AudioError
+        For the first clip that cannot be used.
+    """
+    values, clip, position, silent = [], [], [], []
+    log = ReadingLog()
+    for number, (_, windows) in enumerate(
+        read_windows(
+            [each.path for each in clips],
+            sample_rate_hz=spec.sample_rate_hz,
+            window_samples=spec.window_samples,
+            hop_s=hop_s,
+            log=log,
+        )
+    ):
+        decibels = log_mel(windows, spec)
+        values.append(features(decibels))
+        clip.append(np.full(len(windows), number))
+        position.append(np.arange(len(windows)))
+        silent.append(is_silent(decibels))
+        progress("embed clips", number + 1, len(clips))
+    return Features(
+        np.concatenate(values),
+        np.concatenate(clip),
+        np.concatenate(position),
+        np.concatenate(silent),
+        (log.describe_short(),) if log.short else (),
+    )
+
+
+def read_embeddings(path: Path, manifest: Path, clips: Sequence[LabelledClip]) -> Features:
+    """Read embeddings that were made elsewhere.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        An .npz file with the arrays ``clip``, shape (n,), text: a clip's file as the manifest names
+        it, and ``embedding``, shape (n, d), floats. A clip may have several rows, its windows. Rows
+        of clips that the manifest does not name are left out.
+    manifest : pathlib.Path
+        What clips are named relative to.
+    clips : sequence of LabelledClip
+        Of the manifest.
+
+    Returns
+    -------
+    Features
+        In the clips' order; nothing in them is known to be silent.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the file cannot be read, an array is missing, too large, of another type or shape or not
+        finite, or a clip has no row.
+    """
+    try:
+        paths, values = _load_embeddings(path, manifest.parent)
+    except EdgeL3Error as error:
+        raise EdgeL3Error(f"{path}: {error}") from error
+    except OSError as error:
+        raise EdgeL3Error(f"{path}: cannot read embeddings: {error.strerror or error}") from error
+    # A damaged file brings a dozen types: zlib's, zipfile's, and those of Python's own parser, with
+    # which numpy reads a header.
+    except Exception as error:
+        raise EdgeL3Error(
+            f"{path}: expected an .npz file with the arrays clip and embedding: {error}"
+        ) from error
+    rows: dict[Path, list[int]] = {}
+    for row, each in enumerate(paths):
+        rows.setdefault(each, []).append(row)
+    if missing := [clip.path.name for clip in clips if clip.path not in rows]:
+        raise EdgeL3Error(
+            f"{path}: expected an embedding of every clip of the manifest; {len(missing)} of"
+            f" {len(clips)} have none, the first is {missing[0]}"
+        )
+    chosen = [rows[clip.path] for clip in clips]
+    counts = [len(each) for each in chosen]
+    return Features(
+        values[np.concatenate(chosen)],
+        np.repeat(np.arange(len(clips)), counts),
+        np.concatenate([np.arange(count) for count in counts]),
+        np.zeros(sum(counts), bool),
+    )
+
+
+def _load_embeddings(path: Path, root: Path) -> tuple[list[Path], FloatArray]:
+    """Load and check the clip of every row, below ``root``, and its embedding."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = [archive.getinfo(f"{name}.npy").file_size for name in ("clip", "embedding")]
+    if max(sizes) > _MAX_ARRAY_BYTES:
+        raise EdgeL3Error(
+            f"expected arrays of at most {_MAX_ARRAY_BYTES} bytes, found {max(sizes)}"
+        )
+    with np.load(path, allow_pickle=False) as arrays:
+        names, values = np.asarray(arrays["clip"]), np.asarray(arrays["embedding"])
+    if (names.ndim, names.dtype.kind, values.ndim, values.dtype.kind) != (1, "U", 2, "f"):
+        raise EdgeL3Error(
+            "expected text of shape (n,) in clip and floats of shape (n, d) in embedding, found"
+            f" {names.dtype} of shape {names.shape} and {values.dtype} of shape {values.shape}"
+        )
+    if len(names) != len(values) or values.shape[1] == 0:
+        raise EdgeL3Error(
+            "expected an embedding for each row of clip, found shapes"
+            f" {names.shape} and {values.shape}"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise EdgeL3Error("expected finite embeddings, some are NaN or infinite")
+    return [root / name for name in names.tolist()], values
+
+
+def probe(
+    clips: Sequence[LabelledClip], features: Features, test_folds: Sequence[int] | None = None
+) -> list[FoldResult]:
+    """Judge each fold by a classifier trained on all others.
+
+    Standardise, multinomial logistic regression (C = 0.1), mean log-probability over a clip's
+    windows.
+
+    Parameters
+    ----------
+    clips : sequence of LabelledClip
+    features : Features
+        Of these clips.
+    test_folds : sequence of int, optional
+        Folds to judge; all by default.
+
+    Raises
+    ------
+    EdgeL3Error
+        As :func:`check_folds`.
+    """
+    labels = np.array([clip.label for clip in clips])
+    folds = np.array([clip.fold for clip in clips])
+    results = []
+    for fold in check_folds(clips, test_folds):
+        train = folds[features.clip] != fold
+        model = make_pipeline(
+            StandardScaler(),
+            LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MAX_ITERATIONS),
+        )
+        model.fit(features.values[train], labels[features.clip[train]])
+        scores = model.predict_log_proba(features.values[~train])
+        tested = features.clip[~train]
+        right = [
+            model.classes_[scores[tested == clip].mean(axis=0).argmax()] == labels[clip]
+            for clip in np.flatnonzero(folds == fold)
+        ]
+        results.append(FoldResult(fold, int(sum(right)), len(right)))
+    return results
+
+
+def map_cosine(
+    clips: Sequence[LabelledClip],
+    features: Features,
+    teacher: Features,
+    test_folds: Sequence[int] | None = None,
+) -> float:
+    """Mean cosine between a teacher's embeddings and a linear map of other features.
+
+    For each fold the map (ridge regression on standardised features) is fitted on all others.
+    Silent windows are left out: they all have the same embedding.
+
+    Parameters
+    ----------
+    clips : sequence of LabelledClip
+    features, teacher : Features
+        Of the same clips, through whatever frontends.
+    test_folds : sequence of int, optional
+        Folds to judge; all by default.
+
+    Raises
+    ------
+    EdgeL3Error
+        If there is but one fold, a fold to judge has no clips, or all windows in it or outside it
+        are silent.
+    """
+    folds = np.array([clip.fold for clip in clips])
+    # Resampling rounds a clip's length: one frontend may see a window that the other does not.
+    places = {
+        place: row
+        for row, place in enumerate(zip(teacher.clip, teacher.position, strict=True))
+        if not teacher.silent[row]
+    }
+    rows = [
+        (row, places[place])
+        for row, place in enumerate(zip(features.clip, features.position, strict=True))
+        if place in places
+    ]
+    own, other = np.array(rows, np.int64).reshape(-1, 2).T
+    fold_of_row = folds[features.clip[own]]
+    cosines = []
+    for fold in _choose_folds(clips, test_folds):
+        train = fold_of_row != fold
+        for part, where in ((~train, "in"), (train, "outside")):
+            if not part.any():
+                raise EdgeL3Error(
+                    f"expected windows with sound {where} fold {fold} for the linear map, all are"
+                    " silent; leave these clips out"
+                )
+        model = make_pipeline(StandardScaler(), Ridge(alpha=1.0))
+        model.fit(features.values[own[train]], teacher.values[other[train]])
+        mapped = model.predict(features.values[own[~train]])
+        cosines.append(cosine_similarity(teacher.values[other[~train]], mapped))
+    return float(np.concatenate(cosines).mean())
+
+
+def check_folds(
+    clips: Sequence[LabelledClip], test_folds: Sequence[int] | None = None
+) -> list[int]:
+    """Return the folds to judge, all by default.
+
+    Raises
+    ------
+    EdgeL3Error
+        If there is but one fold, a fold to judge has no clips, or the clips outside of one have
+        fewer than two classes.
+    """
+    chosen = _choose_folds(clips, test_folds)
+    for fold in chosen:
+        classes = {clip.label for clip in clips if clip.fold != fold}
+        if len(classes) < 2:
+            raise EdgeL3Error(
+                f"expected clips of two classes or more outside fold {fold} to learn from, found"
+                f" {classes.pop()!r} alone; add clips, or choose other folds to judge"
+            )
+    return chosen
+
+
+def _choose_folds(clips: Sequence[LabelledClip], test_folds: Sequence[int] | None) -> list[int]:
+    if len(known := list_folds(clips)) < 2:
+        raise EdgeL3Error(f"expected clips in at least two folds, found fold {known[0]} alone")
+    return list_folds(clips, test_folds)

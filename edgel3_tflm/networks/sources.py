@@ -1,0 +1,223 @@
+"""Weights: where they come from, and how they are read without trusting the file.
+
+HDF5 files are read by array name and shape, never deserialized: no Keras configuration, no pickle,
+no link that leaves the file.
+"""
+
+import errno
+import io
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import pooch
+
+from edgel3_tflm.errors import (
+    EdgeL3Error,
+    WeightsError,
+    WeightsUnreachableError,
+)
+from edgel3_tflm.files import write_whole
+from edgel3_tflm.networks.hdf5 import MAX_HDF5_BYTES
+from edgel3_tflm.networks.variants import (
+    Variant,
+)
+from edgel3_tflm.networks.weight_files import check_blob_id, load_file
+from edgel3_tflm.networks.weights import NetworkWeights
+
+_log = logging.getLogger(__name__)
+
+PUBLISHED_BASE_URL = "https://github.com/ksangeeta2429/edgel3/raw/models/"
+"""Where the edgel3 authors keep their weight files."""
+_DOWNLOAD_TIMEOUT_S = 20
+
+WeightsWord = Literal["auto", "published", "bundled", "generated"]
+"""What names weights beside a file; ``ConvertOptions`` says what each means."""
+_BUNDLED_PLAN = "95.45"
+_BUNDLED_NAME = "edgel3_95.45_standin.h5.gz"
+_BUNDLED_DESCRIPTION = (
+    "STAND-IN weights of this project, not the authors' EdgeL3: the 95.45 % plan distilled from the"
+    " published SEA-UST 64 (see the model card)"
+)
+
+Note = Callable[[str], None]
+"""Called with a line that the user should see at once."""
+
+
+def cache_directory() -> Path:
+    """Directory of downloaded weights; ``EDGEL3_TFLM_CACHE`` overrides the system's place."""
+    return Path(os.environ.get("EDGEL3_TFLM_CACHE") or pooch.os_cache("edgel3-tflm"))
+
+
+def unpacked_directory() -> Path:
+    """Directory of files as an installed edgel3 package has them; in the cache."""
+    return cache_directory() / "edgel3"
+
+
+def load_weights(
+    variant: Variant, source: Path | None = None, *, base_url: str = PUBLISHED_BASE_URL
+) -> NetworkWeights:
+    """Load weights from a file, or else the published ones.
+
+    Published weights are looked for in the cache, in an installed edgel3 package (or in a copy of
+    its files, :func:`unpacked_directory`) and at the authors' address, in this order; what is
+    downloaded must have the published git blob id.
+
+    A file that :func:`pack_weights` wrote of a network with a depth or filters of its own says so,
+    and the result's variant has them.
+
+    Parameters
+    ----------
+    variant : Variant
+    source : pathlib.Path, optional
+        An .h5 or .h5.gz file, as a full Keras 2 model or weights only.
+    base_url : str
+        Address the published files lie under.
+
+    Raises
+    ------
+    WeightsError
+        If no weights can be had, or they are damaged or of another shape.
+    """
+    if source is not None:
+        return load_file(source, variant)
+    published = variant.published
+    if published is None:
+        raise WeightsError(
+            f"{variant.name}: no weights are published for this network; give --weights FILE"
+            " (dense L3 weights are pruned to the plan)"
+        )
+    cached = cache_directory() / published.name
+    if os.path.isfile(cached):  # noqa: PTH113 - Path.is_file raises where the name is too long
+        return load_file(cached, variant, expected_blob_id=published.git_blob_id)
+    # Looked up, not imported: edgel3 needs a Keras that does not load beside this TensorFlow.
+    package = find_spec("edgel3")
+    installed = (package and package.submodule_search_locations) or []
+    for directory in [*map(Path, installed), unpacked_directory()]:
+        unpacked = directory / published.name.removesuffix(".gz")
+        if os.path.isfile(unpacked):  # noqa: PTH113
+            weights = load_file(unpacked, variant)
+            provenance = replace(
+                weights.provenance,
+                kind="package",
+                description=f"unpacked {unpacked.name} as of an edgel3 package (digest unknown)",
+            )
+            return replace(weights, provenance=provenance)
+    _download(base_url + published.name, cached, published.git_blob_id)
+    return load_file(cached, variant, expected_blob_id=published.git_blob_id)
+
+
+def load_bundled_weights(variant: Variant) -> NetworkWeights:
+    """Load the stand-in that ships with this package.
+
+    Raises
+    ------
+    WeightsError
+        If there is none for the network.
+    """
+    if not _has_bundled_weights(variant):
+        raise WeightsError(
+            f"{variant.name}: expected the {_BUNDLED_PLAN} % network, the only one with bundled"
+            " weights; give --weights FILE or --weights generated"
+        )
+    path = Path(str(files("edgel3_tflm.standin"))) / _BUNDLED_NAME
+    weights = load_file(path, variant)
+    provenance = replace(weights.provenance, kind="bundled", description=_BUNDLED_DESCRIPTION)
+    return replace(weights, provenance=provenance)
+
+
+def _has_bundled_weights(variant: Variant) -> bool:
+    return variant.plan is not None and variant.plan.package_name == _BUNDLED_PLAN
+
+
+def find_weights(variant: Variant, note: Note = _log.info) -> NetworkWeights:
+    """Load the published weights, or the stand-in where they cannot be reached.
+
+    Parameters
+    ----------
+    variant : Variant
+    note : callable
+        Told when the stand-in takes their place, and why.
+
+    Raises
+    ------
+    WeightsError
+        If neither can be had, or a file that was found is damaged.
+    """
+    try:
+        return load_weights(variant)
+    except WeightsUnreachableError as unreachable:
+        if not _has_bundled_weights(variant):
+            raise
+        note(
+            f"STAND-IN weights take the place of the published ones of {variant.name}:"
+            f" {unreachable}"
+        )
+        return load_bundled_weights(variant)
+
+
+def load_given(
+    variant: Variant, source: Path | WeightsWord, note: Note = _log.info
+) -> NetworkWeights | None:
+    """Load the weights that are asked for, by a file or a word.
+
+    Parameters
+    ----------
+    variant : Variant
+    source : pathlib.Path or str
+    note : callable
+        As for :func:`find_weights`.
+
+    Returns
+    -------
+    NetworkWeights or None
+        None if they are to be generated.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be had.
+    """
+    if isinstance(source, Path):
+        return load_weights(variant, source)
+    if source == "auto":
+        return find_weights(variant, note)
+    if source == "bundled":
+        return load_bundled_weights(variant)
+    return load_weights(variant) if source == "published" else None
+
+
+class _BoundedBuffer(io.BytesIO):
+    """A download in memory; it may not be larger than a weight file can be."""
+
+    def write(self, chunk: Any) -> int:
+        if self.tell() + len(chunk) > MAX_HDF5_BYTES:
+            raise OSError(errno.EFBIG, "more bytes than a weight file has")
+        return super().write(chunk)
+
+
+def _download(url: str, target: Path, expected_blob_id: str) -> None:
+    """Download, verify, then write into the cache."""
+    _log.info("downloading %s", url)
+    downloaded = _BoundedBuffer()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pooch.HTTPDownloader(timeout=_DOWNLOAD_TIMEOUT_S)(url, downloaded, None)
+    except OSError as error:  # requests' exceptions are OSErrors too
+        raise WeightsUnreachableError(
+            f"cannot fetch {url} ({type(error).__name__}); give --weights FILE, or put the file"
+            f" into {target.parent}, or try the pipeline with --weights generated"
+        ) from error
+    check_blob_id(downloaded.getvalue(), url, expected_blob_id)
+    try:
+        write_whole(target, downloaded.getvalue())
+    except EdgeL3Error as error:
+        raise WeightsError(
+            f"{error}; give --weights FILE, or set EDGEL3_TFLM_CACHE to a directory that can be"
+            " written"
+        ) from error

@@ -1,0 +1,321 @@
+"""Weight files: which network a file holds, reading and writing."""
+
+import gzip
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from edgel3_tflm.errors import (
+    EdgeL3Error,
+    WeightsError,
+    on_one_line,
+)
+from edgel3_tflm.files import git_blob_id, sha256_hex
+from edgel3_tflm.networks.catalogue import VARIANTS
+from edgel3_tflm.networks.hdf5 import (
+    DESCRIPTION_ATTRIBUTE,
+    FILTERS_ATTRIBUTE,
+    KIND_ATTRIBUTE,
+    Claims,
+    LayerArrays,
+    read_array,
+    read_bytes,
+    read_hdf5,
+    unpack,
+)
+from edgel3_tflm.networks.variants import (
+    ConvLayer,
+    Variant,
+)
+from edgel3_tflm.networks.weights import (
+    TRAINED_KINDS,
+    BatchNorm,
+    ConvWeights,
+    NetworkWeights,
+    Provenance,
+)
+from edgel3_tflm.types import FloatArray
+
+
+def inspect_weights(path: Path) -> NetworkWeights:
+    """Read a weight file of any known network; the arrays' shapes tell which.
+
+    The sparse family's files all have the dense L3's shapes: they count as that, unless the bytes
+    are a published file's.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or fits no network.
+    """
+    return load_file(path, None)
+
+
+def load_convolutions(
+    path: Path, layers: Sequence[ConvLayer]
+) -> tuple[tuple[ConvWeights, ...], Provenance]:
+    """Load a stack of convolutions that is not a known network's, by array name and shape.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        An .h5 or .h5.gz file.
+    layers : sequence of ConvLayer
+        What is expected. The last one's BatchNorm may be missing: files of an embedding end at the
+        convolution.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or holds something else.
+    """
+    data = read_bytes(path)
+
+    def assemble(arrays: LayerArrays, order: list[str], _: Claims) -> _Convs:
+        convs, norms = _split(arrays, order)
+        needed = sum(layer.batch_norm for layer in layers)
+        if len(convs) != len(layers) or len(norms) not in (needed - 1, needed):
+            raise WeightsError(
+                f"expected {len(layers)} convolutions and {needed} BatchNorms, found {len(convs)}"
+                f" and {len(norms)}"
+            )
+        ends_early = len(norms) < needed
+        found = [*layers[:-1], replace(layers[-1], batch_norm=False)] if ends_early else layers
+        return _read_convs(arrays, found, convs, norms, "")
+
+    try:
+        convs = read_hdf5(unpack(data), assemble)
+    except EdgeL3Error as error:
+        raise WeightsError(f"{path}: {on_one_line(str(error))}") from error.__cause__
+    return convs, _provenance_of_file(path, data)
+
+
+def pack_weights(weights: NetworkWeights) -> bytes:
+    """Pack weights into a small file that :func:`load_weights` reads.
+
+    The layout is the published one, weights only, as .h5.gz; kernels are float16, so that a pruned
+    network takes little more than its non-zero values. A network with a depth or filters of its
+    own has its filters written beside; one that was trained here, that and how. The same weights
+    give the same bytes.
+    """
+    layers: dict[str, dict[str, FloatArray]] = {
+        "batch_normalization_1": _norm_arrays(weights.input_norm)
+    }
+    for number, conv in enumerate(weights.convs, start=1):
+        last = number == len(weights.convs)
+        layers["audio_embedding_layer" if last else f"conv2d_{number}"] = {
+            "kernel": conv.kernel.astype(np.float16),
+            "bias": conv.bias,
+        }
+        if conv.batch_norm is not None:
+            layers[f"batch_normalization_{number + 1}"] = _norm_arrays(conv.batch_norm)
+    attributes: dict[str, Any] = {}
+    if weights.variant.has_own_shape:
+        attributes[FILTERS_ATTRIBUTE] = np.array(weights.variant.filters, np.int64)
+    if weights.provenance.kind in TRAINED_KINDS:
+        attributes[KIND_ATTRIBUTE] = np.bytes_(weights.provenance.kind.encode())
+        description = on_one_line(weights.provenance.description)
+        attributes[DESCRIPTION_ATTRIBUTE] = np.bytes_(description.encode())
+    return _pack_layers(layers, attributes)
+
+
+def pack_convolutions(convs: Sequence[ConvWeights]) -> bytes:
+    """Pack a stack of convolutions, as they are, into a file :func:`load_convolutions` reads."""
+    layers: dict[str, dict[str, FloatArray]] = {}
+    for number, conv in enumerate(convs, start=1):
+        layers[f"conv2d_{number}"] = {"kernel": conv.kernel, "bias": conv.bias}
+        if conv.batch_norm is not None:
+            layers[f"batch_normalization_{number}"] = _norm_arrays(conv.batch_norm)
+    return _pack_layers(layers)
+
+
+def _pack_layers(
+    layers: Mapping[str, Mapping[str, FloatArray]], attributes: Mapping[str, Any] | None = None
+) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for name, value in (attributes or {}).items():
+            file.attrs[name] = value
+        for layer, arrays in layers.items():
+            for name, values in arrays.items():
+                file.create_dataset(f"{layer}/{layer}/{name}:0", data=values)
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def _norm_arrays(norm: BatchNorm) -> dict[str, FloatArray]:
+    return {
+        "gamma": norm.gamma,
+        "beta": norm.beta,
+        "moving_mean": norm.mean,
+        "moving_variance": norm.variance,
+    }
+
+
+def check_blob_id(data: bytes, where: object, expected: str) -> None:
+    if (found := git_blob_id(data)) != expected:
+        raise WeightsError(
+            f"{where}: expected the published file with git blob id {expected}, found {found};"
+            " remove the file and fetch it again"
+        )
+
+
+def _provenance_of_file(path: Path, data: bytes) -> Provenance:
+    return Provenance(
+        kind="file",
+        name=path.name,
+        sha256=sha256_hex(data),
+        description=f"weights file {path.name} given by the user",
+    )
+
+
+def load_file(
+    path: Path, variant: Variant | None, expected_blob_id: str | None = None
+) -> NetworkWeights:
+    data = read_bytes(path)
+    if expected_blob_id is not None:
+        check_blob_id(data, path, expected_blob_id)
+    blob_id = git_blob_id(data)
+    for known in VARIANTS.values() if variant is None else [variant]:
+        published = known.published is not None and known.published.git_blob_id == blob_id
+        if published:
+            variant = known
+            break
+    provenance = _provenance_of_file(path, data)
+    if published:
+        provenance = replace(
+            provenance,
+            kind="published",
+            description=f"published weights {path.name} (git blob id verified)",
+        )
+
+    def assemble(arrays: LayerArrays, order: list[str], claims: Claims) -> NetworkWeights:
+        said = provenance
+        if claims.training is not None and not published:
+            kind, description = claims.training
+            description = f"{provenance.description}; it says of itself: {description}"
+            said = replace(provenance, kind=kind, description=description)
+        return _assemble(variant, said, arrays, order, claims.filters)
+
+    try:
+        return read_hdf5(unpack(data), assemble)
+    except EdgeL3Error as error:
+        raise WeightsError(f"{path}: {on_one_line(str(error))}") from error.__cause__
+
+
+_Convs = tuple[ConvWeights, ...]
+
+
+def _assemble(
+    variant: Variant | None,
+    provenance: Provenance,
+    arrays: LayerArrays,
+    order: list[str],
+    own_filters: tuple[int, ...] | None,
+) -> NetworkWeights:
+    convs, norms = _split(arrays, order)
+    shapes = [_kernel_shape(arrays[name]) for name in convs]
+    known = _known_variants(own_filters)
+    if variant is None:
+        variant = _identify(known, shapes, len(norms))
+    elif own_filters is not None and not variant.has_own_shape:
+        variant = _shape_as(variant, own_filters)
+    needed_norms = 1 + sum(layer.batch_norm for layer in variant.layers)
+    if len(convs) != len(variant.layers) or len(norms) != needed_norms:
+        raise WeightsError(
+            f"expected {len(variant.layers)} convolutions and {needed_norms} BatchNorms for"
+            f" {variant.name}, found {len(convs)} and {len(norms)}"
+            + _hint(known, shapes, len(norms))
+        )
+    own_shapes = [layer.kernel_shape for layer in variant.layers]
+    hint = "" if shapes == own_shapes else _hint(known, shapes, len(norms))
+
+    input_norm = _read_norm(arrays, norms[0], 1, hint)
+    loaded = _read_convs(arrays, variant.layers, convs, norms[1:], hint)
+    return NetworkWeights(variant, input_norm, loaded, provenance)
+
+
+def _split(arrays: LayerArrays, order: list[str]) -> tuple[list[str], list[str]]:
+    """Names of convolutions and of BatchNorms."""
+    convs = [name for name in order if "kernel" in arrays[name] or "bias" in arrays[name]]
+    return convs, [name for name in order if name not in convs]
+
+
+def _read_convs(
+    arrays: LayerArrays, layers: Sequence[ConvLayer], convs: list[str], norms: list[str], hint: str
+) -> _Convs:
+    """Read convolutions, each with the BatchNorm it is to have."""
+    remaining = iter(norms)
+    loaded = []
+    for layer, name in zip(layers, convs, strict=True):
+        kernel = read_array(arrays, name, "kernel", layer.kernel_shape, hint)
+        bias = read_array(arrays, name, "bias", (layer.out_channels,), hint)
+        norm = None
+        if layer.batch_norm:
+            norm = _read_norm(arrays, next(remaining), layer.out_channels, hint)
+        loaded.append(ConvWeights(kernel, bias, norm))
+    return tuple(loaded)
+
+
+def _read_norm(arrays: LayerArrays, layer: str, channels: int, hint: str) -> BatchNorm:
+    norm = BatchNorm(
+        *(
+            read_array(arrays, layer, name, (channels,), hint)
+            for name in ("gamma", "beta", "moving_mean", "moving_variance")
+        )
+    )
+    if (norm.variance < 0).any():
+        raise WeightsError(f"{layer}/moving_variance: expected no negative value, found some")
+    return norm
+
+
+def _kernel_shape(layer: dict[str, h5py.Dataset]) -> tuple[int, ...]:
+    return tuple(layer["kernel"].shape or ()) if "kernel" in layer else ()
+
+
+def _known_variants(own_filters: tuple[int, ...] | None) -> list[Variant]:
+    """Networks a file may be of: those of the table, or their like with the file's own filters."""
+    if own_filters is None:
+        return list(VARIANTS.values())
+    return [_shape_as(known, own_filters) for known in VARIANTS.values()]
+
+
+def _shape_as(variant: Variant, filters: tuple[int, ...]) -> Variant:
+    """Give a network of the table as many convolutions as there are filters, and those."""
+    variant = variant.with_depth(len(filters))
+    return variant if variant.filters == filters else variant.with_filters(filters)
+
+
+def _fits(known: Variant, kernel_shapes: list[tuple[int, ...]], norm_count: int) -> bool:
+    norms = 1 + sum(layer.batch_norm for layer in known.layers)
+    return norms == norm_count and kernel_shapes == [layer.kernel_shape for layer in known.layers]
+
+
+def _identify(
+    known: list[Variant], kernel_shapes: list[tuple[int, ...]], norm_count: int
+) -> Variant:
+    for variant in known:
+        if variant.model_type != "sparse" and _fits(variant, kernel_shapes, norm_count):
+            return variant
+    raise WeightsError(
+        "expected the kernels of L3, EdgeL3 or SEA-UST, these fit none of them: "
+        + (", ".join("x".join(map(str, shape)) for shape in kernel_shapes) or "no kernels")
+    )
+
+
+def _hint(known: list[Variant], kernel_shapes: list[tuple[int, ...]], norm_count: int) -> str:
+    """Name the network that the file is of, if it is a known one."""
+    for variant in known:
+        if _fits(variant, kernel_shapes, norm_count):
+            options = f"--model-type {variant.model_type}"
+            if variant.has_own_shape:
+                options += f" with the filters {', '.join(map(str, variant.filters))}"
+            elif variant.model_type == "sea":
+                options += f" --emb-dim {variant.embedding_size}"
+            return f"; these are the shapes of {options}"
+    return ""

@@ -1,0 +1,151 @@
+"""The manifest of a deployment, as whatever reads one may rely on it."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from edgel3_tflm.networks.catalogue import VARIANTS
+from edgel3_tflm.networks.variants import Variant
+from edgel3_tflm.runtime.artefacts import PACKED_MODEL_NAME
+from edgel3_tflm.schema import WRITTEN, Format, parse_json
+
+FORMAT = Format("edgel3-tflm deployment", 1, remedy="convert again")
+
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class Network:
+    """Which network it is, and the zeros it was planned with."""
+
+    name: str
+    plan_total_percent: float | None
+
+    @property
+    def variant(self) -> Variant:
+        """The network itself."""
+        return VARIANTS[self.name]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            _ = self.variant
+        except KeyError as error:
+            raise ValueError(f"expected the name of a network, found {self.name!r}") from error
+        return self
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class Weights:
+    """Where the weights come from; ``network`` is theirs, before it was cut."""
+
+    kind: str
+    name: str
+    sha256: Sha256
+    description: str
+    network: str = ""
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class Input:
+    """The input BatchNorm: network input = ``slope_per_db * log_mel + offset``."""
+
+    slope_per_db: float
+    offset: float
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class Layer:
+    """Weights, zeros and multiply-accumulates of a convolution."""
+
+    name: str
+    weights: Annotated[int, Field(ge=1)]
+    plan_percent: float | None
+    zeros: Count
+    quantized_zeros: Count
+    dense_macs: Count
+    effective_macs: Count
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class PackedLayer:
+    """What a convolution takes in the packed model."""
+
+    packed_macs: Count
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class Packed:
+    """Size of the packed model, or why there is none."""
+
+    refused: str | None = None
+    bytes: Count | None = None
+    arena_bytes: Count | None = None
+    layers: list[PackedLayer] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.refused is None and None in (self.bytes, self.arena_bytes, self.layers):
+            raise ValueError("expected the fields bytes, arena_bytes and layers, or refused")
+        return self
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class Calibration:
+    """What calibrated the quantization."""
+
+    windows: Count
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class Quantizer:
+    """How the quantization was chosen; TensorFlow Lite's has no ``steps``."""
+
+    steps: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class Artefact:
+    """A file beside the manifest."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+@dataclass(frozen=True, config=WRITTEN)
+class Manifest:
+    """The fields that something reads; a manifest may lack those with a default."""
+
+    variant: Network
+    quantization: Literal["int8", "int16x8"]
+    weights: Weights
+    input: Input
+    layers: list[Layer]
+    arena_bytes: Count | None
+    calibration: Calibration
+    artefacts: dict[str, Artefact]
+    packed: Packed = Packed(refused="")
+    quantizer: Quantizer = Quantizer()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        expected = [layer.name for layer in self.variant.variant.layers]
+        found = [layer.name for layer in self.layers]
+        if found != expected:
+            raise ValueError(f"layers: expected {', '.join(expected)}, found {', '.join(found)}")
+        if PACKED_MODEL_NAME in self.artefacts and self.packed.refused is not None:
+            raise ValueError(f"packed: expected the size of {PACKED_MODEL_NAME}, found none")
+        return self
+
+
+def parse_manifest(text: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises
+    ------
+    EdgeL3Error
+        If it is cut or damaged, or of another format or version.
+    """
+    return parse_json(text, Manifest, FORMAT)

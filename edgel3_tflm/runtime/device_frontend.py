@@ -1,0 +1,137 @@
+"""The C library's log-mel front end, built for this machine."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm.audio.log_mel import DYNAMIC_RANGE_DB, FrontendTables
+from edgel3_tflm.errors import (
+    EdgeL3Error,
+    RuntimeUnavailableError,
+    install_hint,
+)
+from edgel3_tflm.networks.variants import FrontendSpec
+from edgel3_tflm.runtime.input_map import InputMap
+from edgel3_tflm.runtime.tensors import TensorSpec
+from edgel3_tflm.types import FloatArray, Int8Array
+
+try:
+    from edgel3_tflm._engine import ffi, lib
+except ImportError as error:
+    raise RuntimeUnavailableError(
+        f"the runtime engine needs the C library edgel3, which this installation lacks ({error});"
+        " install a C compiler, gcc or clang, and then edgel3-tflm again:"
+        f" {install_hint(options='--force-reinstall --no-deps')}"
+    ) from error
+from edgel3_tflm.runtime.engine import allocate, pointer
+
+
+class DeviceFrontend:
+    """The frontend as a device runs it: float32, fed with 16-bit samples as they come.
+
+    One thread at a time may use it.
+
+    Parameters
+    ----------
+    spec : FrontendSpec
+    input_map : InputMap
+    input_spec : TensorSpec
+        The int8 input's, which ``quantize`` gives values for.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the C library does not know such a log-mel input.
+    """
+
+    def __init__(self, spec: FrontendSpec, input_map: InputMap, input_spec: TensorSpec) -> None:
+        self._spec = spec
+        tables = FrontendTables.of(spec)
+        factor, offset = input_map.steps(input_spec)
+        # All of these stay where they are as long as their references live.
+        self._tables = {
+            "window": ffi.from_buffer("float[]", tables.window),
+            "cosines": ffi.from_buffer("float[]", tables.cosines),
+            "mel_first": ffi.from_buffer("uint16_t[]", tables.mel_first),
+            "mel_count": ffi.from_buffer("uint16_t[]", tables.mel_count),
+            "mel_weights": ffi.from_buffer("float[]", tables.mel_weights),
+        }
+        self._config = ffi.new(
+            "edgel3_frontend_config *",
+            {
+                "sample_rate_hz": spec.sample_rate_hz,
+                "window_samples": spec.window_samples,
+                "dft_samples": spec.dft_samples,
+                "hop_samples": spec.hop_samples,
+                "mels": spec.mels,
+                "frames": spec.frames,
+                "dynamic_range_db": DYNAMIC_RANGE_DB,
+                "input_factor": factor,
+                "input_offset": offset,
+                **self._tables,
+            },
+        )
+        self._log_mel = np.empty((spec.mels, spec.frames), np.float32)
+        self._work = allocate(lib.edgel3_frontend_work_bytes(self._config))
+        self._frontend = ffi.new("edgel3_frontend *")
+        memory = ffi.from_buffer(self._log_mel), ffi.from_buffer(self._work)
+        if lib.edgel3_frontend_open(self._frontend, self._config, *memory) != lib.EDGEL3_OK:
+            raise EdgeL3Error(
+                f"the frontend refuses {spec}: it takes frames of a power of two samples, from 8"
+                " to 16384, one for every hop that begins in the window"
+            )
+
+    @property
+    def work_bytes(self) -> int:
+        """Bytes of memory to work in, beside the log-mel values."""
+        return len(self._work)
+
+    def begin(self) -> None:
+        """Begin a window; samples pushed before are forgotten."""
+        lib.edgel3_frontend_begin(self._frontend)
+
+    def push(self, samples: npt.NDArray[np.int16]) -> int:
+        """Push samples, shape (n,), int16; returns how many of them the window had room for."""
+        if samples.ndim != 1 or samples.dtype != np.int16:
+            raise ValueError(f"expected int16 of shape (n,), got {samples.dtype}, {samples.shape}")
+        data = ffi.from_buffer("int16_t[]", np.ascontiguousarray(samples))
+        return int(lib.edgel3_frontend_push(self._frontend, data, len(samples)))
+
+    def finish(self) -> FloatArray:
+        """Log-mel of the window, shape (mels, frames), float32: decibels in [-80, 0].
+
+        Raises
+        ------
+        EdgeL3Error
+            If samples are missing.
+        """
+        if lib.edgel3_frontend_finish(self._frontend) != lib.EDGEL3_OK:
+            raise EdgeL3Error(
+                f"the window is not full: push {self._spec.window_samples} samples, then finish"
+            )
+        return self._log_mel.copy()
+
+    def quantize(self) -> Int8Array:
+        """Network input of the window that is finished, shape (mels, frames), int8."""
+        window = np.empty((self._spec.mels, self._spec.frames), np.int8)
+        lib.edgel3_frontend_quantize(self._frontend, pointer(window))
+        return window
+
+    def log_mel(self, samples: npt.NDArray[np.int16]) -> FloatArray:
+        """Begin, push a whole window of samples, finish.
+
+        Parameters
+        ----------
+        samples : numpy.ndarray, shape (spec.window_samples,), int16
+
+        Returns
+        -------
+        numpy.ndarray, shape (mels, frames), float32
+            Decibels in [-80, 0].
+        """
+        if len(samples) != self._spec.window_samples:
+            raise ValueError(
+                f"expected a window of {self._spec.window_samples} samples, got {len(samples)}"
+            )
+        self.begin()
+        self.push(samples)
+        return self.finish()

@@ -1,0 +1,213 @@
+"""Looking into a TFLite flatbuffer without an interpreter."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tflite
+
+from edgel3_tflm.errors import ModelFileError
+from edgel3_tflm.runtime.packed import CUSTOM_CODE
+
+_FILE_IDENTIFIER = b"TFL3"
+# Field `description` of the table Model is the fourth; a vtable starts with two 2-byte sizes.
+_DESCRIPTION_VTABLE_OFFSET = 4 + 2 * 3
+# The networks here have some 20 operators on tensors of up to four dimensions. Without a bound a
+# damaged file could name one large kernel a million times.
+_MAX_OPERATORS = 200
+_MAX_DIMENSIONS = 8
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One operator of a flatbuffer.
+
+    ``weights``, ``zeros`` and the MAC counts are 0 for operators without weights; effective MACs
+    leave out those with a weight of zero.
+    """
+
+    name: str
+    operator: str
+    output_shape: tuple[int, ...]
+    weights: int
+    zeros: int
+    dense_macs: int
+    effective_macs: int
+
+
+@dataclass(frozen=True)
+class FlatbufferSummary:
+    """What is inside a flatbuffer."""
+
+    description: str
+    size_bytes: int
+    input_type: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    layers: tuple[LayerSummary, ...]
+
+    @property
+    def weights(self) -> int:
+        """Number of kernel weights."""
+        return sum(layer.weights for layer in self.layers)
+
+    @property
+    def zeros(self) -> int:
+        """Number of kernel weights that are zero."""
+        return sum(layer.zeros for layer in self.layers)
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiply-accumulates of one window, zeros included."""
+        return sum(layer.dense_macs for layer in self.layers)
+
+    @property
+    def effective_macs(self) -> int:
+        """Multiply-accumulates of one window with a weight other than zero."""
+        return sum(layer.effective_macs for layer in self.layers)
+
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    tflite.TensorType.FLOAT32: np.dtype(np.float32),
+    tflite.TensorType.INT8: np.dtype(np.int8),
+    tflite.TensorType.INT16: np.dtype(np.int16),
+}
+
+
+def summarize(model: bytes) -> FlatbufferSummary:
+    """List the operators of a flatbuffer, their weights and multiply-accumulates.
+
+    Raises
+    ------
+    ModelFileError
+        If the bytes are not a whole TFLite flatbuffer of convolutions such as this package writes.
+    """
+    with damage_reported(model):
+        return _summarize(model)
+
+
+@contextmanager
+def damage_reported(model: bytes) -> Iterator[None]:
+    """Turn what reading a damaged flatbuffer raises into a ModelFileError."""
+    if model[4:8] != _FILE_IDENTIFIER:
+        raise ModelFileError(
+            f"expected a TFLite flatbuffer (identifier {_FILE_IDENTIFIER.decode()} at byte 4),"
+            f" found {model[4:8]!r}"
+        )
+    try:
+        yield
+    # What the generated accessors raise when offsets lead nowhere.
+    except (IndexError, ValueError, TypeError, AttributeError, struct.error, KeyError) as error:
+        raise ModelFileError(
+            f"expected a whole TFLite flatbuffer, it is cut or damaged ({error})"
+        ) from error
+
+
+def _summarize(model: bytes) -> FlatbufferSummary:
+    root = tflite.Model.GetRootAsModel(model, 0)
+    graph = root.Subgraphs(0)
+
+    def shape(tensor: int) -> tuple[int, ...]:
+        dimensions = graph.Tensors(tensor).ShapeLength()
+        if dimensions > _MAX_DIMENSIONS:
+            raise ValueError(f"a tensor of {dimensions} dimensions")
+        sizes = tuple(graph.Tensors(tensor).Shape(i) for i in range(dimensions))
+        if min(sizes, default=1) < 1:
+            raise ValueError(f"a tensor of shape {sizes}")
+        return sizes
+
+    layers = []
+    convolutions = 0
+    if graph.OperatorsLength() > _MAX_OPERATORS:
+        raise ValueError(f"{graph.OperatorsLength()} operators")
+    for position in range(graph.OperatorsLength()):
+        operation = graph.Operators(position)
+        code = root.OperatorCodes(operation.OpcodeIndex())
+        # Codes below 127 stand in both fields, newer ones only in the wider.
+        builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        operator = tflite.opcode2name(builtin)
+        output_shape = shape(operation.Outputs(0))
+        if builtin != tflite.BuiltinOperator.CONV_2D:
+            layers.append(LayerSummary(operator.lower(), operator, output_shape, 0, 0, 0, 0))
+            continue
+        convolutions += 1
+        kernel = graph.Tensors(operation.Inputs(1))
+        values = np.frombuffer(
+            root.Buffers(kernel.Buffer()).DataAsNumpy().tobytes(), _DTYPES[kernel.Type()]
+        ).reshape(shape(operation.Inputs(1)))
+        nonzeros = int(np.count_nonzero(values))
+        places = int(np.prod(output_shape[1:3]))
+        layers.append(
+            LayerSummary(
+                f"conv{convolutions}",
+                operator,
+                output_shape,
+                weights=values.size,
+                zeros=values.size - nonzeros,
+                dense_macs=places * values.size,
+                effective_macs=places * nonzeros,
+            )
+        )
+    input_tensor = graph.Inputs(0)
+    return FlatbufferSummary(
+        description=(root.Description() or b"").decode(errors="replace"),
+        size_bytes=len(model),
+        input_type=str(_DTYPES[graph.Tensors(input_tensor).Type()]),
+        input_shape=shape(input_tensor),
+        output_shape=shape(graph.Outputs(0)),
+        layers=tuple(layers),
+    )
+
+
+def find_packed_model(model: bytes) -> bytes | None:
+    """Take the packed model out of a flatbuffer whose one operator runs it; None for others.
+
+    Raises
+    ------
+    ModelFileError
+        If the flatbuffer is damaged.
+    """
+    with damage_reported(model):
+        root = tflite.Model.GetRootAsModel(model, 0)
+        graph = root.Subgraphs(0)
+        if graph.OperatorsLength() != 1:
+            return None
+        operation = graph.Operators(0)
+        if root.OperatorCodes(operation.OpcodeIndex()).CustomCode() != CUSTOM_CODE.encode():
+            return None
+        constant = graph.Tensors(operation.Inputs(1))
+        return bytes(root.Buffers(constant.Buffer()).DataAsNumpy().tobytes())
+
+
+def with_description(model: bytes, description: str) -> bytes:
+    """Set the text a flatbuffer carries about itself.
+
+    The new string is appended and the model's offset turned to it: every other byte stays in place,
+    so the alignment of the weights does too.
+
+    Raises
+    ------
+    ModelFileError
+        If the flatbuffer is damaged or has no description to replace.
+    """
+    with damage_reported(model):
+        return _with_description(model, description)
+
+
+def _with_description(model: bytes, description: str) -> bytes:
+    table = struct.unpack_from("<I", model, 0)[0]
+    vtable = table - struct.unpack_from("<i", model, table)[0]
+    vtable_bytes = struct.unpack_from("<H", model, vtable)[0]
+    field = 0
+    if vtable_bytes > _DESCRIPTION_VTABLE_OFFSET:
+        field = struct.unpack_from("<H", model, vtable + _DESCRIPTION_VTABLE_OFFSET)[0]
+    if field == 0:
+        raise ModelFileError("expected a flatbuffer with a description, found none to replace")
+    text = description.encode(errors="backslashreplace")  # file names may not be Unicode
+    padded = bytearray(model + bytes(-len(model) % 16))
+    struct.pack_into("<I", padded, table + field, len(padded) - (table + field))
+    string = struct.pack("<I", len(text)) + text + b"\0"
+    return bytes(padded) + string + bytes(-len(string) % 16)

@@ -1,0 +1,140 @@
+"""The weights that ship with the package: what they are, what they say, what they are worth."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from helpers.progress import ignore_progress
+
+from edgel3_tflm.audio.manifest import read_manifest
+from edgel3_tflm.errors import WeightsError
+from edgel3_tflm.evaluation.probe import extract_features, map_cosine, probe
+from edgel3_tflm.metrics import cosine_similarity
+from edgel3_tflm.networks.catalogue import find_variant
+from edgel3_tflm.networks.sources import load_bundled_weights
+from edgel3_tflm.runtime.deployment import Deployment
+
+COMMAND = str(Path(sys.executable).with_name("edgel3-tflm"))
+FOLDER = Path(__file__).parents[3] / "edgel3_tflm" / "standin"
+KEPT_FOLD = 4
+
+
+def run_unreachable(*arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command where the authors' address cannot be reached."""
+    nowhere = "http://127.0.0.1:9"
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "EDGEL3_TFLM_CACHE": str(cache),
+            "HTTPS_PROXY": nowhere,
+            "https_proxy": nowhere,
+        },
+    )
+
+
+def test_zeros_are_exactly_the_plan_s(standin: Deployment) -> None:
+    for layer in standin.manifest["layers"]:
+        planned = round(layer["weights"] * (1 - layer["plan_percent"] / 100))
+        assert layer["weights"] - layer["zeros"] == planned, layer["name"]
+        assert layer["given_zeros"] == layer["zeros"]
+    assert standin.manifest["weights"]["pruned_layers"] == []
+
+
+def test_the_file_is_small() -> None:
+    assert (FOLDER / "edgel3_95.45_standin.h5.gz").stat().st_size <= 1_200_000
+
+
+def test_only_the_95_45_network_has_a_stand_in() -> None:
+    with pytest.raises(WeightsError, match="95"):
+        load_bundled_weights(find_variant(sparsity="99"))
+
+
+def test_convert_and_compare_fall_back_on_it_and_say_so(tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    soundfile.write(clips / "click.wav", [0.0] * 24_000 + [0.5] + [0.0] * 24_000, 48_000)
+    output = tmp_path / "out"
+    converted = run_unreachable(
+        "convert",
+        "--sparsity",
+        "95.45",
+        "--calibration",
+        clips,
+        *("--calibration-method", "minmax", "--no-equalize", "--no-bias-correction"),
+        "--no-adaround",
+        "-o",
+        output,
+        cache=tmp_path / "c",
+    )
+    assert converted.returncode == 0, converted.stderr
+    assert "NOTICE" in converted.stdout
+    compared = run_unreachable("compare", output, clips, "-o", tmp_path / "r", cache=tmp_path / "c")
+    assert compared.returncode == 0, compared.stderr
+    said = "STAND-IN weights of this project, not the authors' EdgeL3"
+    manifest = json.loads((output / "manifest.json").read_bytes())
+    assert manifest["weights"]["kind"] == "bundled"
+    drift = json.loads((tmp_path / "r" / "drift.json").read_bytes())
+    page = (tmp_path / "r" / "drift.html").read_text().replace("&#39;", "'")
+    for text in (
+        converted.stdout,
+        compared.stdout,
+        manifest["weights"]["description"],
+        (output / "edgel3_model.h").read_text(),
+        drift["weights"]["description"],
+        page,
+    ):
+        assert said in " ".join(text.split())
+    assert 'class="notice"' in page
+
+
+def test_asking_for_published_weights_refuses_the_stand_in(tmp_path: Path) -> None:
+    done = run_unreachable(
+        "convert", "--weights", "published", "-o", tmp_path / "out", cache=tmp_path / "cache"
+    )
+    assert done.returncode == 1
+    assert "cannot fetch" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_int8_follows_its_teacher_on_clips_kept_from_training(
+    standin: Deployment, sea_int8: Deployment, esc10: Path
+) -> None:
+    clips = read_manifest(esc10 / "manifest.tsv")
+    teacher = extract_features(
+        clips,
+        sea_int8.variant.frontend,
+        sea_int8.embedder("float").embed_log_mel,
+        ignore_progress,
+    )
+    # XNNPACK, the fastest kernels at hand: a step of int8 more or less changes no accuracy.
+    embed = standin.embedder("int8", "litert").embed_log_mel
+    student = extract_features(clips, standin.variant.frontend, embed, ignore_progress)
+    assert map_cosine(clips, student, teacher, [KEPT_FOLD]) >= 0.9
+    (of_teacher,) = probe(clips, teacher, [KEPT_FOLD])
+    (of_student,) = probe(clips, student, [KEPT_FOLD])
+    assert 100 * (of_teacher.right - of_student.right) / of_teacher.clips <= 2
+
+
+def test_float_and_int8_are_one_embedding_on_clips_kept_from_training(
+    standin: Deployment, esc10: Path
+) -> None:
+    """The float model takes ten times as long: a tenth of the kept clips stands for it."""
+    rows = read_manifest(esc10 / "manifest.tsv")
+    clips = [row for row in rows if row.fold == KEPT_FOLD][::10]
+    embeddings = [
+        extract_features(
+            clips,
+            standin.variant.frontend,
+            standin.embedder(precision, "litert").embed_log_mel,
+            ignore_progress,
+        ).values
+        for precision in ("float", "int8")
+    ]
+    assert cosine_similarity(*embeddings).mean() >= 0.996

@@ -1,0 +1,259 @@
+"""Estimates: sizes out of a build, instructions out of counts, time and battery by arithmetic."""
+
+import inspect
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from edgel3_tflm.cli import board as app_cli
+from edgel3_tflm.device import estimate as estimates
+from edgel3_tflm.device.boards import BOARDS
+from edgel3_tflm.device.estimate import (
+    Battery,
+    Footprint,
+    Range,
+    Work,
+    estimate_board,
+    estimate_work,
+    measure_footprint,
+    plan_footprint,
+    read_bench,
+)
+from edgel3_tflm.device.firmware import build_node, has_compiler
+from edgel3_tflm.errors import EdgeL3Error, ModelFileError
+from edgel3_tflm.runtime.deployment import Deployment
+
+SKETCH = Path(__file__).parents[2] / "micro_app" / "edgel3_node"
+PORTENTA = next(board for board in BOARDS if board.name == "portenta_h7_m7")
+NUCLEO = next(board for board in BOARDS if board.name == "nucleo_h743zi")
+FOOTPRINT = Footprint({"model": 400_000}, {"arena": 229_000}, "made up")
+WORK = Work(Range(48e6, 48e6), Range(480e6, 960e6), "made up")
+
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="needs cmake and arm-none-eabi-gcc")
+
+
+def test_time_is_instructions_by_rate_by_clock() -> None:
+    found = estimate_board(PORTENTA, FOOTPRINT, WORK, per_cycle=(0.5, 2.0))
+
+    assert PORTENTA.clock_hz == 480_000_000
+    assert (found.seconds.low, found.seconds.high) == (0.5, 4.0)
+    assert (found.frontend_seconds.low, found.frontend_seconds.high) == (0.05, 0.2)
+    assert found.windows_per_minute is None
+
+
+def test_a_microphone_takes_ram() -> None:
+    with_one, without = (
+        estimate_board(board, FOOTPRINT, WORK).ram_bytes for board in (PORTENTA, NUCLEO)
+    )
+
+    assert with_one - without == estimates.MICROPHONE_RING_BYTES
+    header = (SKETCH / "microphone.h").read_text()
+    samples = re.search(r"kMicrophoneRingSamples = (\d+);", header)
+    assert samples is not None
+    assert 2 * int(samples[1]) == estimates.MICROPHONE_RING_BYTES
+
+
+def test_what_exceeds_a_budget_does_not_fit() -> None:
+    largest = PORTENTA.ram_budget_bytes - estimates.MICROPHONE_RING_BYTES
+
+    assert estimate_board(PORTENTA, Footprint({}, {"arena": largest}, ""), WORK).fits
+    assert not estimate_board(PORTENTA, Footprint({}, {"arena": largest + 1}, ""), WORK).fits
+    flash = PORTENTA.flash_budget_bytes
+    assert not estimate_board(PORTENTA, Footprint({"model": flash + 1}, {}, ""), WORK).fits
+
+
+@pytest.mark.parametrize("per_cycle", [(0, 1), (2, 1), (1, 3), (float("nan"), 1)])
+def test_rates_that_no_cortex_m7_has_are_refused(per_cycle: tuple[float, float]) -> None:
+    with pytest.raises(EdgeL3Error, match="instructions per cycle"):
+        estimate_board(PORTENTA, FOOTPRINT, WORK, per_cycle=per_cycle)
+
+
+def test_a_battery_allows_what_its_mean_power_leaves() -> None:
+    # 7200 mWh over 10 days are 30 mW; 20 of them above sleep, of 400 awake: a twentieth.
+    battery = Battery(7200, 10, active_mw=410, sleep_mw=10)
+
+    assert battery.windows_per_minute(1.5) == pytest.approx(2)
+    found = estimate_board(PORTENTA, FOOTPRINT, WORK, per_cycle=(1, 1), battery=battery)
+    # One second of listening, and one or two of the network.
+    assert found.windows_per_minute is not None
+    assert found.windows_per_minute.low == pytest.approx(1)
+    assert found.windows_per_minute.high == pytest.approx(1.5)
+
+
+def test_no_battery_allows_more_than_the_whole_time() -> None:
+    assert Battery(1e9, 1).windows_per_minute(2.0) == 30
+
+
+@pytest.mark.parametrize(
+    ("battery", "reason"),
+    [
+        (Battery(100, 100), "of sleep alone"),
+        (Battery(0, 1), "positive energy"),
+        (Battery(1, float("inf")), "positive days"),
+        (Battery(1000, 1, active_mw=5, sleep_mw=10), "less power asleep"),
+    ],
+)
+def test_batteries_that_make_no_sense_are_refused(battery: Battery, reason: str) -> None:
+    with pytest.raises(EdgeL3Error, match=reason):
+        battery.windows_per_minute(1)
+
+
+def test_planned_parts_are_the_converters(standin: Deployment) -> None:
+    footprint = plan_footprint(standin)
+
+    assert footprint.flash["model"] == standin.manifest["packed"]["bytes"]
+    assert footprint.ram["arena"] == standin.manifest["packed"]["arena_bytes"]
+    assert footprint.ram["window"] == 256 * 199
+    assert "assumed" in footprint.source
+
+
+@needs_compiler
+def test_parts_of_a_build_are_those_planned_and_add_up(standin: Deployment, tmp_path: Path) -> None:
+    firmware = build_node(standin.directory, tmp_path)
+    built, planned = measure_footprint(firmware), plan_footprint(standin)
+
+    for part in ("model", "frontend tables"):
+        assert built.flash[part] == planned.flash[part]
+    for part in ("arena", "window"):
+        assert built.ram[part] == planned.ram[part]
+    assert built.ram["node"] <= estimates.ASSUMED_NODE_BYTES
+    assert built.flash["code"] <= estimates.ASSUMED_CODE_BYTES
+    printed = subprocess.run(
+        ["arm-none-eabi-size", str(firmware)], capture_output=True, text=True, check=True
+    ).stdout
+    text, data, bss = map(int, printed.splitlines()[1].split()[:3])
+    assert sum(built.flash.values()) == text + data
+    assert sum(built.ram.values()) == data + bss
+
+
+@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="needs arm-none-eabi-gcc")
+def test_other_firmware_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    source, other = tmp_path / "other.c", tmp_path / "other.o"
+    source.write_text("int number = 1;\n")
+    subprocess.run(["arm-none-eabi-gcc", "-c", str(source), "-o", str(other)], check=True)
+    whole = other.read_bytes()
+
+    with pytest.raises(ModelFileError, match="edgel3_packed_model"):
+        measure_footprint(other)
+    other.write_bytes(whole[:100])
+    with pytest.raises(ModelFileError, match="whole ELF"):
+        measure_footprint(other)
+    other.write_bytes(b"no" + whole)
+    with pytest.raises(ModelFileError, match="32-bit"):
+        measure_footprint(other)
+    # A symbol table whose strings lie beyond the end.
+    (table,) = struct.unpack_from("<I", whole, 32)
+    other.write_bytes(whole[: table + 16] + b"\xff" * (len(whole) - table - 16))
+    with pytest.raises(ModelFileError):
+        measure_footprint(other)
+
+
+def test_work_goes_with_macs_and_frames(standin: Deployment) -> None:
+    macs = sum(layer["packed_macs"] for layer in standin.manifest["packed"]["layers"])
+    work = estimate_work(standin)
+
+    low, high = estimates.INSTRUCTIONS_PER_MAC
+    assert (work.engine.low, work.engine.high) == (macs * low, macs * high)
+    # Counted on the emulated board: 34.1 M.
+    assert work.frontend.low == pytest.approx(34.1e6, rel=0.03)
+
+
+def test_a_benchmarks_counts_are_taken_for_the_same_model_only(
+    standin: Deployment, tmp_path: Path
+) -> None:
+    digest = standin.manifest["artefacts"]["int8.tflite"]["sha256"]
+    network = {"flatbuffer_sha256": digest, "edgel3": {"instructions": [3, 1, 2]}}
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"networks": [network]}))
+
+    work = read_bench(path, standin)
+
+    assert (work.engine.low, work.engine.high) == (1, 3)
+    for damaged, reason in (
+        ({"networks": [{**network, "flatbuffer_sha256": "0"}]}, "found none"),
+        ({"networks": [{}]}, "what the benchmark wrote"),
+        ([], "what the benchmark wrote"),
+        *(
+            ({"networks": [{**network, "edgel3": {"instructions": counts}}]}, "benchmark wrote")
+            for counts in ([], [-5], [0], ["3"], [float("nan")], [float("inf")], 5)
+        ),
+    ):
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(EdgeL3Error, match=reason):
+            read_bench(path, standin)
+    with pytest.raises(EdgeL3Error, match="cannot read"):
+        read_bench(tmp_path / "none.json", standin)
+
+
+def test_the_command_line_has_the_modules_assumptions() -> None:
+    parameters = inspect.signature(app_cli.estimate_command).parameters
+
+    assert parameters["per_cycle"].default == estimates.INSTRUCTIONS_PER_CYCLE
+    assert parameters["active_mw"].default == estimates.ACTIVE_MW
+    assert parameters["sleep_mw"].default == estimates.SLEEP_MW
+
+
+def test_the_command_prints_every_board_and_every_assumption(standin: Deployment) -> None:
+    command = [str(Path(sys.executable).with_name("edgel3-tflm")), "estimate"]
+    command += [str(standin.directory), "--no-build", "--battery-mwh", "74000", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    result = json.loads(done.stdout)
+    assert [each["board"] for each in result["boards"]] == [board.name for board in BOARDS]
+    assert all(each["fits"] and each["windows_per_minute"] for each in result["boards"])
+    assert sum("assum" in line for line in result["assumptions"]) == 3
+
+
+_WITHOUT_DEVICE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"cobs", "serial"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run_without_device(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in an interpreter that lacks what the extra ``device`` installs."""
+    command = [sys.executable, "-c", _WITHOUT_DEVICE + script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_estimate_needs_no_extra(tiny_int8: Deployment) -> None:
+    script = "from edgel3_tflm.cli.commands import main\nmain()"
+
+    done = run_without_device(script, "estimate", tiny_int8.directory, "--no-build", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["boards"]) == len(BOARDS)
+    done = run_without_device(script, "estimate", tiny_int8.directory, "--emulate")
+    assert done.returncode == 1
+    assert "pip install 'edgel3-tflm[device]'" in done.stderr.splitlines()[-1]
+
+
+_STUDY = """
+from pathlib import Path
+from edgel3_tflm.converters.pipeline import ConvertOptions
+from edgel3_tflm.converters.study import STUDY, has_emulator, study
+from edgel3_tflm.networks.catalogue import find_variant
+variant = find_variant("sea", embedding_size=64).with_filters((4,) * 8)
+options = ConvertOptions(variant, "generated", Path(sys.argv[1]), quantizer=PLAIN)
+row = study(STUDY[0], options, emulate=has_emulator(), progress=lambda *_: None)
+print(row.is_counted, row.flash_bytes > 0)
+"""
+
+
+def test_study_needs_no_extra(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
+    done = run_without_device(_STUDY, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False", "True"]

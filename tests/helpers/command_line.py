@@ -1,0 +1,30 @@
+"""Running the command line, and what an error looks like."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+COMMAND = [str(Path(sys.executable).with_name("edgel3-tflm"))]
+
+
+def run(
+    *arguments: object, limit: Callable[[], None] | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        preexec_fn=limit,
+    )
+
+
+def assert_one_error_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if not line.endswith("...")]
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith("error: ")
+    for part in parts:
+        assert part in errors[0]

@@ -1,0 +1,51 @@
+"""Deployments whose quantized model has been tampered with, for checkers that must notice."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import tflite
+
+from edgel3_tflm.runtime.deployment import Deployment
+
+
+def double_kernel_scales(model: bytes, convolution: int) -> bytes:
+    """Double the kernel's scales of one convolution, the first is 1."""
+    return _scale(model, convolution, 1)
+
+
+def double_output_scale(model: bytes, convolution: int) -> bytes:
+    """Double the scale of what one convolution puts out; the pool behind it keeps its own."""
+    return _scale(model, convolution, None)
+
+
+def _scale(model: bytes, convolution: int, which_input: int | None) -> bytes:
+    spoilt = bytearray(model)
+    root = tflite.Model.GetRootAsModel(spoilt, 0)
+    graph = root.Subgraphs(0)
+    convolutions = [
+        operation
+        for operation in map(graph.Operators, range(graph.OperatorsLength()))
+        if root.OperatorCodes(operation.OpcodeIndex()).BuiltinCode()
+        == tflite.BuiltinOperator.CONV_2D
+    ]
+    operation = convolutions[convolution - 1]
+    tensor = operation.Outputs(0) if which_input is None else operation.Inputs(which_input)
+    graph.Tensors(tensor).Quantization().ScaleAsNumpy()[:] *= 2  # a view of the bytes
+    assert spoilt != model
+    return bytes(spoilt)
+
+
+def with_quantized_model(deployment: Deployment, model: bytes, directory: Path) -> Deployment:
+    """Copy a deployment with another quantized flatbuffer, and a manifest that says so."""
+    shutil.copytree(deployment.directory, directory)
+    name = f"{deployment.quantization}.tflite"
+    (directory / name).write_bytes(model)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["artefacts"][name] = {
+        "bytes": len(model),
+        "sha256": hashlib.sha256(model).hexdigest(),
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return Deployment.load(directory)

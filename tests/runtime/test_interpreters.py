@@ -1,0 +1,220 @@
+"""Runtimes: what is installed, what is not, and what they refuse."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError, install_hint
+from edgel3_tflm.runtime import interpreters
+from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.interpreters import (
+    RUNTIMES,
+    measure_arena_bytes,
+    open_interpreter,
+)
+from edgel3_tflm.runtime.native import native_stderr
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_runtime_sees_the_same_tensors(tiny_int8: Deployment, runtime: str) -> None:
+    interpreter = open_interpreter(tiny_int8.read_model("int8", runtime), runtime)
+    default = open_interpreter(tiny_int8.read_model("int8"))
+    assert interpreter.input == default.input
+    assert interpreter.output == default.output
+    assert interpreter.input.shape == (1, 64, 50, 1)
+    assert interpreter.output.shape == (1, 4)
+    windows = np.zeros((2, 64, 50, 1), np.int8)
+    windows[1] = 5
+    embeddings = interpreter.run(windows)
+    assert embeddings.shape == (2, 4)
+    assert embeddings.dtype == np.int8
+    np.testing.assert_array_equal(interpreter.run(windows[::-1]), embeddings[::-1])
+
+
+@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "engine"])
+def test_every_runtime_but_the_engine_runs_the_float_model(
+    tiny_int8: Deployment, runtime: str
+) -> None:
+    interpreter = open_interpreter(tiny_int8.read_model("float"), runtime)
+    window = np.random.default_rng(0).normal(0, 1, (1, 64, 50, 1)).astype(np.float32)
+    default = open_interpreter(tiny_int8.read_model("float")).run(window)
+    # Sums of 36 products in another order: 36 roundings of 2^-24, relative to the largest value,
+    # through eight layers that do not amplify it more than a hundredfold.
+    bound = 100 * 36 * 2.0**-24 * abs(default).max()
+    np.testing.assert_allclose(interpreter.run(window), default, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("runtime", ["tflite-runtime", "litert", "engine"])
+def test_threads_change_no_byte(tiny_int8: Deployment, runtime: str) -> None:
+    model = tiny_int8.read_model("int8", runtime)
+    windows = np.random.default_rng(1).integers(-128, 128, (9, 64, 50, 1)).astype(np.int8)
+    alone = open_interpreter(model, runtime, threads=1).run(windows)
+    assert len(np.unique(alone, axis=0)) == 9
+    np.testing.assert_array_equal(open_interpreter(model, runtime, threads=4).run(windows), alone)
+
+
+def test_quantized_values_and_real_values() -> None:
+    spec = interpreters.TensorSpec((1, 3), np.dtype(np.int8), scale=0.5, zero_point=-128)
+    values = spec.dequantize(np.array([[-128, -127, 127]], np.int8))
+    np.testing.assert_array_equal(values, np.float32([[0, 0.5, 127.5]]))
+
+
+@pytest.mark.parametrize("runtime", ["tflite-runtime", "tflm", "engine"])
+@pytest.mark.parametrize("model", [b"", b"x" * 100])
+def test_bytes_that_are_no_model_are_refused(runtime: str, model: bytes) -> None:
+    with pytest.raises(ModelFileError):
+        open_interpreter(model, runtime)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreters, "find_spec", lambda _: None)
+    with pytest.raises(RuntimeUnavailableError, match=re.escape(install_hint("convert"))):
+        open_interpreter(b"", "tflm")
+
+
+def test_an_engine_that_was_not_built_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "edgel3_tflm.runtime.engine", raising=False)
+    monkeypatch.setitem(sys.modules, "edgel3_tflm._engine", None)
+    with pytest.raises(RuntimeUnavailableError, match=r"^[^\n]*install a C compiler[^\n]*$"):
+        open_interpreter(b"", "engine")
+
+
+def test_the_engine_runs_a_deployment_s_packed_model(tiny_int8: Deployment) -> None:
+    packed = (tiny_int8.directory / "packed.edgel3").read_bytes()
+    assert tiny_int8.read_model("int8", "engine") == packed
+    with pytest.raises(ModelFileError, match="engine runs int8 only, not float; choose another"):
+        tiny_int8.embedder("float", "engine")
+
+
+def test_the_engine_does_not_run_int16(tiny_int16x8: Deployment) -> None:
+    with pytest.raises(ModelFileError, match="engine runs int8 only, not int16x8"):
+        tiny_int16x8.embedder("int16x8", "engine")
+
+
+@pytest.mark.parametrize(
+    ("packed", "message"),
+    [
+        (None, "an older version did not write; convert again"),
+        ({"refused": "too wide"}, r"could not be made \(too wide\); choose another runtime"),
+    ],
+)
+def test_a_deployment_without_a_packed_model_says_why(
+    tiny_int8: Deployment, packed: dict[str, str] | None, message: str
+) -> None:
+    manifest: dict[str, Any] = {**tiny_int8.manifest, "packed": packed}
+    if packed is None:
+        del manifest["packed"]
+    manifest["artefacts"] = {"float.tflite": {}, "int8.tflite": {}}
+    with pytest.raises(ModelFileError, match=message):
+        replace(tiny_int8, manifest=manifest).embedder("int8", "engine")
+
+
+def test_the_arena_is_tflm_s(tiny_int8: Deployment) -> None:
+    arena_bytes = measure_arena_bytes(tiny_int8.read_model("int8"))
+    # The two largest maps that live at the same time: conv2's input and output, 64 x 50 x 4 each.
+    assert 2 * 64 * 50 * 4 <= arena_bytes <= 2 * 64 * 50 * 4 + 16_384
+    assert arena_bytes == tiny_int8.manifest["arena_bytes"]
+
+
+def test_native_messages_are_caught_and_python_s_are_not(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with native_stderr() as messages:
+        subprocess.run([sys.executable, "-c", "import os; os.write(2, b'native')"], check=True)
+        assert messages() == "native"
+    sys.stderr.write("python")
+    assert "native" not in capfd.readouterr().err
+
+
+OVERLAPPING = """
+import os, sys
+from threading import Event, Thread
+from edgel3_tflm.runtime.native import native_stderr
+
+def capture(name, entered, may_leave):
+    with native_stderr(), native_stderr() as inner:
+        os.write(2, name)
+        entered.set()
+        # The other thread enters here if it can: then the one that entered first leaves first.
+        may_leave.wait(0.2)
+        assert inner() == name.decode(), inner()
+
+python_stderr, before = sys.stderr, os.fstat(2)
+first_entered, second_entered, first_left = Event(), Event(), Event()
+second = Thread(target=capture, args=(b"2", second_entered, first_left))
+
+def capture_first():
+    capture(b"1", first_entered, second_entered)
+    first_left.set()
+
+first = Thread(target=capture_first)
+first.start()
+first_entered.wait()
+second.start()
+first.join()
+second.join()
+assert sys.stderr is python_stderr
+assert os.path.samestat(os.fstat(2), before)
+os.write(2, b"native")
+sys.stderr.write("python")
+"""
+
+
+def test_native_messages_are_caught_by_several_threads() -> None:
+    # In a process of its own: a failure would take standard error away from all other tests.
+    result = subprocess.run([sys.executable, "-c", OVERLAPPING], capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == b"nativepython"
+
+
+def test_importing_the_package_imports_no_tensorflow() -> None:
+    program = (
+        "import sys, edgel3_tflm, edgel3_tflm.cli.commands, edgel3_tflm.drift.compare;"
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'tf_keras')))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_runtimes_can_be_opened_in_any_order(tiny_int8: Deployment) -> None:
+    model = tiny_int8.directory / "int8.tflite"
+    program = (
+        "import sys; from pathlib import Path;"
+        "from edgel3_tflm.runtime.interpreters import open_interpreter;"
+        "model = Path(sys.argv[1]).read_bytes();"
+        "[open_interpreter(model, name) for name in sys.argv[2:]]"
+    )
+    order = ["reference", "tflite-runtime", "litert", "tflm", "tflite-runtime"]
+    subprocess.run([sys.executable, "-c", program, str(model), *order], check=True)
+
+
+def test_tensorflow_may_be_loaded_first(tiny_weights: Path) -> None:
+    program = (
+        "import numpy as np, sys;"
+        "from edgel3_tflm import get_embedding, load_embedding_model;"
+        "model = load_embedding_model('sea', 64, 'ft', 95.45, weights=sys.argv[1]);"
+        "sound = np.random.default_rng(0).normal(0, 0.1, 16000);"
+        "print(model.runtime, get_embedding(sound, 8000, model)[0].tobytes().hex())"
+    )
+    alone, after_tensorflow = (
+        subprocess.run(
+            [sys.executable, "-c", before + program, str(tiny_weights)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for before in ("", "import tensorflow;")
+    )
+    assert after_tensorflow == alone
+    assert alone.startswith("tflite-runtime ")
+
+
+def test_an_editor_s_checkout_is_not_needed(tmp_path: Path) -> None:
+    """The installed package works from an empty directory."""
+    program = "import edgel3_tflm.audio.clips as c; assert c.bundled_clips_directory().is_dir()"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
