@@ -142,7 +142,7 @@ def has_emulator() -> bool:
     if not has_compiler() or shutil.which(QEMU) is None:
         return False
     try:
-        pass  # noqa: F401
+        pass
     except RuntimeUnavailableError:
         return False
     return True

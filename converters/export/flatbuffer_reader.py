@@ -61,6 +61,13 @@ class ChainReader:
         self._graph = self._root.Subgraphs(0)
 
     def read_chain(self) -> list[Convolution]:
+        """Return the convolutions from input to output.
+
+        Raises
+        ------
+        ModelFileError
+            If the flatbuffer is not a chain that the engine computes exactly.
+        """
         graph = self._graph
         if (graph.InputsLength(), graph.OutputsLength()) != (1, 1):
             raise ModelFileError(

@@ -312,8 +312,8 @@ def train_head(
     Parameters
     ----------
     manifest : pathlib.Path
-        As :func:`edgel3_tflm.audio.manifest.read_manifest` reads it; several labels of a clip are separated
-        by semicolons.
+        As :func:`edgel3_tflm.audio.manifest.read_manifest` reads it; several labels of a clip are
+        separated by semicolons.
     deployment : Deployment
         Of int8.
     progress : callable

@@ -97,8 +97,8 @@ def load_dataset(name: str, data_home: Path | None = None, *, download: bool = F
     ----------
     name : str
         One of ``DATASETS``, or a directory with a ``manifest.tsv`` as
-        :func:`edgel3_tflm.audio.manifest.read_manifest` reads it; semicolons between several labels of a
-        clip.
+        :func:`edgel3_tflm.audio.manifest.read_manifest` reads it; semicolons separate several
+        labels of a clip.
     data_home : pathlib.Path, optional
         Where a dataset of ``DATASETS`` is; where soundata puts it, if not given.
     download : bool

@@ -130,7 +130,7 @@ class Framing:
         check_resampler(self.resampler)
 
     def hop_samples(self, sample_rate_hz: int) -> int:
-        """Return the whole samples of a hop, as :func:`edgel3_tflm.audio.clips.hop_in_samples` does."""
+        """Return the whole samples of a hop, by the rule of ``hop_in_samples``."""
         return hop_in_samples(self.hop_size, sample_rate_hz)
 
 

@@ -77,7 +77,8 @@ def open_subject(deployment: Deployment, name: str) -> Subject:
     name : str
         A runtime, for the quantized model; ``float:`` and a runtime, for the float one; ``node``,
         the C library whole, here: its frontend, from 16-bit samples, and its engine; or
-        ``device:`` and a port as :func:`edgel3_tflm.device.transports.open_transport` takes it, for a node.
+        ``device:`` and a port as :func:`edgel3_tflm.device.transports.open_transport` takes it, for
+        a node.
 
     Raises
     ------

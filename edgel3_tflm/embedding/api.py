@@ -78,8 +78,8 @@ def get_embedding(
     sr : float or list of float
         Sample rate in Hz; of a list of sounds one for all, or one for each.
     model : optional
-        What :func:`edgel3_tflm.embedding.models.load_embedding_model` returned, a ``Deployment`` or a
-        deployment directory. It is opened for every call where it is not loaded yet: load it once
+        What :func:`edgel3_tflm.load_embedding_model` returned, a ``Deployment`` or a deployment
+        directory. It is opened for every call where it is not loaded yet: load it once
         for many sounds. What is given here decides on the network; the next four are checked and
         not used.
     model_type, emb_dim, retrain_type, sparsity, weights

@@ -97,6 +97,13 @@ class WorkerCheck:
         self._since_s: float | None = None
 
     def __call__(self) -> None:
+        """Note a cluster that has no worker.
+
+        Raises
+        ------
+        EdgeL3Error
+            If it has had none for ``WORKERS_TIMEOUT_S``.
+        """
         if self._client.nthreads():
             self._since_s = None
             return

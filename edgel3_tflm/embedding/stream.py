@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ class StreamEmbedder:
     """Embeds sound of any length, window by window."""
 
     model: EmbeddingModel
-    framing: Framing = Framing()
+    framing: Framing = field(default_factory=Framing)
 
     @property
     def sample_rate_hz(self) -> int:

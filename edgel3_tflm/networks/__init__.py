@@ -1,1 +1,1 @@
-"""The networks of the EdgeL3 family: their shapes, their weights, and what was published of them."""
+"""The networks of the EdgeL3 family: their shapes, their weights, and the published results."""

@@ -40,6 +40,13 @@ _DAMAGED_GZIP = "expected a whole gzip file, it is cut or damaged"
 
 
 def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a weight file.
+
+    Raises
+    ------
+    WeightsError
+        If the file cannot be read or is larger than a weight file can be.
+    """
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_HDF5_BYTES + 1)  # a device may never end
@@ -205,6 +212,19 @@ def read_hdf5(
     data: bytes,
     assemble: Callable[[LayerArrays, list[str], Claims], _Assembled],
 ) -> _Assembled:
+    """Read an HDF5 file in memory, and return what ``assemble`` makes of its arrays.
+
+    Parameters
+    ----------
+    data : bytes
+    assemble : callable
+        Called with the arrays by layer, the layers in order, and what the file says of itself.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or is not one that Keras 2 writes.
+    """
     _check_structure(data)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
@@ -240,6 +260,14 @@ def _plain(dataset: h5py.Dataset, label: str) -> h5py.Dataset:
 def read_array(
     arrays: LayerArrays, layer: str, name: str, shape: tuple[int, ...], hint: str
 ) -> FloatArray:
+    """Return one array as float32.
+
+    Raises
+    ------
+    WeightsError
+        If the array is missing, has another shape or type, or contains NaN or infinity; ``hint``
+        ends the message.
+    """
     dataset, label = arrays[layer].get(name), f"{layer}/{name}"
     if dataset is None:
         raise WeightsError(f"{label}: expected an array of shape {shape}, it is missing")

@@ -273,6 +273,7 @@ class NameParts:
 
     @classmethod
     def parse(cls, name: str) -> "NameParts":
+        """Split a variant's name into its parts."""
         match = _NAME.fullmatch(name)
         return cls(*match.groups()) if match else cls(name)
 

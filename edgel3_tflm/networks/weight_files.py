@@ -158,6 +158,13 @@ def _norm_arrays(norm: BatchNorm) -> dict[str, FloatArray]:
 
 
 def check_blob_id(data: bytes, where: object, expected: str) -> None:
+    """Check that bytes are those of a published file.
+
+    Raises
+    ------
+    WeightsError
+        If their git blob id is another; ``where`` begins the message.
+    """
     if (found := git_blob_id(data)) != expected:
         raise WeightsError(
             f"{where}: expected the published file with git blob id {expected}, found {found};"
@@ -177,6 +184,21 @@ def _provenance_of_file(path: Path, data: bytes) -> Provenance:
 def load_file(
     path: Path, variant: Variant | None, expected_blob_id: str | None = None
 ) -> NetworkWeights:
+    """Load a weight file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    variant : Variant or None
+        The expected network. If None, the shapes of the arrays decide.
+    expected_blob_id : str, optional
+        The git blob id that the bytes must have.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or contains another network.
+    """
     data = read_bytes(path)
     if expected_blob_id is not None:
         check_blob_id(data, path, expected_blob_id)

@@ -54,6 +54,7 @@ _CALL_REMEDIES = {
 
 
 def check(status: int) -> None:
+    """Raise the error that a status of the C library means."""
     if status == lib.EDGEL3_OK:
         return
     text = ffi.string(lib.edgel3_status_text(status)).decode()
@@ -118,6 +119,7 @@ def arena_bytes(model: bytes, kernels: Kernels = "best") -> int:
 
 
 def allocate(size: int) -> npt.NDArray[np.uint8]:
+    """Return memory of ``size`` bytes, aligned as the C library requires."""
     memory = np.empty(size + _ARENA_ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ARENA_ALIGNMENT
     return memory[start : start + size]
@@ -236,6 +238,7 @@ class Engine:
 
 
 def pointer(values: Int8Array) -> Any:
+    """Return a C pointer to the first value."""
     return ffi.from_buffer("int8_t[]", values)
 
 

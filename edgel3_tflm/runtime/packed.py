@@ -1,7 +1,7 @@
 """Reading a packed model: the sparse int8 network that the C library ``edgel3`` runs.
 
-``micro_app/lib/edgel3/src/edgel3_packed.h`` describes the bytes, ``converters/export/pack.py`` writes
-them.
+``micro_app/lib/edgel3/src/edgel3_packed.h`` describes the bytes. ``converters/export/pack.py``
+writes them.
 """
 
 import struct
