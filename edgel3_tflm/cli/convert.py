@@ -1,7 +1,7 @@
 """The command ``convert``."""
 
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, cast
 
 import typer
 
@@ -15,13 +15,12 @@ from edgel3_tflm.networks.catalogue import (
     find_filters,
     find_variant,
 )
-from edgel3_tflm.networks.sources import WeightsWord
+from edgel3_tflm.networks.sources import parse_weights_source
 from edgel3_tflm.networks.variants import CONVOLUTIONS, Plan
 from edgel3_tflm.runtime.artefacts import QUANTIZATIONS
 
 _SPARSITIES = ", ".join(plan.label for plan in PLANS)
 _DEFAULT_SPARSITY = "95.45"
-_WEIGHTS_WORDS = get_args(WeightsWord)
 
 
 def convert_command(
@@ -128,7 +127,7 @@ def convert_command(
             variant = variant.with_plan(Plan(0, percents))
         options = ConvertOptions(
             variant,
-            weights=cast(WeightsWord, weights) if weights in _WEIGHTS_WORDS else Path(weights),
+            weights=parse_weights_source(weights),
             calibration=calibration,
             quantization=quantization,
             quantizer=QuantizerOptions(

@@ -17,13 +17,13 @@ from edgel3_tflm.embedding.models import (
     EmbeddingModel,
     ModelChoice,
     find_network,
-    find_weights_source,
 )
 from edgel3_tflm.embedding.npz import plan_outputs, write_embeddings
 from edgel3_tflm.embedding.stream import StreamEmbedder
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.files import check_output_directory
 from edgel3_tflm.networks.catalogue import PLANS
+from edgel3_tflm.networks.sources import parse_weights_source
 from edgel3_tflm.runtime.interpreters import RUNTIMES
 
 _MAX_LINES = 10
@@ -189,7 +189,7 @@ def embed_command(
         network = find_network(model_type, emb_dim, retrain_type, model_sparsity)
         if model is not None and weights != "auto":
             raise EdgeL3Error("expected one of --model and --weights, got both")
-        choice = ModelChoice(model or network, quantization, runtime, find_weights_source(weights))
+        choice = ModelChoice(model or network, quantization, runtime, parse_weights_source(weights))
         if manifest is not None:
             if inputs or output_dir or suffix or keep_going or not overwrite:
                 raise EdgeL3Error(

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,14 +13,13 @@ from edgel3_tflm.audio.manifest import LabelledClip, read_manifest, require_file
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import find_variant
-from edgel3_tflm.networks.sources import WeightsWord
+from edgel3_tflm.networks.sources import parse_weights_source
 from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS
 
 if TYPE_CHECKING:
     from edgel3_tflm.converters.compression.report import Study
     from edgel3_tflm.converters.compression.sensitivity import Score, Sensitivity
 
-_WEIGHTS_WORDS = get_args(WeightsWord)
 _DEFAULT_SPARSITIES = "50,70,80,90,95,98"
 
 
@@ -122,7 +121,7 @@ def sensitivity_command(
             target = Target("sparsity", target_sparsity)
         elif target_bytes is not None:
             target = Target("bytes", target_bytes)
-        source = cast(WeightsWord, weights) if weights in _WEIGHTS_WORDS else Path(weights)
+        source = parse_weights_source(weights)
         chosen: list[Path | LabelledClip] = []
         if manifest is not None:
             labelled = read_manifest(manifest)

@@ -1,7 +1,7 @@
 """The command ``study``: the published compression tables, row by row."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -16,7 +16,7 @@ from edgel3_tflm.networks.published import (
     PublishedResult,
     Task,
 )
-from edgel3_tflm.networks.sources import WeightsWord
+from edgel3_tflm.networks.sources import parse_weights_source
 
 if TYPE_CHECKING:
     from edgel3_tflm.converters.compression.study import StudyRow
@@ -82,9 +82,7 @@ def study_command(
         from edgel3_tflm.device.estimate import INSTRUCTIONS_PER_MAC
 
         chosen = _choose(sparsity or [], embedding_layer or [], filters or [])
-        word_or_file = (
-            cast(WeightsWord, weights) if weights in get_args(WeightsWord) else Path(weights)
-        )
+        source = parse_weights_source(weights)
         emulate = has_emulator() if emulate is None else emulate
         rows = []
         with screen.progress() as progress:
@@ -94,7 +92,7 @@ def study_command(
 
             for published in [each for each in STUDY if not chosen or each.name in chosen]:
                 show("weights", 0, 0)
-                options = options_of(published, word_or_file, calibration)
+                options = options_of(published, source, calibration)
                 rows.append(study(published, options, emulate=emulate, progress=show))
         notes = [
             f"reduction: kernel weights and biases that stay, by L3's {L3_PARAMETERS:,} parameters",

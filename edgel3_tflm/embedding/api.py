@@ -20,13 +20,13 @@ from edgel3_tflm.embedding.models import (
     EmbeddingModel,
     ModelChoice,
     find_network,
-    find_weights_source,
     open_deployment,
     refuse_openl3_arguments,
 )
 from edgel3_tflm.embedding.npz import plan_outputs, write_embeddings
 from edgel3_tflm.embedding.stream import StreamEmbedder
 from edgel3_tflm.errors import AudioError, EdgeL3Error
+from edgel3_tflm.networks.sources import parse_weights_source
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.types import DoubleArray, FloatArray
 
@@ -212,7 +212,7 @@ def open_model(
     """
     network = find_network(model_type, emb_dim, retrain_type, sparsity)
     if model is None:
-        return ModelChoice(network, quantization, runtime, find_weights_source(weights)).open()
+        return ModelChoice(network, quantization, runtime, parse_weights_source(weights)).open()
     if isinstance(model, EmbeddingModel):
         asked = (quantization or model.quantization, runtime or model.runtime)
         if asked != (model.quantization, model.runtime):

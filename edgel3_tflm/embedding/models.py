@@ -14,7 +14,7 @@ from functools import wraps
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast, get_args
+from typing import ParamSpec, TypeVar
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio.framing import is_positive
@@ -26,6 +26,7 @@ from edgel3_tflm.networks.sources import (
     WeightsWord,
     cache_directory,
     load_given,
+    parse_weights_source,
     unpacked_directory,
 )
 from edgel3_tflm.networks.variants import Variant
@@ -319,11 +320,6 @@ def _load(variant: Variant, source: Path | WeightsWord) -> NetworkWeights:
     return weights
 
 
-def find_weights_source(weights: str | Path) -> Path | WeightsWord:
-    """Tell a word that names weights from a file."""
-    return cast(WeightsWord, weights) if weights in get_args(WeightsWord) else Path(weights)
-
-
 def find_network(model_type: str, emb_dim: int, retrain_type: str, sparsity: float) -> Variant:
     """Find a network by edgel3's four words.
 
@@ -420,7 +416,7 @@ def load_embedding_model(
         If the weights are the stand-in's.
     """
     variant = find_network(model_type, emb_dim, retrain_type, sparsity)
-    return ModelChoice(variant, quantization, runtime, find_weights_source(weights)).open()
+    return ModelChoice(variant, quantization, runtime, parse_weights_source(weights)).open()
 
 
 def load_embedding_model_path(

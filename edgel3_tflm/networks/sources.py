@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import pooch
 
@@ -57,6 +57,11 @@ def cache_directory() -> Path:
 def unpacked_directory() -> Path:
     """Directory of files as an installed edgel3 package has them; in the cache."""
     return cache_directory() / "edgel3"
+
+
+def parse_weights_source(text: str | Path) -> Path | WeightsWord:
+    """Return a word of ``WeightsWord`` as it is, and any other text as a path."""
+    return cast(WeightsWord, text) if text in get_args(WeightsWord) else Path(text)
 
 
 def load_weights(
