@@ -24,6 +24,7 @@ from edgel3_tflm.errors import (
 )
 from edgel3_tflm.files import write_whole
 from edgel3_tflm.networks.hdf5 import MAX_HDF5_BYTES
+from edgel3_tflm.networks.hints import OPTIONS, Hints
 from edgel3_tflm.networks.variants import (
     Variant,
 )
@@ -65,7 +66,11 @@ def parse_weights_source(text: str | Path) -> Path | WeightsWord:
 
 
 def load_weights(
-    variant: Variant, source: Path | None = None, *, base_url: str = PUBLISHED_BASE_URL
+    variant: Variant,
+    source: Path | None = None,
+    *,
+    base_url: str = PUBLISHED_BASE_URL,
+    hints: Hints = OPTIONS,
 ) -> NetworkWeights:
     """Load weights from a file, or else the published ones.
 
@@ -83,6 +88,8 @@ def load_weights(
         An .h5 or .h5.gz file, as a full Keras 2 model or weights only.
     base_url : str
         Address the published files lie under.
+    hints : Hints
+        How the user chooses the network and its weights; errors say what to change.
 
     Raises
     ------
@@ -90,12 +97,13 @@ def load_weights(
         If no weights can be had, or they are damaged or of another shape.
     """
     if source is not None:
-        return load_file(source, variant)
+        return load_file(source, variant, hints=hints)
     published = variant.published
     if published is None:
         raise WeightsError(
-            f"{variant.name}: no weights are published for this network; give --weights FILE"
-            " (dense L3 weights are pruned to the plan)"
+            f"{variant.name}: no weights are published for this network; give"
+            f" {hints.weights_option} FILE"
+            + (" (dense L3 weights are pruned to the plan)" if hints == OPTIONS else "")
         )
     cached = cache_directory() / published.name
     if os.path.isfile(cached):  # noqa: PTH113 - Path.is_file raises where the name is too long
@@ -113,7 +121,7 @@ def load_weights(
                 description=f"unpacked {unpacked.name} as of an edgel3 package (digest unknown)",
             )
             return replace(weights, provenance=provenance)
-    _download(base_url + published.name, cached, published.git_blob_id)
+    _download(base_url + published.name, cached, published.git_blob_id, hints)
     return load_file(cached, variant, expected_blob_id=published.git_blob_id)
 
 
@@ -206,7 +214,7 @@ class _BoundedBuffer(io.BytesIO):
         return super().write(chunk)
 
 
-def _download(url: str, target: Path, expected_blob_id: str) -> None:
+def _download(url: str, target: Path, expected_blob_id: str, hints: Hints) -> None:
     """Download, verify, then write into the cache."""
     _log.info("downloading %s", url)
     downloaded = _BoundedBuffer()
@@ -215,14 +223,15 @@ def _download(url: str, target: Path, expected_blob_id: str) -> None:
         pooch.HTTPDownloader(timeout=_DOWNLOAD_TIMEOUT_S)(url, downloaded, None)
     except OSError as error:  # requests' exceptions are OSErrors too
         raise WeightsUnreachableError(
-            f"cannot fetch {url} ({type(error).__name__}); give --weights FILE, or put the file"
-            f" into {target.parent}, or try the pipeline with --weights generated"
+            f"cannot fetch {url} ({type(error).__name__}); give {hints.weights_option} FILE, or put"
+            f" the file into {target.parent}"
+            + (", or try the pipeline with --weights generated" if hints == OPTIONS else "")
         ) from error
     check_blob_id(downloaded.getvalue(), url, expected_blob_id)
     try:
         write_whole(target, downloaded.getvalue())
     except EdgeL3Error as error:
         raise WeightsError(
-            f"{error}; give --weights FILE, or set EDGEL3_TFLM_CACHE to a directory that can be"
-            " written"
+            f"{error}; give {hints.weights_option} FILE, or set EDGEL3_TFLM_CACHE to a directory"
+            " that can be written"
         ) from error

@@ -28,6 +28,7 @@ from edgel3_tflm.networks.hdf5 import (
     read_hdf5,
     unpack,
 )
+from edgel3_tflm.networks.hints import OPTIONS, Hints
 from edgel3_tflm.networks.variants import (
     ConvLayer,
     Variant,
@@ -182,7 +183,10 @@ def _provenance_of_file(path: Path, data: bytes) -> Provenance:
 
 
 def load_file(
-    path: Path, variant: Variant | None, expected_blob_id: str | None = None
+    path: Path,
+    variant: Variant | None,
+    expected_blob_id: str | None = None,
+    hints: Hints = OPTIONS,
 ) -> NetworkWeights:
     """Load a weight file.
 
@@ -193,6 +197,8 @@ def load_file(
         The expected network. If None, the shapes of the arrays decide.
     expected_blob_id : str, optional
         The git blob id that the bytes must have.
+    hints : Hints
+        How the user chooses the network. The error says how to choose the file's network.
 
     Raises
     ------
@@ -222,7 +228,7 @@ def load_file(
             kind, description = claims.training
             description = f"{provenance.description}; it says of itself: {description}"
             said = replace(provenance, kind=kind, description=description)
-        return _assemble(variant, said, arrays, order, claims.filters)
+        return _assemble(variant, said, arrays, order, claims.filters, hints)
 
     try:
         return read_hdf5(unpack(data), assemble)
@@ -239,6 +245,7 @@ def _assemble(
     arrays: LayerArrays,
     order: list[str],
     own_filters: tuple[int, ...] | None,
+    hints: Hints,
 ) -> NetworkWeights:
     convs, norms = _split(arrays, order)
     shapes = [_kernel_shape(arrays[name]) for name in convs]
@@ -252,10 +259,10 @@ def _assemble(
         raise WeightsError(
             f"expected {len(variant.layers)} convolutions and {needed_norms} BatchNorms for"
             f" {variant.name}, found {len(convs)} and {len(norms)}"
-            + _hint(known, shapes, len(norms))
+            + _hint(known, shapes, len(norms), hints)
         )
     own_shapes = [layer.kernel_shape for layer in variant.layers]
-    hint = "" if shapes == own_shapes else _hint(known, shapes, len(norms))
+    hint = "" if shapes == own_shapes else _hint(known, shapes, len(norms), hints)
 
     input_norm = _read_norm(arrays, norms[0], 1, hint)
     loaded = _read_convs(arrays, variant.layers, convs, norms[1:], hint)
@@ -330,14 +337,11 @@ def _identify(
     )
 
 
-def _hint(known: list[Variant], kernel_shapes: list[tuple[int, ...]], norm_count: int) -> str:
-    """Name the network that the file is of, if it is a known one."""
+def _hint(
+    known: list[Variant], kernel_shapes: list[tuple[int, ...]], norm_count: int, hints: Hints
+) -> str:
+    """Say how to choose the network that the file is of, if it is a known one."""
     for variant in known:
         if _fits(variant, kernel_shapes, norm_count):
-            options = f"--model-type {variant.model_type}"
-            if variant.has_own_shape:
-                options += f" with the filters {', '.join(map(str, variant.filters))}"
-            elif variant.model_type == "sea":
-                options += f" --emb-dim {variant.embedding_size}"
-            return f"; these are the shapes of {options}"
+            return f"; these are the shapes of {hints.describe(variant)}"
     return ""

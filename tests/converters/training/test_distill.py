@@ -659,6 +659,41 @@ def test_a_clip_that_is_missing_is_named_with_its_manifest(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("table", "option"), [("teacher", "--teacher-weights"), ("student", "--student-weights")]
+)
+def test_weights_of_another_network_are_refused_with_the_recipe_s_keys(
+    table: str, option: str, teacher_file: Path, tmp_path: Path
+) -> None:
+    chosen = {"student": 64, "teacher": 64} | {table: 128}
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "".join(f'[{key}]\nmodel_type = "sea"\nemb_dim = {chosen[key]}\n' for key in chosen)
+    )
+    files = {"--teacher-weights": write_weights(tmp_path), option: teacher_file}
+    words = [word for pair in files.items() for word in pair]
+    status, messages = run_here("distill", recipe, "-o", tmp_path / "run", *words)
+    assert status == 1
+    (line,) = messages.splitlines()
+    assert line.startswith(f"error: {teacher_file}: ")
+    assert line.endswith(
+        f'; these are the shapes of {table}.model_type = "sea" and {table}.emb_dim = 64;'
+        " change the recipe or the file"
+    )
+
+
+def test_a_teacher_without_published_weights_is_asked_for_by_its_own_option(
+    tmp_path: Path,
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[student]\nmodel_type = "sea"\n[teacher]\nmodel_type = "dense"\n')
+    status, messages = run_here("distill", recipe, "-o", tmp_path / "run")
+    assert status == 1
+    assert messages.splitlines() == [
+        "error: l3-dense: no weights are published for this network; give --teacher-weights FILE"
+    ]
+
+
 def test_a_clip_that_is_missing_is_an_error_of_audio(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"gone\.wav: cannot read the clip: No such file"):
         choose_clips(Validation(), [], [tmp_path / "gone.wav"])

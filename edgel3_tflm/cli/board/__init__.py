@@ -1,1 +1,0 @@
-"""The commands about boards: estimates, application projects, classifier heads and devices."""

@@ -1,1 +1,0 @@
-"""The commands that measure: drift, reports, probes and the published evaluation."""
