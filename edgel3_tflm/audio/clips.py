@@ -1,9 +1,8 @@
 """Clips: reading, downmixing, resampling and cutting into windows."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ import soundfile
 
 from edgel3_tflm.audio.containers import refuse_truncated
 from edgel3_tflm.audio.resampling import SOXR, resample_blocks
-from edgel3_tflm.errors import AudioError, EdgeL3Error
+from edgel3_tflm.errors import AudioError
 from edgel3_tflm.types import FloatArray
 
 BLOCK_FRAMES = 1 << 19
 """Frames read at a time: some ten seconds, which are windows enough for many cores."""
 _LONGEST_FRAMES = 1 << 48
-_MAX_NAMES = 5
 _NO_SAMPLES = np.empty(0, np.float32)
 
 
@@ -177,49 +175,3 @@ def measure_seconds(path: Path) -> float:
             return file.frames / file.samplerate if file.frames < _LONGEST_FRAMES else 0.0
     except AudioError:
         return 0.0
-
-
-def hop_in_samples(hop_s: float, sample_rate_hz: int) -> int:
-    """Return the whole samples of a hop, rounded down as in edgel3.
-
-    Raises
-    ------
-    EdgeL3Error
-        If the hop is shorter than a sample or not finite.
-    """
-    if not 1 <= hop_s * sample_rate_hz < math.inf:
-        raise EdgeL3Error(
-            f"expected a hop of at least one sample at {sample_rate_hz} Hz, in seconds, got"
-            f" {hop_s!r}"
-        )
-    return int(hop_s * sample_rate_hz)
-
-
-@dataclass(frozen=True)
-class ReadingLog:
-    """What :func:`read_windows` found to be unlike other clips, in the order of the clips.
-
-    Parameters
-    ----------
-    keep_going : bool
-        Leave out damaged clips instead of raising for the first one.
-    short : list of pathlib.Path
-        Clips shorter than a window. Each has one window, padded with zeros.
-    damaged : dict of pathlib.Path to str
-        Clips that were left out, with the reason.
-    """
-
-    keep_going: bool = False
-    short: list[Path] = field(default_factory=list)
-    damaged: dict[Path, str] = field(default_factory=dict)
-
-    def describe_short(self) -> str:
-        """Return a sentence about the short clips; empty if there are none."""
-        if not self.short:
-            return ""
-        names = ", ".join(path.name for path in self.short[:_MAX_NAMES])
-        more = len(self.short) - _MAX_NAMES
-        return (
-            f"shorter than a window of 1 s, so padded with zeros: {len(self.short)} clips:"
-            f" {names}{f' and {more} more' if more > 0 else ''}"
-        )

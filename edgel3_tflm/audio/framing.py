@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.audio.clips import (
-    Clip,
-    ReadingLog,
-    hop_in_samples,
-    read_clip,
-)
+from edgel3_tflm.audio.clips import Clip, read_clip
 from edgel3_tflm.audio.resampling import KAISER_BEST, SOXR, check_resampler
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.types import FloatArray
+
+_MAX_NAMES = 5
+
+
+def hop_in_samples(hop_s: float, sample_rate_hz: int) -> int:
+    """Return the whole samples of a hop, rounded down as in edgel3.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the hop is shorter than a sample or not finite.
+    """
+    if not 1 <= hop_s * sample_rate_hz < math.inf:
+        raise EdgeL3Error(
+            f"expected a hop of at least one sample at {sample_rate_hz} Hz, in seconds, got"
+            f" {hop_s!r}"
+        )
+    return int(hop_s * sample_rate_hz)
 
 
 def cut_windows(clip: Clip, *, window_samples: int, hop_samples: int) -> FloatArray:
@@ -40,6 +53,36 @@ def cut_windows(clip: Clip, *, window_samples: int, hop_samples: int) -> FloatAr
     padded = np.pad(clip.samples, (0, max(0, window_samples - len(clip.samples))))
     view = np.lib.stride_tricks.sliding_window_view(padded, window_samples)
     return view[::hop_samples]
+
+
+@dataclass(frozen=True)
+class ReadingLog:
+    """What :func:`read_windows` found to be unlike other clips, in the order of the clips.
+
+    Parameters
+    ----------
+    keep_going : bool
+        Leave out damaged clips instead of raising for the first one.
+    short : list of pathlib.Path
+        Clips shorter than a window. Each has one window, padded with zeros.
+    damaged : dict of pathlib.Path to str
+        Clips that were left out, with the reason.
+    """
+
+    keep_going: bool = False
+    short: list[Path] = field(default_factory=list)
+    damaged: dict[Path, str] = field(default_factory=dict)
+
+    def describe_short(self) -> str:
+        """Return a sentence about the short clips; empty if there are none."""
+        if not self.short:
+            return ""
+        names = ", ".join(path.name for path in self.short[:_MAX_NAMES])
+        more = len(self.short) - _MAX_NAMES
+        return (
+            f"shorter than a window of 1 s, so padded with zeros: {len(self.short)} clips:"
+            f" {names}{f' and {more} more' if more > 0 else ''}"
+        )
 
 
 def read_windows(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.audio.clips import ReadingLog, find_clips, hop_in_samples
-from edgel3_tflm.audio.framing import read_windows
+from edgel3_tflm.audio.clips import find_clips
+from edgel3_tflm.audio.framing import ReadingLog, hop_in_samples, read_windows
 from edgel3_tflm.audio.log_mel import is_silent, log_mel
 from edgel3_tflm.audio.manifest import LabelledClip
 from edgel3_tflm.audio.resampling import SOXR

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
-from edgel3_tflm.audio.clips import hop_in_samples
 from edgel3_tflm.audio.datasets import Dataset, Split
+from edgel3_tflm.audio.framing import hop_in_samples
 from edgel3_tflm.audio.manifest import HOP_S, note_unlearned_classes, split_labels
 from edgel3_tflm.drift.downstream import MLP_LAYERS, RESAMPLES, Interval, bootstrap
 from edgel3_tflm.errors import EdgeL3Error

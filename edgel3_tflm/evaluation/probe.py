@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.audio.clips import ReadingLog
-from edgel3_tflm.audio.framing import read_windows
+from edgel3_tflm.audio.framing import ReadingLog, read_windows
 from edgel3_tflm.audio.log_mel import is_silent, log_mel
 from edgel3_tflm.audio.manifest import HOP_S, LabelledClip, list_folds
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
