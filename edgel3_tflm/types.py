@@ -11,6 +11,7 @@ DoubleArray = npt.NDArray[np.float64]
 RealArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 Int8Array = npt.NDArray[np.int8]
+Int16Array = npt.NDArray[np.int16]
 BoolArray = npt.NDArray[np.bool_]
 
 Progress = Callable[[str, int, int], None]

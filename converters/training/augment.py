@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgel3_tflm.audio.pcm import FULL_SCALE
 from edgel3_tflm.converters.training.recipe import Augmentation
 from edgel3_tflm.types import FloatArray
 
 _FILTER_KNOTS = 6
 _SILENCE = 1e-6
-_INT16_STEPS = 32768
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class WindowSource:
             window = window + level * _from_db(generator.uniform(*choice.noise_db)) * noise
         # A quiet recording differs from a loud one by the steps it is rounded to.
         window = window * _from_db(generator.uniform(*choice.gain_db))
-        window = np.round(window * _INT16_STEPS) / _INT16_STEPS
+        window = np.round(window * FULL_SCALE) / FULL_SCALE
         return window.astype(np.float32), label.astype(np.float32)
 
     def _cut(self, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:

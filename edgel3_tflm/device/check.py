@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.audio.framing import read_windows
 from edgel3_tflm.audio.log_mel import log_mel
+from edgel3_tflm.audio.pcm import from_int16, to_int16
 from edgel3_tflm.device.client import Device
 from edgel3_tflm.device.transports import DeviceError
 from edgel3_tflm.device.wire import Info
@@ -25,13 +26,6 @@ MAX_LOG_MEL_SHARE = 0.01
 """A value on the edge between two steps may be rounded to either: devices compute in float32."""
 
 
-def to_pcm(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
-    """Turn samples of full scale 1 into int16, clipped."""
-    steps = np.clip(np.round(samples * np.float32(32768)), -32768, 32767)
-    pcm: npt.NDArray[np.int16] = steps.astype(np.int16)
-    return pcm
-
-
 def dequantize(embeddings: npt.NDArray[np.int8], info: Info) -> npt.NDArray[np.float32]:
     """Real values of a device's embeddings."""
     return np.float32(info.embedding_scale) * (
@@ -44,7 +38,7 @@ def read_pcm_windows(
 ) -> list[tuple[Path, npt.NDArray[np.int16]]]:
     """Cut clips into the windows of samples that a device takes: clip and (n, samples) of each."""
     return [
-        (path, to_pcm(windows))
+        (path, to_int16(windows))
         for path, windows in read_windows(
             find_clips(clips),
             sample_rate_hz=info.sample_rate_hz,
@@ -122,7 +116,7 @@ def compare_device(
     total, done = sum(len(windows) for _, windows in per_clip), 0
     results = []
     for path, windows in per_clip:
-        decibels = log_mel(windows / np.float32(32768), deployment.variant.frontend)
+        decibels = log_mel(from_int16(windows), deployment.variant.frontend)
         inputs = deployment.input_map.apply(decibels, engine.input)
         expected = engine.run(inputs)
         equal, embeddings, differences = 0, [], []

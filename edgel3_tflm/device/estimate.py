@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from edgel3_tflm.audio.log_mel import FrontendTables
+from edgel3_tflm.audio.pcm import FULL_SCALE, to_int16
 from edgel3_tflm.device.boards import Board
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.runtime.artefacts import quantized_model_name
@@ -367,12 +368,12 @@ def measure_work(firmware: Path, deployment: Deployment) -> Work:
 
     spec = deployment.variant.frontend
     # Rows of zeros are left out, so the count goes with the sound: this one is the same everywhere.
-    noise = np.random.default_rng(0).normal(0, 3000, spec.window_samples)
+    noise = np.random.default_rng(0).normal(0, 3000 / FULL_SCALE, spec.window_samples)
     with (
         Emulator(firmware) as emulator,
         Device(emulator.connect(), compute_timeout_s=_EMULATION_TIMEOUT_S) as device,
     ):
-        device.embed_pcm(np.clip(np.rint(noise), -32768, 32767).astype(np.int16))
+        device.embed_pcm(to_int16(noise))
         statistics = device.statistics()
     frontend = float(statistics.frontend_ticks * INSTRUCTIONS_PER_TICK)
     engine = float(statistics.engine_ticks * INSTRUCTIONS_PER_TICK)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgel3_tflm.audio.log_mel import log_mel
+from edgel3_tflm.audio.pcm import from_int16, to_int16
 from edgel3_tflm.metrics import cosine_similarity, sqnr_db
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.device_frontend import DeviceFrontend
@@ -54,14 +54,6 @@ class FrontendDrift:
     both: EmbeddingDrift
 
 
-def to_16_bits(windows: FloatArray) -> npt.NDArray[np.int16]:
-    """Turn samples with full scale 1 into those a microphone's driver delivers."""
-    samples: npt.NDArray[np.int16] = np.clip(np.rint(windows * 32768), -32768, 32767).astype(
-        np.int16
-    )
-    return samples
-
-
 def open_frontend(deployment: Deployment) -> DeviceFrontend:
     """Open the device's frontend for a deployment's quantized input."""
     spec = deployment.embedder(deployment.quantization).input
@@ -94,7 +86,7 @@ def measure_frontend(
         If the C library is not built.
     """
     frontend = open_frontend(deployment)
-    samples = to_16_bits(windows)
+    samples = to_int16(windows)
     from_device = np.stack([frontend.log_mel(each) for each in samples])
     difference = np.abs(from_device.astype(np.float64) - decibels)
     quantized = deployment.embedder(deployment.quantization)
@@ -103,7 +95,7 @@ def measure_frontend(
         - deployment.input_map.apply(decibels, quantized.input)
     )
     rounded = reference
-    if not np.array_equal(real := samples / np.float32(32768), windows):
+    if not np.array_equal(real := from_int16(samples), windows):
         rounded = embed_in_float(real, log_mel(real, deployment.variant.frontend))
     return FrontendDrift(
         windows=len(windows),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgel3_tflm.audio.pcm import to_int16
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.runtime.artefacts import PACKED_MODEL_NAME, quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
@@ -98,13 +99,13 @@ def open_subject(deployment: Deployment, name: str) -> Subject:
             f"{KERAS} needs the weights: open it with edgel3_tflm.converters.keras.model.open_keras"
         )
     if name == NODE:
-        from edgel3_tflm.drift.frontend import open_frontend, to_16_bits
+        from edgel3_tflm.drift.frontend import open_frontend
 
         engine = deployment.embedder(deployment.quantization, "engine")
         frontend = open_frontend(deployment)
 
         def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
-            decibels = [frontend.log_mel(each) for each in to_16_bits(windows)]
+            decibels = [frontend.log_mel(each) for each in to_int16(windows)]
             return engine.embed_log_mel(np.stack(decibels))
 
         return Subject(name, PACKED_MODEL_NAME, embed, engine.output.scale)
@@ -122,7 +123,6 @@ def open_subject(deployment: Deployment, name: str) -> Subject:
 def _open_device(deployment: Deployment, name: str) -> Subject:
     from edgel3_tflm.device.client import Device
     from edgel3_tflm.device.transports import open_transport
-    from edgel3_tflm.drift.frontend import to_16_bits
 
     device = Device(open_transport(name.removeprefix(_DEVICE_PREFIX)))
     dense = deployment.manifest["artefacts"][quantized_model_name(deployment.quantization)]
@@ -136,6 +136,6 @@ def _open_device(deployment: Deployment, name: str) -> Subject:
     spec = TensorSpec((1, device.info.embedding_size), np.dtype(np.int8), scale, zero_point)
 
     def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
-        return spec.dequantize(np.stack([device.embed_pcm(each) for each in to_16_bits(windows)]))
+        return spec.dequantize(np.stack([device.embed_pcm(each) for each in to_int16(windows)]))
 
     return Subject(name, PACKED_MODEL_NAME, embed, scale, device.close)
