@@ -35,7 +35,7 @@ from edgel3_tflm.converters.quantization.quantizer import (
 from edgel3_tflm.converters.quantization.tflite import to_float, to_quantized
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import new_directory, sha256_hex
-from edgel3_tflm.networks.sources import Note, WeightsWord, load_given
+from edgel3_tflm.networks.sources import Note, WeightsSource, load_given
 from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.artefacts import (
@@ -97,7 +97,7 @@ class ConvertOptions:
     """
 
     variant: Variant
-    weights: Path | WeightsWord = "auto"
+    weights: WeightsSource = "auto"
     calibration: Path | None = None
     quantization: str = "int8"
     quantizer: QuantizerOptions = AUTO

@@ -29,7 +29,7 @@ from edgel3_tflm.converters.quantization.chain import Layer, fold
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.metrics import METRICS
-from edgel3_tflm.networks.sources import WeightsWord, load_given
+from edgel3_tflm.networks.sources import WeightsSource, load_given
 from edgel3_tflm.networks.variants import FrontendSpec, Plan, Variant
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.input_map import InputMap
@@ -137,10 +137,8 @@ class Sensitivity:
         )
 
 
-def load_network(
-    variant: Variant, source: Path | WeightsWord, progress: Progress
-) -> NetworkWeights:
-    """Load or generate the weights that are asked for; errors as ``weights.load_given``."""
+def load_network(variant: Variant, source: WeightsSource, progress: Progress) -> NetworkWeights:
+    """Load or generate the weights that are asked for; errors as ``sources.load_given``."""
     given = load_given(variant, source)
     if given is not None:
         return given

@@ -31,7 +31,7 @@ from edgel3_tflm.networks.published import (
     PUBLISHED_RESULTS,
     PublishedResult,
 )
-from edgel3_tflm.networks.sources import WeightsWord, find_weights
+from edgel3_tflm.networks.sources import WeightsSource, WeightsWord, find_weights
 from edgel3_tflm.networks.variants import Variant
 
 STUDY = tuple(each for each in PUBLISHED_RESULTS if each.kind in ("plan", "depth", "width"))
@@ -94,7 +94,7 @@ def agrees(published: PublishedResult, reduction_percent: float) -> bool:
 
 
 def options_of(
-    published: PublishedResult, weights: Path | WeightsWord, calibration: Path | None = None
+    published: PublishedResult, weights: WeightsSource, calibration: Path | None = None
 ) -> ConvertOptions:
     """Choose how a row is converted: plainly quantized, which is quick.
 

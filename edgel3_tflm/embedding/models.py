@@ -23,7 +23,7 @@ from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import (
     Note,
-    WeightsWord,
+    WeightsSource,
     cache_directory,
     load_given,
     parse_weights_source,
@@ -130,7 +130,7 @@ class ModelChoice:
     source: Variant | Path
     quantization: str | None = None
     runtime: str | None = None
-    weights: Path | WeightsWord = "auto"
+    weights: WeightsSource = "auto"
 
     def settle(
         self, progress: Progress = _log_progress, note: Note = _log.warning
@@ -285,7 +285,7 @@ def _suits_engine(deployment: Deployment) -> bool:
 
 
 def _open_float(
-    variant: Variant, source: Path | WeightsWord, runtime: str | None, threads: int | None
+    variant: Variant, source: WeightsSource, runtime: str | None, threads: int | None
 ) -> EmbeddingModel:
     runtime = runtime or DEFAULT_RUNTIME
     if runs_packed_models(runtime):
@@ -310,7 +310,7 @@ def _open_float(
     )
 
 
-def _load(variant: Variant, source: Path | WeightsWord) -> NetworkWeights:
+def _load(variant: Variant, source: WeightsSource) -> NetworkWeights:
     weights = load_given(variant, source)
     if weights is None:
         raise WeightsError(

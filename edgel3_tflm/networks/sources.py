@@ -38,7 +38,17 @@ PUBLISHED_BASE_URL = "https://github.com/ksangeeta2429/edgel3/raw/models/"
 _DOWNLOAD_TIMEOUT_S = 20
 
 WeightsWord = Literal["auto", "published", "bundled", "generated"]
-"""What names weights beside a file; ``ConvertOptions`` says what each means."""
+"""Weights that are chosen by a word and not by a file.
+
+================= =================================================================================
+``published``     the authors' file: from the cache, an installed edgel3, or their address
+``bundled``       the stand-in that ships with this package
+``auto``          as ``published``; where that cannot be reached, as ``bundled``
+``generated``     untrained weights, made on the spot; the caller generates them
+================= =================================================================================
+"""
+WeightsSource = Path | WeightsWord
+"""A weight file, or a word."""
 _BUNDLED_PLAN = "95.45"
 _BUNDLED_NAME = "edgel3_95.45_standin.h5.gz"
 _BUNDLED_DESCRIPTION = (
@@ -48,6 +58,11 @@ _BUNDLED_DESCRIPTION = (
 
 Note = Callable[[str], None]
 """Called with a line that the user should see at once."""
+
+
+def parse_weights_source(text: str | Path) -> WeightsSource:
+    """Return the word if ``text`` is one of ``WeightsWord``, and a file's path otherwise."""
+    return cast(WeightsWord, text) if text in get_args(WeightsWord) else Path(text)
 
 
 def cache_directory() -> Path:
@@ -175,7 +190,7 @@ def find_weights(variant: Variant, note: Note = _log.info) -> NetworkWeights:
 
 
 def load_given(
-    variant: Variant, source: Path | WeightsWord, note: Note = _log.info
+    variant: Variant, source: WeightsSource, note: Note = _log.info
 ) -> NetworkWeights | None:
     """Load the weights that are asked for, by a file or a word.
 

@@ -28,7 +28,7 @@ from edgel3_tflm.converters.quantization.quantizer import PLAIN
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import make_directory, sha256_hex, write_whole
 from edgel3_tflm.networks.catalogue import find_variant
-from edgel3_tflm.networks.sources import WeightsWord
+from edgel3_tflm.networks.sources import WeightsSource
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.interpreters import open_interpreter
 from edgel3_tflm.runtime.packed import PackedModel, Pooling, read_packed
@@ -63,7 +63,7 @@ class Network:
 
 def networks() -> list[Network]:
     """Give the networks of the benchmark."""
-    sea: Path | WeightsWord = PUBLISHED_SEA if PUBLISHED_SEA.exists() else "generated"
+    sea: WeightsSource = PUBLISHED_SEA if PUBLISHED_SEA.exists() else "generated"
     return [
         Network(
             ConvertOptions(find_variant(sparsity="95.45"), "bundled"),
