@@ -75,11 +75,6 @@ def unpacked_directory() -> Path:
     return cache_directory() / "edgel3"
 
 
-def parse_weights_source(text: str | Path) -> Path | WeightsWord:
-    """Return a word of ``WeightsWord`` as it is, and any other text as a path."""
-    return cast(WeightsWord, text) if text in get_args(WeightsWord) else Path(text)
-
-
 def load_weights(
     variant: Variant,
     source: Path | None = None,
