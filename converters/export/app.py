@@ -47,21 +47,6 @@ _SKETCH_SUFFIXES = (".ino", ".h", ".cpp")
 _LIBRARY_SUFFIXES = (".c", ".cc", ".h", ".S")
 
 
-def find_board(name: str) -> Board:
-    """Find a board by its name in PlatformIO.
-
-    Raises
-    ------
-    EdgeL3Error
-        If there is none; the message lists those there are.
-    """
-    for board in BOARDS:
-        if board.name == name:
-            return board
-    known = ", ".join(board.name for board in BOARDS)
-    raise EdgeL3Error(f"unknown board {name!r}: expected one of {known}")
-
-
 def _write_board(board: Board, keyword: str) -> str:
     condition = " || ".join(f"defined({macro})" for macro in board.macros)
     microphone = board.microphone

@@ -12,21 +12,21 @@ from rich.logging import RichHandler
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio.clips import is_audio_file
-from edgel3_tflm.cli.board import (
-    estimate_command,
-    export_app_command,
-    train_head_command,
-)
+from edgel3_tflm.cli.board.device import device_app
+from edgel3_tflm.cli.board.estimate import estimate_command
+from edgel3_tflm.cli.board.export_app import export_app_command
+from edgel3_tflm.cli.board.train_head import train_head_command
 from edgel3_tflm.cli.convert import convert_command
-from edgel3_tflm.cli.device import device_app
-from edgel3_tflm.cli.drift import compare_command, report_app
 from edgel3_tflm.cli.embed import embed_command
-from edgel3_tflm.cli.evaluate import evaluate_command
 from edgel3_tflm.cli.info import info_command
-from edgel3_tflm.cli.probe import probe_command
-from edgel3_tflm.cli.sensitivity import sensitivity_command
-from edgel3_tflm.cli.study import study_command
-from edgel3_tflm.cli.train import distill_command, finetune_command
+from edgel3_tflm.cli.measure.compare import compare_command
+from edgel3_tflm.cli.measure.evaluate import evaluate_command
+from edgel3_tflm.cli.measure.probe import probe_command
+from edgel3_tflm.cli.measure.report import report_app
+from edgel3_tflm.cli.retrain.distill import distill_command
+from edgel3_tflm.cli.retrain.finetune import finetune_command
+from edgel3_tflm.cli.retrain.sensitivity import sensitivity_command
+from edgel3_tflm.cli.retrain.study import study_command
 
 app = typer.Typer(
     help="EdgeL3 audio embeddings on microcontrollers: embed, convert, measure, deploy.",
@@ -67,15 +67,16 @@ app.add_typer(report_app, name="report", no_args_is_help=True, rich_help_panel="
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the command ``edgel3-tflm``.
 
-    Arguments without a command are those of ``embed``, as edgel3's own command has them.
+    If the arguments begin with no command, ``embed`` takes them, because the command of edgel3 is
+    called in this way.
 
     Parameters
     ----------
     args : sequence of str, optional
-        The process's own if not given.
+        Default: the arguments of this process.
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    if _are_edgel3_s(arguments):
+    if _lack_a_command(arguments):
         arguments.insert(0, "embed")
     try:
         app(arguments)
@@ -84,8 +85,8 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
 
 
-def _are_edgel3_s(arguments: list[str]) -> bool:
-    """Whether arguments begin with a file, or an option that is the command ``embed``'s."""
+def _lack_a_command(arguments: list[str]) -> bool:
+    """Return whether the arguments begin with a file or with an option of ``embed``."""
     if not arguments:
         return False
     first = Path(arguments[0])
@@ -114,7 +115,7 @@ def _common(
         ),
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show what the tools underneath say.")
+        bool, typer.Option("--verbose", "-v", help="Show the messages of the underlying tools.")
     ] = False,
 ) -> None:
     del version

@@ -1,4 +1,4 @@
-"""The command ``convert``."""
+"""The command ``convert``: weights to a deployment."""
 
 from pathlib import Path
 from typing import Annotated, cast
@@ -6,6 +6,13 @@ from typing import Annotated, cast
 import typer
 
 from edgel3_tflm.cli.info import describe_deployment, files_table
+from edgel3_tflm.cli.options import (
+    WEIGHTS_HELP,
+    CalibrationOption,
+    EmbeddingSizeOption,
+    ModelTypeOption,
+    RetrainTypeOption,
+)
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, open_screen
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import (
@@ -34,66 +41,64 @@ def convert_command(
     plan: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Instead of --sparsity: percent of zeros, layer by layer (TOML)."
+            metavar="FILE",
+            help="TOML file with the percent of zeros of each layer, instead of --sparsity.",
         ),
     ] = None,
     embedding_layer: Annotated[
         str | None,
         typer.Option(
             metavar="conv1..conv8",
-            help="Cut the network behind this convolution and take the embedding from it.",
+            help="Cut the network after this convolution; the embedding comes from there.",
         ),
     ] = None,
     filters: Annotated[
         str | None,
         typer.Option(
             metavar="N,N,...|NAME",
-            help="Filters to keep in each convolution, those with the largest absolute kernel"
-            f" weights; or a published list: {', '.join(WIDTHS)}.",
+            help="Number of filters to keep in each convolution: those with the largest absolute"
+            f" kernel weights. Or a published list: {', '.join(WIDTHS)}.",
         ),
     ] = None,
-    retrain_type: Annotated[
-        str, typer.Option(help="Fine-tuned (ft) or distilled (kd). For --model-type sparse.")
-    ] = "ft",
-    model_type: Annotated[str, typer.Option(help="sparse (EdgeL3), sea or dense (L3).")] = "sparse",
-    emb_dim: Annotated[
-        int, typer.Option(help="Embedding size: 512, 256, 128, 64. For --model-type sea.")
-    ] = 128,
+    retrain_type: RetrainTypeOption = "ft",
+    model_type: ModelTypeOption = "sparse",
+    emb_dim: EmbeddingSizeOption = 128,
     weights: Annotated[
         str,
         typer.Option(
             metavar="FILE|auto|published|bundled|generated",
-            help="An .h5 or .h5.gz file; the authors' file (cache, installed edgel3, download);"
-            " this package's stand-in; untrained weights made on the spot; or auto: the authors',"
-            " and the stand-in where they cannot be reached.",
+            help=f"{WEIGHTS_HELP}; generated: untrained weights, for tests.",
         ),
     ] = "auto",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Clips to calibrate with; those of the package if none."),
-    ] = None,
+    calibration: CalibrationOption = None,
     quantization: Annotated[str, typer.Option(help=" or ".join(QUANTIZATIONS) + ".")] = "int8",
     calibration_method: Annotated[
         str,
         typer.Option(
             metavar="auto|minmax|percentile|mse",
-            help="Ranges of int8 activations. auto, like the three steps below where they are left"
-            " out, is what measures best on the calibration clips.",
+            help="How the ranges of int8 activations are found. auto takes what measures best on"
+            " the"
+            " calibration clips; so do the next three options if they are not given.",
         ),
     ] = "auto",
     equalize: Annotated[
         bool | None,
-        typer.Option("--equalize/--no-equalize", help="Bring the channels of a map to one range."),
+        typer.Option(
+            "--equalize/--no-equalize", help="Equalize the ranges of the channels of a map."
+        ),
     ] = None,
     bias_correction: Annotated[
         bool | None,
         typer.Option(
-            "--bias-correction/--no-bias-correction", help="Take mean errors from the biases."
+            "--bias-correction/--no-bias-correction",
+            help="Subtract each channel's mean error from its bias.",
         ),
     ] = None,
     adaround: Annotated[
         bool | None,
-        typer.Option("--adaround/--no-adaround", help="Learn which way to round each weight."),
+        typer.Option(
+            "--adaround/--no-adaround", help="Learn whether to round each weight up or down."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -122,7 +127,7 @@ def convert_command(
         depth = None if embedding_layer is None else find_depth(embedding_layer)
         if plan is not None:
             percents = read_plan(plan).layers
-            if len(percents) == depth:  # what is cut away needs no percents
+            if len(percents) == depth:  # layers that are cut off need no percent
                 percents += (0,) * (CONVOLUTIONS - depth)
             variant = variant.with_plan(Plan(0, percents))
         options = ConvertOptions(

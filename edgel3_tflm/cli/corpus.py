@@ -1,4 +1,4 @@
-"""What ``embed --manifest`` does: a corpus becomes a dataset."""
+"""``embed --manifest``: embeds the clips of a corpus into a Parquet dataset."""
 
 import warnings
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from edgel3_tflm.audio.framing import Framing
-from edgel3_tflm.cli.screen import Screen
+from edgel3_tflm.cli.screen import Screen, describe_weights
 from edgel3_tflm.embedding.cluster import EngineName
 from edgel3_tflm.embedding.models import ModelChoice
 from edgel3_tflm.embedding.parquet import (
@@ -20,14 +20,13 @@ from edgel3_tflm.embedding.parquet import (
     read_clip_list,
 )
 from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning
-from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS
 
 _MAX_DAMAGED = 20
 
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """What the command was given for a corpus."""
+    """The options of the command that concern a corpus."""
 
     manifest: Path
     dataset: Path | None
@@ -37,12 +36,12 @@ class CorpusOptions:
     retry_damaged: bool
 
     def check(self) -> tuple[Path, EngineName]:
-        """Refuse what does not go together.
+        """Check that the options fit together; return the dataset's directory and the engine.
 
         Raises
         ------
         EdgeL3Error
-            If the dataset is missing, the engine unknown, or an option is another engine's.
+            If --out is missing, the engine is unknown, or an option belongs to another engine.
         """
         if self.dataset is None:
             raise EdgeL3Error("expected --out DATASET with --manifest, got none")
@@ -54,7 +53,8 @@ class CorpusOptions:
             raise EdgeL3Error(f"expected --engine dask with --scheduler, got {self.engine}")
         if self.scheduler is not None and self.workers is not None:
             raise EdgeL3Error(
-                "expected one of --scheduler, which has workers of its own, and --workers, got both"
+                "expected one of --scheduler, whose cluster has its own workers, and --workers,"
+                " got both"
             )
         return self.dataset, cast(EngineName, self.engine)
 
@@ -62,7 +62,7 @@ class CorpusOptions:
 def embed_into_dataset(
     screen: Screen, options: CorpusOptions, choice: ModelChoice, framing: Framing
 ) -> None:
-    """Embed a corpus, show how far it is and what came of it.
+    """Embed a corpus; show progress and the result.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def embed_into_dataset(
     clips = read_clip_list(options.manifest)
     with screen.progress() as progress:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EdgeL3Warning)  # it is said with the result
+            warnings.simplefilter("ignore", EdgeL3Warning)  # the result repeats it
             model = CorpusModel.of(choice, framing, progress, progress.note)
         run = embed_corpus(
             clips,
@@ -94,20 +94,19 @@ def embed_into_dataset(
         more = len(run.damaged) - _MAX_DAMAGED
         screen.error(
             (f"and {more:,} more; " if more > 0 else "")
-            + f"{len(run.damaged):,} of {run.clips:,} clips are damaged, named in"
+            + f"{len(run.damaged):,} of {run.clips:,} clips are damaged; see"
             f" {dataset / ERRORS_NAME}"
         )
         raise typer.Exit(1)
 
 
 def _summary(run: CorpusRun, model: CorpusModel) -> list[Text]:
-    notice = "NOTICE: " if model.settings["weights_kind"] in SUBSTITUTE_KINDS else ""
-    lines = [Text(f"{notice}{model.provenance[0]}", style="bold yellow" if notice else "")]
+    lines = [describe_weights(str(model.settings["weights_kind"]), model.provenance[0])]
     if run.done_before == run.clips:
         damaged = " or known to be damaged" if run.damaged else ""
-        word = f"nothing to do: all {run.clips:,} clips are in {run.dataset}{damaged}"
-        return [*lines, Text(word)]
-    before = f"; {run.done_before:,} were done before" if run.done_before else ""
+        line = f"nothing to do: all {run.clips:,} clips are in {run.dataset}{damaged}"
+        return [*lines, Text(line)]
+    before = f"; {run.done_before:,} were embedded before" if run.done_before else ""
     return [
         *lines,
         Text(

@@ -1,4 +1,4 @@
-"""The functions of edgel3's module ``cli``, for scripts that call them."""
+"""The functions of the module ``edgel3.cli``, for scripts that call them."""
 
 import sys
 from argparse import ArgumentTypeError, Namespace
@@ -17,18 +17,18 @@ _Number = TypeVar("_Number", int, float)
 
 
 def positive_float(value: Any) -> float:
-    """Read a number above zero.
+    """Convert a value to a positive float.
 
     Raises
     ------
     argparse.ArgumentTypeError
-        If it is none.
+        If the value is not a positive number.
     """
     return _read_positive(value, float)
 
 
 def positive_int(value: Any) -> int:
-    """Read a whole number above zero; errors as :func:`positive_float`."""
+    """Convert a value to a positive int; errors as :func:`positive_float`."""
     return _read_positive(value, int)
 
 
@@ -43,12 +43,12 @@ def _read_positive(value: Any, kind: Callable[[Any], _Number]) -> _Number:
 
 
 def get_file_list(input_list: Iterable[str]) -> list[str]:
-    """List files: as they are named, and those in a directory, not below it.
+    """Return the given files, and the files directly in the given directories.
 
     Raises
     ------
     argparse.ArgumentTypeError
-        If what is given is one string, or no list.
+        If the argument is a single string or not iterable.
     EdgeL3Error
         If a path does not exist.
     """
@@ -66,7 +66,7 @@ def get_file_list(input_list: Iterable[str]) -> list[str]:
 
 
 def parse_args(args: Sequence[str]) -> Namespace:
-    """Read arguments as the command ``embed`` does, to the names they have in edgel3."""
+    """Parse the arguments of the command ``embed``; return them under edgel3's names."""
     parser = typer.Typer(add_completion=False)
     parser.command()(embed_command)
     context = typer.main.get_command(parser).make_context("edgel3-tflm embed", list(args))
@@ -90,8 +90,8 @@ def run(
 ) -> None:
     """Write the embeddings of files, and of all files in directories.
 
-    Arguments and errors are those of :func:`edgel3_tflm.process_file`; where there are no files, a
-    line says so and the process ends.
+    Arguments and errors are those of :func:`edgel3_tflm.process_file`. If there are no files, a
+    line says so and the process ends with status 255.
     """
     if not isinstance(inputs, Iterable):
         raise EdgeL3Error(f"expected a path or a list of paths, got {inputs!r}")

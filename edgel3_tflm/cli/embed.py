@@ -1,4 +1,4 @@
-"""The command ``embed``."""
+"""The command ``embed``: audio files to .npz files."""
 
 import time
 import warnings
@@ -11,7 +11,15 @@ from rich.text import Text
 from edgel3_tflm.audio.clips import find_clips, measure_seconds
 from edgel3_tflm.audio.framing import DEFAULT_BATCH_SIZE, Framing
 from edgel3_tflm.audio.resampling import KAISER_BEST, RESAMPLERS
-from edgel3_tflm.cli.screen import JsonOption, QuietOption, Screen, Steps, open_screen
+from edgel3_tflm.cli.options import WEIGHTS_HELP
+from edgel3_tflm.cli.screen import (
+    JsonOption,
+    QuietOption,
+    Screen,
+    Steps,
+    describe_weights,
+    open_screen,
+)
 from edgel3_tflm.embedding.models import (
     QUANTIZATION_NAMES,
     EmbeddingModel,
@@ -38,11 +46,15 @@ def embed_command(
     output_dir: Annotated[
         Path | None,
         typer.Option(
-            "--output-dir", "-o", metavar="DIR", help="Where to write; beside each file if none."
+            "--output-dir",
+            "-o",
+            metavar="DIR",
+            help="Directory to write to. Default: the directory of each file.",
         ),
     ] = None,
     suffix: Annotated[
-        str | None, typer.Option("--suffix", "-x", help="Write NAME_SUFFIX.npz, not NAME.npz.")
+        str | None,
+        typer.Option("--suffix", "-x", help="Write NAME_SUFFIX.npz instead of NAME.npz."),
     ] = None,
     model_type: Annotated[
         str, typer.Option("--model-type", "-mtype", help="sparse (EdgeL3), sea or dense (L3).")
@@ -76,37 +88,43 @@ def embed_command(
         typer.Option(
             "--no-centering",
             "-n",
-            help="Put no half window of zeros in front: a time is the start of its window.",
+            help="Do not put half a window of zeros before the audio. A timestamp is then the"
+            " start of"
+            " its window, not its centre.",
         ),
     ] = False,
     hop_size: Annotated[
-        float, typer.Option("--hop-size", "-t", help="Seconds from one window of 1 s to the next.")
+        float,
+        typer.Option(
+            "--hop-size", "-t", help="Seconds from the start of one window of 1 s to the next."
+        ),
     ] = 0.1,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite/--no-overwrite", help="Whether to embed files whose embeddings exist."
+            "--overwrite/--no-overwrite",
+            help="Embed files whose embeddings exist, or skip them.",
         ),
     ] = True,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A deployment that convert wrote, not a network by name."),
+        typer.Option(
+            metavar="DIR", help="A directory that convert wrote, instead of a network by its name."
+        ),
     ] = None,
     weights: Annotated[
         str,
         typer.Option(
             metavar="FILE|auto|published|bundled",
-            help="An .h5 or .h5.gz file; the authors' file (cache, installed edgel3, download);"
-            " this package's stand-in; or auto: the authors', and the stand-in where they cannot be"
-            " reached.",
+            help=f"{WEIGHTS_HELP}.",
         ),
     ] = "auto",
     quantization: Annotated[
         str | None,
         typer.Option(
             metavar="|".join(QUANTIZATION_NAMES),
-            help="For int8 a network is converted, once, which needs the extra convert.",
-            show_default="float; with --model what it was converted to",
+            help="int8 converts the network once, which needs the extra convert.",
+            show_default="float; with --model: as it was converted",
         ),
     ] = None,
     runtime: Annotated[
@@ -114,30 +132,35 @@ def embed_command(
         typer.Option(
             metavar="NAME",
             help=f"One of {', '.join(RUNTIMES)}.",
-            show_default="the engine for pruned int8 where it is built, else tflite-runtime",
+            show_default="engine for pruned int8 if it is built, otherwise tflite-runtime",
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(help="Windows of one call of the runtime; changes no result.")
+        int, typer.Option(help="Windows in one call of the runtime. Changes no result.")
     ] = DEFAULT_BATCH_SIZE,
     resampler: Annotated[
         str,
         typer.Option(
             metavar="|".join(RESAMPLERS),
-            help="For sound of another sample rate than the network's: edgel3's own, or a faster"
-            " one, with embeddings a little apart.",
+            help="Resampler for audio with another sample rate than the network's. kaiser_best:"
+            " edgel3's; soxr: faster, and its embeddings differ slightly.",
         ),
     ] = KAISER_BEST,
     keep_going: Annotated[
         bool,
-        typer.Option("--keep-going", "-k", help="Name files that cannot be read, and go on."),
+        typer.Option(
+            "--keep-going",
+            "-k",
+            help="Leave out files that cannot be read, list them, and exit with status 1 at the"
+            " end.",
+        ),
     ] = False,
     manifest: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE|DIR",
-            help="Embed a whole corpus into a dataset: a table with a column file, tab-separated, a"
-            " list of files, one a line, or a directory.",
+            help="Embed a corpus into a dataset: a tab-separated table with the column file, a list"
+            " with one file on each line, or a directory.",
             rich_help_panel=_CORPUS,
         ),
     ] = None,
@@ -145,7 +168,8 @@ def embed_command(
         Path | None,
         typer.Option(
             metavar="DATASET",
-            help="Directory of Parquet files. Given again, a run goes on where it stopped.",
+            help="Directory of Parquet files. The same command continues a run that was"
+            " interrupted.",
             rich_help_panel=_CORPUS,
         ),
     ] = None,
@@ -153,7 +177,7 @@ def embed_command(
         str,
         typer.Option(
             metavar="local|dask",
-            help="Processes of this machine, or Dask workers.",
+            help="Run in processes of this machine, or in Dask workers.",
             rich_help_panel=_CORPUS,
         ),
     ] = "local",
@@ -161,21 +185,26 @@ def embed_command(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Of a Dask cluster whose machines have clips, dataset and model under the same"
-            " paths.",
+            help="Address of a Dask cluster. Its machines must have the clips, the dataset and the"
+            " model under the same paths.",
             show_default="a cluster on this machine",
             rich_help_panel=_CORPUS,
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes.", show_default="one a core", rich_help_panel=_CORPUS),
+        typer.Option(
+            min=1,
+            help="Number of processes.",
+            show_default="one for each core",
+            rich_help_panel=_CORPUS,
+        ),
     ] = None,
     retry_damaged: Annotated[
         bool,
         typer.Option(
             "--retry-damaged",
-            help="Try clips again that an earlier run found damaged.",
+            help="Try again the clips that an earlier run found damaged.",
             rich_help_panel=_CORPUS,
         ),
     ] = False,
@@ -183,7 +212,7 @@ def embed_command(
     as_json: JsonOption = False,
 ) -> None:
     """Embed audio files of any length: NAME.npz with embedding, timestamps and provenance."""
-    interrupted = "files that were finished are kept"
+    interrupted = "embeddings of finished files are kept"
     with open_screen(quiet=quiet, as_json=as_json, interrupted=interrupted) as screen:
         framing = Framing(hop_size, not no_centering, batch_size, resampler)
         network = find_network(model_type, emb_dim, retrain_type, model_sparsity)
@@ -194,7 +223,7 @@ def embed_command(
             if inputs or output_dir or suffix or keep_going or not overwrite:
                 raise EdgeL3Error(
                     "expected --manifest without INPUTS, --output-dir, --suffix, --no-overwrite and"
-                    " --keep-going: a dataset has all clips, and names the damaged ones"
+                    " --keep-going: a dataset contains all clips and lists the damaged ones"
                 )
             from edgel3_tflm.cli.corpus import CorpusOptions, embed_into_dataset
 
@@ -217,7 +246,7 @@ def embed_command(
             check_output_directory(folder)
         if wanted:
             with screen.progress() as progress, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it is said with the result
+                warnings.simplefilter("ignore")  # the result repeats it
                 opened = choice.open(progress=progress, note=progress.note)
                 _embed(StreamEmbedder(opened, framing), wanted, run, progress, keep_going)
             run.model = opened
@@ -227,7 +256,7 @@ def embed_command(
 
 
 class _Run:
-    """What came of a run; paths of files."""
+    """The result of a run, by source file."""
 
     def __init__(self, skipped: int) -> None:
         self.skipped = skipped
@@ -250,15 +279,15 @@ def _embed(
     total = round(sum(lengths.values()))
     done_s = 0.0
 
-    def tell(seconds: float) -> None:
+    def report(seconds: float) -> None:
         progress("embed (seconds of audio)", min(round(done_s + seconds), total), total)
 
     for source, target in wanted.items():
-        tell(0)
+        report(0)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                run.windows[source] = write_embeddings(embedder, source, target, tell)
+                run.windows[source] = write_embeddings(embedder, source, target, report)
                 run.outputs[source] = target
             except AudioError as error:
                 if not keep_going:
@@ -289,21 +318,19 @@ def _show(screen: Screen, run: _Run) -> None:
             "sha256": run.model.sha256,
             "weights": {"kind": run.model.weights_kind, "description": run.model.description},
         }
-        notice = "NOTICE: " if run.model.is_substitute else ""
-        style = "bold yellow" if notice else ""
-        lines.append(Text(f"{notice}{run.model.description}", style=style))
+        lines.append(describe_weights(run.model.weights_kind, run.model.description))
     for target in list(run.outputs.values())[:_MAX_LINES]:
         lines.append(Text(f"{target}"))
     if (more := len(run.outputs) - _MAX_LINES) > 0:
         lines.append(Text(f"and {more:,} more"))
     files = len(run.outputs) + len(run.damaged)
-    words = [
+    parts = [
         f"{len(run.outputs):,} of {files:,} files embedded: {sum(run.windows.values()):,} windows"
         f" in {run.seconds:.1f} s"
     ]
     if run.skipped:
-        words.append(f"{run.skipped:,} skipped, whose embeddings exist")
-    screen.show(result, *lines, Text("; ".join(words)))
+        parts.append(f"{run.skipped:,} skipped because their embeddings exist")
+    screen.show(result, *lines, Text("; ".join(parts)))
     for reason in run.damaged.values():
         screen.error(reason)
     if run.damaged:

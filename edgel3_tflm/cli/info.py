@@ -1,4 +1,4 @@
-"""The command ``info``, and how a deployment is described."""
+"""The command ``info``, and the description of a deployment for ``convert``."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,8 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from edgel3_tflm.cli.drift import provenance_lines
-from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
+from edgel3_tflm.cli.screen import JsonOption, describe_provenance, new_table, open_screen
 from edgel3_tflm.device.boards import BOARDS, fits
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 from edgel3_tflm.networks.weight_files import inspect_weights
@@ -34,12 +33,13 @@ def info_command(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR|FILE", help="A deployment, a .tflite, a packed .edgel3 or a weight file."
+            metavar="DIR|FILE",
+            help="A deployment, a .tflite file, a packed .edgel3 file or a weight file.",
         ),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is inside: layers, sparsity, MACs, flash, arena and the boards it fits."""
+    """Show a model's layers, sparsity, MACs, flash, arena and the boards that it fits."""
     with open_screen(as_json=as_json) as screen:
         if path.is_dir():
             deployment = Deployment.load(path)
@@ -71,7 +71,7 @@ def info_command(
 
 
 def _try_arena(model: bytes) -> int | None:
-    """Arena of a flatbuffer, or None where TFLM's host build is not installed."""
+    """Return the arena of a flatbuffer in bytes, or None if TFLM's host build is missing."""
     try:
         return measure_arena_bytes(model)
     except RuntimeUnavailableError:
@@ -87,7 +87,7 @@ def _shape(sizes: tuple[int, ...]) -> str:
 
 
 def describe_deployment(deployment: Deployment) -> list[Any]:
-    """Describe layers, sizes and the boards that fit, for a Console to print."""
+    """Return what to print about a deployment: layers, sizes and the boards that fit."""
     manifest = deployment.manifest
     table = new_table(
         "layer",
@@ -132,7 +132,7 @@ def describe_deployment(deployment: Deployment) -> list[Any]:
     needs: _Needs = {"dense": (size, manifest["arena_bytes"])}
     packed = deployment.read_packed_model()
     return [
-        *provenance_lines(deployment),
+        describe_provenance(deployment),
         table,
         Text(
             f"{totals['weights'] - totals['zeros']:,} weights are not zero;"
@@ -144,7 +144,7 @@ def describe_deployment(deployment: Deployment) -> list[Any]:
 
 
 def _describe_flatbuffer(model: bytes) -> tuple[Any, ...]:
-    """JSON of a flatbuffer of builtin operators, and what is to be printed."""
+    """Return the JSON of a flatbuffer of builtin operators, and what to print about it."""
     summary = summarize(model)
     arena_bytes = _try_arena(model)
     needs: _Needs = {"dense": (summary.size_bytes, arena_bytes)}
@@ -170,7 +170,10 @@ def _describe_flatbuffer(model: bytes) -> tuple[Any, ...]:
 
 
 def _describe_packed_file(blob: bytes, file_bytes: int) -> tuple[Any, ...]:
-    """JSON of a packed model, and what is to be printed; its file may be a flatbuffer around it."""
+    """Return the JSON of a packed model, and what to print about it.
+
+    The file is the packed model itself or a flatbuffer that contains it.
+    """
     model = read_packed(blob)
     described = describe_packed(blob)
     is_bare = len(blob) == file_bytes
@@ -185,14 +188,18 @@ def _describe_packed_file(blob: bytes, file_bytes: int) -> tuple[Any, ...]:
         _packed_table(model),
         Text(f"packed from a flatbuffer with SHA-256 {model.source_sha256.hex()}..."),
         *_fit_lines({"packed": (file_bytes, described["arena_bytes"])}),
-        *([] if is_bare else [Text("in TFLM, its input, output and bookkeeping come on top")]),
+        *(
+            []
+            if is_bare
+            else [Text("TFLM adds the input, the output and its own bookkeeping to the arena")]
+        ),
     )
 
 
 def _packed_lines(
     blob: bytes | None, described: dict[str, Any] | None, needs: "_Needs"
 ) -> list[Any]:
-    """Print a packed model beside a dense one: its table, or why there is none; adds its needs."""
+    """Return a packed model's table, or why there is none; add its sizes to ``needs``."""
     if blob is None:
         refusal = (described or {}).get("refused")
         return [] if refusal is None else [Text(f"not packed: {refusal}", style="yellow")]
@@ -266,7 +273,7 @@ def _weights_table(weights: NetworkWeights) -> Table:
 
 
 _Needs = dict[str, tuple[int, int | None]]
-"""Flash and arena of each form of a model, in bytes; None for an arena that is not known."""
+"""Flash and arena in bytes of each form of a model; the arena is None if unknown."""
 
 
 def _fit_lines(needs: _Needs) -> list[Any]:
@@ -274,13 +281,13 @@ def _fit_lines(needs: _Needs) -> list[Any]:
     for form, (flash_bytes, arena_bytes) in needs.items():
         arena = f"arena {arena_bytes:,} bytes (firmware not counted)"
         if arena_bytes is None:
-            arena = f"the arena is measured by TFLM: {install_hint('convert')}"
+            arena = f"the arena is unknown; to measure it by TFLM: {install_hint('convert')}"
         lines.append(Text(f"{form}: flash {flash_bytes:,} bytes, {arena}"))
     known = {form: need for form, need in needs.items() if need[1] is not None}
     if not known:
         return lines
     fitting = [f"fits\n{form}" for form in known]
-    table = new_table("board", "flash\nKiB", "RAM\nKiB", *fitting, "measured against")
+    table = new_table("board", "flash\nKiB", "RAM\nKiB", *fitting, "limits")
     table.columns[-1].justify = "left"
     for board in BOARDS:
         table.add_row(
@@ -299,7 +306,7 @@ def _fit_lines(needs: _Needs) -> list[Any]:
 
 
 def files_table(deployment: Deployment) -> Table:
-    """Tabulate the files of a deployment, their sizes and digests."""
+    """Return a table of a deployment's files, sizes and digests."""
     table = new_table("file", "bytes", "SHA-256")
     for name, artefact in deployment.manifest["artefacts"].items():
         table.add_row(

@@ -1,4 +1,4 @@
-"""What the commands show: results, progress, and errors on one line."""
+"""Output of the commands: results, progress, and errors on one line."""
 
 import json
 import logging
@@ -29,22 +29,24 @@ from rich.table import Table
 from rich.text import Text
 
 from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS
+from edgel3_tflm.runtime.deployment import Deployment
 
-# A step of a training may take a minute, and rich takes the speed from what it saw in this time.
 _SPEED_PERIOD_S = 3600
+"""rich measures the speed over this time. One step of a training can take a minute."""
 _LINES_A_STEP = 10
 
 _log = logging.getLogger(__name__)
 
 _END_SIGNALS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-"""Signals that ask a command to end, and what Python does with them by default."""
+"""Signals that ask a command to end, and Python's default handler of each."""
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 class Screen:
-    """Where a command's words go: results to standard output, progress to standard error."""
+    """Prints results to standard output, progress and errors to standard error."""
 
     def __init__(self, *, quiet: bool, as_json: bool) -> None:
         self.quiet = quiet
@@ -62,9 +64,9 @@ class Screen:
                     self._out.print(each)
             sys.stdout.flush()
         except BrokenPipeError:
-            raise  # the reader has seen enough
+            raise  # the reader closed the pipe
         except OSError as error:
-            # What is still buffered would fail once more when Python ends.
+            # Python flushes the buffer again when it ends, and would fail once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise EdgeL3Error(f"cannot write the result: {error.strerror}") from error
 
@@ -99,7 +101,7 @@ class Screen:
 
 
 class Steps:
-    """A progress callback: bars on a terminal, elsewhere a few lines a step."""
+    """Progress callback: bars on a terminal, a few lines for each step elsewhere."""
 
     def __init__(self, bars: Progress, lines: Console | None) -> None:
         self._bars = bars
@@ -107,10 +109,10 @@ class Steps:
         self._step: str | None = None
         self._task: Any = None
         self._shown: dict[str, int] = {}
-        """How many of its lines each step has had."""
+        """Number of lines printed for each step."""
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """Show how far a step is; ``total`` is 0 where nobody knows."""
+        """Show the progress of a step: ``done`` of ``total``, which is 0 if unknown."""
         if step != self._step:
             self.finish()
             self._step = step
@@ -122,7 +124,7 @@ class Steps:
             self._print_share(step, done, total)
 
     def _print_share(self, step: str, done: int, total: int) -> None:
-        """Print a line where another tenth of a step is done."""
+        """Print a line after each tenth of a step."""
         share = done * _LINES_A_STEP // total
         if self._lines is None or share <= self._shown.get(step, 0):
             return
@@ -132,7 +134,7 @@ class Steps:
         self._lines.print(Text(f"{step}: {done:,} of {total:,}{left} ..."))
 
     def note(self, line: str) -> None:
-        """Say something that stays on the screen."""
+        """Print a line that stays on the screen."""
         if not self._bars.disable:
             self._bars.console.print(Text(line), soft_wrap=True)
         elif self._lines is not None:
@@ -156,15 +158,16 @@ def open_screen(
     as_json: bool = False,
     interrupted: str | Callable[[], str] = "nothing was written",
 ) -> Iterator[Screen]:
-    """Turn the errors a user can mend into one line and an exit status.
+    """Turn errors that the user can correct into one line and an exit status.
 
-    Ctrl-C and SIGTERM end a command in the same orderly way, with status 130 and 143.
+    Ctrl-C and SIGTERM raise KeyboardInterrupt inside the command, so that it can clean up. The exit
+    status is then 130 or 143.
 
     Parameters
     ----------
     quiet, as_json : bool
     interrupted : str or callable
-        Says after Ctrl-C what the command has left.
+        States what the command leaves after Ctrl-C or SIGTERM.
     """
     screen = Screen(quiet=quiet, as_json=as_json)
     received: int | None = None
@@ -174,21 +177,21 @@ def open_screen(
         received = number
         signal.default_int_handler(number, frame)
 
-    # Where a signal is ignored, or another's, it stays so.
+    # Signals that are ignored, or that the caller handles, are left alone.
     in_main_thread = threading.current_thread() is threading.main_thread()
-    ours = [
+    handled = [
         (number, default)
         for number, default in _END_SIGNALS.items()
         if in_main_thread and signal.getsignal(number) is default
     ]
-    for number, _ in ours:
+    for number, _ in handled:
         signal.signal(number, interrupt)
     try:
         yield screen
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        # What lies beneath may have made another error of the interruption, as TensorFlow does.
+        # A library may replace KeyboardInterrupt by an error of its own, as TensorFlow does.
         if received is not None or isinstance(error, KeyboardInterrupt):
             how = "terminated" if received == signal.SIGTERM else "interrupted"
             left = interrupted if isinstance(interrupted, str) else interrupted()
@@ -206,20 +209,40 @@ def open_screen(
             raise typer.Exit(1) from error
         raise
     finally:
-        for number, default in ours:
+        for number, default in handled:
             signal.signal(number, default)
 
 
 def _describe(error: OSError) -> str:
-    """Say what the system refused, and of which file."""
+    """Describe an error of the operating system, with the file if it is known."""
     reason = error.strerror or str(error) or type(error).__name__
     return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
 def new_table(*columns: str) -> Table:
-    """Make a table: words in the first column, numbers in the others."""
+    """Return an empty table: text in the first column, numbers in the others."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(columns[0], overflow="fold", min_width=8)
     for column in columns[1:]:
         table.add_column(column, justify="right", no_wrap=True)
     return table
+
+
+def describe_weights(kind: str, description: str) -> Text:
+    """Return where weights come from; a notice if they are substitutes.
+
+    Parameters
+    ----------
+    kind : str
+        As in :class:`~edgel3_tflm.networks.weights.Provenance`.
+    description : str
+    """
+    if kind in SUBSTITUTE_KINDS:
+        return Text(f"NOTICE: {description}", style="bold yellow")
+    return Text(description)
+
+
+def describe_provenance(deployment: Deployment) -> Text:
+    """Return where the weights of a deployment come from."""
+    weights = deployment.manifest["weights"]
+    return describe_weights(weights["kind"], weights["description"])

@@ -5,6 +5,8 @@ What the sketch needs of them in C is written from here (:mod:`edgel3_tflm.conve
 
 from dataclasses import dataclass
 
+from edgel3_tflm.errors import EdgeL3Error
+
 _KIB = 1024
 
 
@@ -194,3 +196,23 @@ def fits(board: Board, *, flash_bytes: int, ram_bytes: int) -> bool:
     The firmware's own code and data are not counted.
     """
     return flash_bytes <= board.flash_bytes and ram_bytes <= board.ram_bytes
+
+
+def find_board(name: str) -> Board:
+    """Return the board with this name.
+
+    Parameters
+    ----------
+    name : str
+        PlatformIO's name of the board.
+
+    Raises
+    ------
+    EdgeL3Error
+        If no board has this name.
+    """
+    for board in BOARDS:
+        if board.name == name:
+            return board
+    known = ", ".join(board.name for board in BOARDS)
+    raise EdgeL3Error(f"unknown board {name!r}: expected one of {known}")

@@ -255,7 +255,7 @@ def test_ctrl_c_ends_the_monitor_and_keeps_what_it_heard(
         (["info", "--port", "/dev/ttyNONE"], "/dev/ttyNONE: expected a serial port"),
         (["info", "--port", "tcp:127.0.0.1:1"], "is it running?"),
         (["info", "--emulate", "/nowhere"], "expected a directory that `edgel3-tflm convert`"),
-        (["info", "--port", "tcp:a:1", "--head", "."], "--head needs --emulate"),
+        (["info", "--port", "tcp:a:1", "--head", "."], "expected --emulate with --head"),
         (["compare", "x.wav", "--port", "tcp:127.0.0.1:1"], "expected --model DIR"),
     ],
 )

@@ -24,7 +24,7 @@ from helpers.scripted_node import (
 )
 from typer.testing import CliRunner, Result
 
-from edgel3_tflm.cli.device import device_app
+from edgel3_tflm.cli.board.device import device_app
 from edgel3_tflm.device.client import Device, RefusedError
 from edgel3_tflm.device.transports import DeviceError, open_transport
 from edgel3_tflm.device.wire import (

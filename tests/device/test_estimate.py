@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from edgel3_tflm.cli import board as app_cli
+from edgel3_tflm.cli.board.estimate import estimate_command
 from edgel3_tflm.device import estimate as estimates
 from edgel3_tflm.device.boards import BOARDS
 from edgel3_tflm.device.estimate import (
@@ -194,7 +194,7 @@ def test_a_benchmarks_counts_are_taken_for_the_same_model_only(
 
 
 def test_the_command_line_has_the_modules_assumptions() -> None:
-    parameters = inspect.signature(app_cli.estimate_command).parameters
+    parameters = inspect.signature(estimate_command).parameters
 
     assert parameters["per_cycle"].default == estimates.INSTRUCTIONS_PER_CYCLE
     assert parameters["active_mw"].default == estimates.ACTIVE_MW

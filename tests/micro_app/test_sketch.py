@@ -21,12 +21,11 @@ from edgel3_tflm.converters.export.app import (
     MARKER_NAME,
     SKETCH_NAME,
     export_app,
-    find_board,
     write_board_header,
     write_platformio,
 )
 from edgel3_tflm.converters.export.head import Head
-from edgel3_tflm.device.boards import BOARDS, Board
+from edgel3_tflm.device.boards import BOARDS, Board, find_board
 from edgel3_tflm.device.client import Device, RefusedError
 from edgel3_tflm.device.emulation import Emulator
 from edgel3_tflm.errors import EdgeL3Error

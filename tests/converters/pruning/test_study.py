@@ -11,7 +11,7 @@ from helpers.command_line import assert_one_error_line, run
 from helpers.progress import ignore_progress
 from rich.console import Console
 
-from edgel3_tflm.cli.study import published_table, rows_table
+from edgel3_tflm.cli.retrain.study import published_table, rows_table
 from edgel3_tflm.converters.compression.study import (
     STUDY,
     StudyRow,

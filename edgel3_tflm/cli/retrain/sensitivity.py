@@ -1,4 +1,4 @@
-"""The command ``sensitivity``: what pruning each layer costs, and a plan that costs least."""
+"""The command ``sensitivity``: the error that pruning each layer causes, and a plan."""
 
 import math
 from pathlib import Path
@@ -10,11 +10,22 @@ from rich.text import Text
 
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.audio.manifest import LabelledClip, read_manifest, require_files
-from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.cli.options import (
+    MANIFEST_HELP,
+    EmbeddingSizeOption,
+    ModelTypeOption,
+    RetrainTypeOption,
+)
+from edgel3_tflm.cli.screen import (
+    JsonOption,
+    QuietOption,
+    describe_weights,
+    new_table,
+    open_screen,
+)
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import parse_weights_source
-from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS
 
 if TYPE_CHECKING:
     from edgel3_tflm.converters.compression.report import Study
@@ -30,54 +41,51 @@ def sensitivity_command(
             "--output",
             "-o",
             metavar="DIR",
-            help="Directory to write; curves measured there before are used again.",
+            help="Directory to write to. Curves that were measured there before are reused.",
         ),
     ],
-    model_type: Annotated[str, typer.Option(help="sparse (EdgeL3), sea or dense (L3).")] = "dense",
+    model_type: ModelTypeOption = "dense",
     sparsity: Annotated[
         str, typer.Option(help="Percent of zeros of the given weights. For --model-type sparse.")
     ] = "95.45",
-    retrain_type: Annotated[
-        str, typer.Option(help="Fine-tuned (ft) or distilled (kd). For --model-type sparse.")
-    ] = "ft",
-    emb_dim: Annotated[
-        int, typer.Option(help="Embedding size: 512, 256, 128, 64. For --model-type sea.")
-    ] = 128,
+    retrain_type: RetrainTypeOption = "ft",
+    emb_dim: EmbeddingSizeOption = 128,
     weights: Annotated[
         str,
         typer.Option(
-            metavar="FILE|auto|published|bundled|generated", help="What to prune; as for convert."
+            metavar="FILE|auto|published|bundled|generated",
+            help="Weights to prune, as for convert.",
         ),
     ] = "auto",
     clips: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="PATH",
-            help="Clips to judge on: a file or a directory; repeatable; those of the package if"
-            " none.",
+            help="Clips to measure on: a file or a directory; repeatable. Default: those of the"
+            " package.",
         ),
     ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(
             metavar="MANIFEST",
-            help="Labelled clips in place of --clips, for a linear probe too: tab-separated columns"
-            " file, label and fold.",
+            help="Labelled clips instead of --clips; they add the accuracy of a linear probe:"
+            f" {MANIFEST_HELP}.",
         ),
     ] = None,
     windows: Annotated[
         int | None,
         typer.Option(
-            help="Windows of 1 s to judge on, the loudest of evenly spread clips; 64 if not given,"
-            " or one of each clip of the manifest."
+            help="Number of windows of 1 s to measure on: the loudest of evenly spread clips."
+            " Default: 64, or one for each clip of the manifest."
         ),
     ] = None,
     sparsities: Annotated[
-        str, typer.Option(metavar="LIST", help="Percents of zeros to try in each layer.")
+        str, typer.Option(metavar="LIST", help="Percents of zeros to measure in each layer.")
     ] = _DEFAULT_SPARSITIES,
     layers: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="Layers to prune, as conv1,conv8; all if not given."),
+        typer.Option(metavar="LIST", help="Layers to prune, such as conv1,conv8. Default: all."),
     ] = None,
     target_sparsity: Annotated[
         float | None,
@@ -85,12 +93,12 @@ def sensitivity_command(
     ] = None,
     target_bytes: Annotated[
         int | None,
-        typer.Option(help="Propose a plan whose packed model takes no more bytes of flash."),
+        typer.Option(help="Propose a plan whose packed model has at most this number of bytes."),
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Prune each layer alone to see what it costs; propose a plan for a size."""
+    """Measure the error that pruning each layer alone causes; propose a plan for a size."""
 
     def describe_what_is_left() -> str:
         from edgel3_tflm.converters.compression.report import describe_partial_study
@@ -164,7 +172,7 @@ def _read_percents(words: str) -> list[float]:
         return [float(word) for word in words.split(",")]
     except ValueError as error:
         raise EdgeL3Error(
-            f"expected percents with commas in between (--sparsities {_DEFAULT_SPARSITIES}), got"
+            f"expected percents separated by commas (--sparsities {_DEFAULT_SPARSITIES}), got"
             f" {words!r}"
         ) from error
 
@@ -172,16 +180,12 @@ def _read_percents(words: str) -> list[float]:
 def _describe(found: "Sensitivity") -> list[Text]:
     inputs = found.inputs
     weights, clips = inputs["weights"], inputs["clips"]
-    is_substitute = weights["kind"] in SUBSTITUTE_KINDS
     lines = [
-        Text(
-            f"{'NOTICE: ' if is_substitute else ''}{inputs['variant']}: {weights['description']}",
-            style="bold yellow" if is_substitute else "",
-        ),
+        describe_weights(weights["kind"], f"{inputs['variant']}: {weights['description']}"),
         Text(
             f"{inputs['windows'] - inputs['windows_kept']} windows of"
-            f" {sum(not clip['is_kept'] for clip in clips)} clips;"
-            f" {inputs['windows_kept']} windows of others are kept to judge a plan"
+            f" {sum(not clip['is_kept'] for clip in clips)} clips measure the layers;"
+            f" {inputs['windows_kept']} windows of other clips test the plan"
         ),
     ]
     given = [
@@ -190,14 +194,14 @@ def _describe(found: "Sensitivity") -> list[Text]:
         if curve.points[0].zeros
     ]
     if given:
-        lines.append(Text(f"given with zeros, and pruned only beyond: {', '.join(given)}"))
+        lines.append(Text(f"layers that had zeros, and were pruned to more: {', '.join(given)}"))
     if found.layers[0].points[0].score.probe_percent is not None:
-        # Of a share of n clips, sqrt(p (1 - p) / n), which is largest at a half.
+        # The standard error of a share p of n clips, sqrt(p (1 - p) / n), is largest at p = 0.5.
         error = 50 / math.sqrt(len(clips))
         lines.append(
             Text(
-                f"linear probe over the folds of all {len(clips)} clips: one standard error is"
-                f" {error:.1f} points at most"
+                f"linear probe over the folds of all {len(clips)} clips: the standard error is at"
+                f" most {error:.1f} points"
             )
         )
     return lines
@@ -207,14 +211,14 @@ def _scores_table(found: "Sensitivity", name: str, title: str) -> Table:
     percents = found.inputs["sparsities"]
     table = new_table(title, "as given", *(f"{percent:g} %" for percent in percents))
     for curve in found.layers:
-        # A layer that had its share already has no point for it: there are none but at the end.
-        cells = [_write(name, getattr(point.score, name)) for point in curve.points]
+        # A layer has no points for percents that it exceeded when given: the lowest ones.
+        cells = [_format(name, getattr(point.score, name)) for point in curve.points]
         missing = 1 + len(percents) - len(cells)
         table.add_row(curve.name, cells[0], *["-"] * missing, *cells[1:])
     return table
 
 
-def _write(name: str, value: float) -> str:
+def _format(name: str, value: float) -> str:
     if name == "mean_squared_error":
         return f"{value:.3g}"
     return f"{value:.1f}" if name == "probe_percent" else f"{value:.4f}"
@@ -230,32 +234,32 @@ def _describe_plan(study: "Study") -> list[Any]:
         table,
         Text(
             f"{plan.total:g} % zeros, packed at most {study.proposal.packed_bytes:,} bytes; mean"
-            f" squared error {judgement.seen.mean_squared_error:.3g}, where the layers' errors add"
-            f" up to {study.proposal.predicted_error:.3g}"
+            f" squared error {judgement.seen.mean_squared_error:.3g}; sum of the layers' errors"
+            f" {study.proposal.predicted_error:.3g}"
         ),
     ]
     kept, uniform = judgement.kept, judgement.uniform_kept
     if kept is None or uniform is None:
-        lines.append(Text("too few clips to keep some for judging the plan", style="yellow"))
+        lines.append(Text("too few clips to keep some for a test of the plan", style="yellow"))
         return lines
     lines.append(
         Text(
-            f"on the clips kept: {_write_score(kept)}; {judgement.uniform_percent:g} % in every"
-            f" layer: {_write_score(uniform)}"
+            f"on the test clips: {_format_score(kept)}; {judgement.uniform_percent:g} % in every"
+            f" layer: {_format_score(uniform)}"
         )
     )
     if kept.mean_squared_error >= uniform.mean_squared_error:
         lines.append(
             Text(
-                "the same percentage everywhere is no worse: at this size errors add up no longer,"
-                " and only retraining helps",
+                "the same percentage in every layer is no worse: at this size the layers' errors no"
+                " longer add up, and only retraining helps",
                 style="yellow",
             )
         )
     return lines
 
 
-def _write_score(score: "Score") -> str:
+def _format_score(score: "Score") -> str:
     return (
         f"error {score.mean_squared_error:.3g}, cosine {score.cosine_mean:.4f}, centred"
         f" {score.centred_cosine_mean:.4f}"

@@ -1,4 +1,4 @@
-"""The commands about drift: ``compare``, and what ``report`` groups."""
+"""The command ``compare``: int8 embeddings against float embeddings."""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +11,17 @@ from rich.text import Text
 
 from edgel3_tflm.audio.manifest import read_manifest
 from edgel3_tflm.audio.resampling import RESAMPLERS, SOXR
-from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.cli.options import MANIFEST_HELP, HopOption
+from edgel3_tflm.cli.screen import (
+    JsonOption,
+    QuietOption,
+    describe_provenance,
+    new_table,
+    open_screen,
+)
 from edgel3_tflm.drift.compare import compare
-from edgel3_tflm.drift.diff import Change, diff_drift, read_drift
 from edgel3_tflm.drift.downstream import Interval
-from edgel3_tflm.drift.figures import GROUPS, DriftFigures, DriftReport
+from edgel3_tflm.drift.figures import DriftFigures, DriftReport
 from edgel3_tflm.drift.gates import (
     GATE_NAMES,
     GateResult,
@@ -32,15 +38,10 @@ from edgel3_tflm.drift.subjects import (
 )
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_directory, check_file, write_whole
-from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
 
-report_app = typer.Typer(help="What drift reports say.")
-
 _MAX_CLIP_ROWS = 10
-_KEY_METRIC = "sqnr_db"
-"""What is shown of groups, classes and clips."""
 
 
 def compare_command(
@@ -53,36 +54,38 @@ def compare_command(
         Path | None,
         typer.Option(
             metavar="MANIFEST",
-            help="Labelled clips to compare on: tab-separated columns file, label and fold.",
+            help=f"Labelled clips to compare on: {MANIFEST_HELP}.",
         ),
     ] = None,
     runtime: Annotated[
         list[str],
         typer.Option(
             metavar="NAME",
-            help=f"What to compare with the float model; repeatable: {', '.join(SUBJECTS)}.",
+            help=f"Runtime of the model under test; repeatable: {', '.join(SUBJECTS)}.",
         ),
     ] = [DEFAULT_RUNTIME],  # noqa: B006 - typer copies it
     reference: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help=f"The float model to compare with: {', '.join(FLOAT_SUBJECTS)}.",
+            help=f"The float model that is the reference: {', '.join(FLOAT_SUBJECTS)}.",
         ),
     ] = DEFAULT_REFERENCE,
     weights: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"What DIR was converted from, for {KERAS}; not needed for the stand-in.",
+            help=f"With {KERAS}: the weight file that DIR was converted from; not needed for the"
+            " stand-in and for published weights.",
         ),
     ] = None,
-    hop: Annotated[float, typer.Option(help="Seconds from one window of 1 s to the next.")] = 0.5,
+    hop: HopOption = 0.5,
     resampler: Annotated[
         str,
         typer.Option(
             metavar="|".join(RESAMPLERS),
-            help="For clips of another sample rate than the network's; kaiser_best is edgel3's.",
+            help="Resampler for clips with another sample rate than the network's. kaiser_best is"
+            " edgel3's.",
         ),
     ] = SOXR,
     keep_going: Annotated[
@@ -90,35 +93,40 @@ def compare_command(
         typer.Option(
             "--keep-going",
             "-k",
-            help="Leave out clips that cannot be read, name them, and exit with 1 at the end.",
+            help="Leave out clips that cannot be read, list them, and exit with status 1 at the"
+            " end.",
         ),
     ] = False,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=LIMIT",
-            help="Exit with 2 if a metric is less, in any runtime; repeatable. Metrics:"
+            help="Exit with status 2 if a metric is below its limit in any runtime; repeatable."
+            " Metrics:"
             f" {', '.join(name for name in GATE_NAMES if '.' not in name)}.",
         ),
     ] = None,
     fail_over: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=LIMIT", help="Exit with 2 if a metric is more; repeatable."),
+        typer.Option(
+            metavar="NAME=LIMIT",
+            help="Exit with status 2 if a metric is above its limit; repeatable.",
+        ),
     ] = None,
     junit: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write these checks as JUnit XML too."),
+        typer.Option(metavar="FILE", help="Also write these checks as JUnit XML."),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR", help="Directory of the report; DIR-drift if not given."
+            "--output", "-o", metavar="DIR", help="Directory of the report. Default: DIR-drift."
         ),
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how far the quantized embeddings lie from the float ones, on real clips."""
+    """Measure the drift of quantized embeddings from float embeddings on your clips."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
         gates = read_gates(fail_under or [], fail_over or [])
         if junit is not None and not gates:
@@ -159,7 +167,7 @@ def compare_command(
                 write_whole(junit, to_junit(results, deployment.variant.name).encode())
         screen.show(
             report_json(report, results),
-            *provenance_lines(deployment),
+            describe_provenance(deployment),
             _drift_table(report),
             *_drift_lines(report),
             *_gate_lines(results),
@@ -171,76 +179,6 @@ def compare_command(
         raise typer.Exit(2)
     if report.damaged:
         raise typer.Exit(1)
-
-
-@report_app.callback()
-def _report() -> None:
-    pass  # typer would make a group of one command the command itself
-
-
-@report_app.command("diff")
-def diff_command(
-    before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="A drift.json, or its directory.")
-    ],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Show what moved between two drift reports, the most first; --json has every figure."""
-    with open_screen(as_json=as_json) as screen:
-        found = diff_drift(read_drift(before), read_drift(after))
-        metrics = [
-            change
-            for change in found.metrics
-            if change.name == _KEY_METRIC or change.where.endswith(f", {GROUPS[0]}")
-        ]
-        classes, clips = (
-            [change for change in changes if change.name == _KEY_METRIC][:_MAX_CLIP_ROWS]
-            for changes in (found.classes, found.clips)
-        )
-        tables = {
-            "runtime, windows": metrics,
-            "layer": found.layers,
-            "class": classes,
-            "clip": clips,
-            "frontend": found.frontend,
-            "downstream": found.downstream,
-            "size": found.sizes,
-        }
-        moved = {
-            title: [change for change in changes if change.has_moved]
-            for title, changes in tables.items()
-        }
-        screen.show(
-            found.to_json(),
-            *(Text(f"NOTICE: {each}", style="bold yellow") for each in found.warnings),
-            *(_changes_table(title, changes) for title, changes in moved.items() if changes),
-            *(Text(f"moved most: {changes[0].where}") for changes in [moved["layer"]] if changes),
-            *(Text(note) for note in found.notes),
-            *([] if any(moved.values()) else [Text("nothing moved")]),
-        )
-
-
-def _changes_table(title: str, changes: Sequence[Change]) -> Table:
-    table = new_table(title, "figure", "before", "after", "moved")
-    table.columns[1].justify = "left"
-    colours = {True: "red", False: "green", None: "yellow"}
-    for change in changes:
-        table.add_row(
-            change.where,
-            change.name,
-            *("-" if value is None else f"{value:.6g}" for value in (change.before, change.after)),
-            Text("?" if change.moved is None else f"{change.moved:+.3g}", colours[change.is_worse]),
-        )
-    return table
-
-
-def provenance_lines(deployment: Deployment) -> list[Text]:
-    """Say where the weights come from; a notice where they are substitutes."""
-    weights = deployment.manifest["weights"]
-    if weights["kind"] in SUBSTITUTE_KINDS:
-        return [Text(f"NOTICE: {weights['description']}", style="bold yellow")]
-    return [Text(weights["description"])]
 
 
 def _drift_table(report: DriftReport) -> Table:
@@ -275,7 +213,7 @@ def _drift_table(report: DriftReport) -> Table:
     for subject in report.subjects:
         table.add_section()
         add(subject.subject.name, subject.overall)
-        if len(subject.groups) > 2:  # not all of them sound
+        if len(subject.groups) > 2:  # some windows are silent
             for group, figures in list(subject.groups.items())[1:]:
                 add(f"  {group.replace('_', ' ')}", figures)
     return table
@@ -285,44 +223,47 @@ def _drift_lines(report: DriftReport) -> list[Text]:
     names = ", ".join(subject.subject.name for subject in report.subjects)
     lines = [
         Text(
-            f"{len(report.clips)} clips; the float model in {report.float_runtime}, compared with"
-            f" it: {names}"
+            f"{len(report.clips)} clips; reference: the float model in {report.float_runtime};"
+            f" under test: {names}"
         ),
-        Text(f"{report.overall.silent_windows:,} of the windows are silent"),
+        Text(f"{report.overall.silent_windows:,} windows are silent"),
     ]
     first = report.first.subject.name
     for drift in report.subjects[1:]:
         name = drift.subject.name
         if drift.values_apart == 0:
-            lines.append(Text(f"{name}: the values of {first}"))
+            lines.append(Text(f"{name}: the same values as {first}"))
         elif drift.values_apart > 0:
-            share = f"{100 * drift.values_apart:.3g} % of the values are not {first}'s"
-            lines.append(Text(f"{name}: {share}, by {drift.steps_apart:.0f} steps at most"))
+            share = f"{100 * drift.values_apart:.3g} % of the values differ from {first}"
+            lines.append(Text(f"{name}: {share}, by at most {drift.steps_apart:.0f} steps"))
     if report.layers is not None:
         most = report.layers.costliest
         lines.append(
             Text(
-                f"{most.name} costs most: SQNR {most.sqnr_db:.1f} dB behind it"
+                f"{most.name} costs most: SQNR {most.sqnr_db:.1f} dB after it"
                 f" ({report.layers.windows} windows in {report.layers.runtime})"
             )
         )
     if report.frontend is not None:
         lines.append(
             Text(
-                f"SQNR of 16-bit samples alone {report.frontend.sixteen_bits_alone.sqnr_db:.1f} dB,"
-                f" with the C frontend {report.frontend.frontend_alone.sqnr_db:.1f} dB; of"
-                f" quantization alone {report.frontend.quantization_alone.sqnr_db:.1f} dB, of all"
-                f" three {report.frontend.both.sqnr_db:.1f} dB ({report.frontend.windows} windows)"
+                f"SQNR: {report.frontend.sixteen_bits_alone.sqnr_db:.1f} dB with 16-bit samples"
+                f" alone, {report.frontend.frontend_alone.sqnr_db:.1f} dB with the C frontend too;"
+                f" {report.frontend.quantization_alone.sqnr_db:.1f} dB with quantization alone;"
+                f" {report.frontend.both.sqnr_db:.1f} dB with all three"
+                f" ({report.frontend.windows} windows)"
             )
         )
     down = report.downstream
-    agreement = f"{100 * down.neighbour_agreement:.1f} % of the windows keep their neighbour; "
+    agreement = (
+        f"{100 * down.neighbour_agreement:.1f} % of the windows keep their nearest neighbour; "
+    )
     if math.isnan(down.neighbour_agreement):
-        agreement = ""  # a single clip
+        agreement = ""  # there is only one clip
     lines.append(Text(f"{agreement}linear CKA {down.linear_cka:.5f}"))
     lines += [
         Text(
-            f"{each.name}: {_interval(each.float_percent)} % right in float,"
+            f"{each.name}: {_interval(each.float_percent)} % correct in float,"
             f" {_interval(each.quantized_percent)} % in {first};"
             f" change {_interval(each.change_points)} points"
         )

@@ -1,4 +1,4 @@
-"""The command ``evaluate``: downstream accuracy, float against quantized, beside the published."""
+"""The command ``evaluate``: downstream accuracy of float and quantized embeddings."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,14 @@ from rich.text import Text
 
 from edgel3_tflm.audio.datasets import DATASETS, MANIFEST_NAME, load_dataset
 from edgel3_tflm.audio.manifest import HOP_S
-from edgel3_tflm.cli.drift import provenance_lines
-from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.cli.options import MANIFEST_HELP, DeploymentArgument
+from edgel3_tflm.cli.screen import (
+    JsonOption,
+    QuietOption,
+    describe_provenance,
+    new_table,
+    open_screen,
+)
 from edgel3_tflm.files import check_file, write_whole
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, RUNTIMES
@@ -21,43 +27,47 @@ if TYPE_CHECKING:
 
 
 def evaluate_command(
-    directory: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="What convert wrote.")],
+    directory: DeploymentArgument,
     dataset: Annotated[
         str,
         typer.Option(
             metavar="|".join((*DATASETS, "DIR")),
-            help=f"A published dataset with its own folds, or a directory with a {MANIFEST_NAME}:"
-            " tab-separated columns file, label and fold; semicolons between several labels.",
+            help=f"A published dataset with official folds, or a directory with a {MANIFEST_NAME}:"
+            f" {MANIFEST_HELP}. Several labels of a clip are separated by semicolons.",
         ),
     ],
     data_home: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Where the dataset is unpacked; ~/sound_datasets/ and its name if not given.",
+            help="Directory of the unpacked dataset. Default: ~/sound_datasets/ and the dataset's"
+            " name.",
         ),
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Let soundata fetch the dataset first.")
+        bool, typer.Option("--download", help="Download the dataset by soundata first.")
     ] = False,
     hop: Annotated[
         float,
-        typer.Option(help="Seconds from one window of 1 s to the next; L3-Net's authors: 0.1."),
+        typer.Option(
+            help="Seconds from the start of one window of 1 s to the next; L3-Net's authors: 0.1."
+        ),
     ] = HOP_S,
     seeds: Annotated[
-        int, typer.Option(help="Trainings, each with its own seed; figures are their mean.")
+        int,
+        typer.Option(help="Number of trainings, each with its own seed; figures are their mean."),
     ] = 1,
     runtime: Annotated[
         str, typer.Option(help=f"Runtime of the quantized model: {', '.join(RUNTIMES)}.")
     ] = DEFAULT_RUNTIME,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON too."),
+        typer.Option("--output", "-o", metavar="FILE", help="Also write the result as JSON."),
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge embeddings by the MLP that L3-Net was judged by, on a dataset's official folds."""
+    """Evaluate embeddings by L3-Net's downstream classifier, an MLP, on a dataset's folds."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
         from edgel3_tflm.evaluation.evaluate import Protocol, evaluate
 
@@ -80,7 +90,7 @@ def evaluate_command(
             lines = [Text(f"result: {output}")]
         screen.show(
             result,
-            *provenance_lines(deployment),
+            describe_provenance(deployment),
             Text(
                 f"{found.dataset}: {found.clips:,} clips, {found.windows:,} windows,"
                 f" {len(found.labels)} classes; float, and {found.quantization} in {found.runtime}"
@@ -97,10 +107,10 @@ def evaluate_command(
 def _splits_table(found: "Evaluation") -> Table:
     measure = found.measures[0].name
     table = new_table(
-        "judged",
-        "clips\ntrained",
-        "clips\nheld out",
-        "clips\njudged",
+        "test",
+        "clips\ntraining",
+        "clips\nvalidation",
+        "clips\ntest",
         f"float\n{measure}",
         f"{found.quantization}\n{measure}",
         "change",
@@ -119,7 +129,7 @@ def _splits_table(found: "Evaluation") -> Table:
 
 
 def _measures_table(found: "Evaluation") -> Table:
-    table = new_table("all clips judged", "estimate", "from", "to")
+    table = new_table("all test clips", "estimate", "from", "to")
     for each in found.measures:
         sides = {"float": each.in_float, found.quantization: each.quantized, "change": each.change}
         for side, interval in sides.items():

@@ -1,12 +1,12 @@
-"""The command ``study``: the published compression tables, row by row."""
+"""The command ``study``: the published networks beside their published figures."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from edgel3_tflm.cli.options import CalibrationOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import WIDTHS, find_depth, find_filters, find_plan
@@ -40,7 +40,7 @@ def study_command(
         list[str] | None,
         typer.Option(
             metavar="|".join(WIDTHS),
-            help="A published width of the dense L3, or its filters with commas between;"
+            help="A published width of the dense L3, or its filters separated by commas;"
             " repeatable.",
         ),
     ] = None,
@@ -48,28 +48,26 @@ def study_command(
         str,
         typer.Option(
             metavar="FILE|auto|published|bundled|generated",
-            help="As for convert; auto, where there is neither the authors' file nor the stand-in:"
-            " untrained ones made on the spot.",
+            help="As for convert, but auto takes generated weights if there is neither the authors'"
+            " file nor the stand-in.",
         ),
     ] = "auto",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Clips to calibrate with; those of the package if none."),
-    ] = None,
+    calibration: CalibrationOption = None,
     emulate: Annotated[
         bool | None,
         typer.Option(
             "--emulate/--no-emulate",
-            help="Count a window's instructions in QEMU; left out: where compiler, QEMU and the"
-            " extra device are at hand. Else they are estimated.",
+            help="Count the instructions of one window in QEMU, or estimate them. Default: count"
+            " them"
+            " if the compiler, QEMU and the extra device are installed.",
         ),
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert the published plans, depths and widths, and print them beside the published table.
+    """Convert the published plans, depths and widths; show their figures and the published ones.
 
-    All 17 rows where none is chosen; each takes a minute or more.
+    Default: all 17 rows. Each takes a minute or more.
     """
     with open_screen(quiet=quiet, as_json=as_json) as screen:
         from edgel3_tflm.converters.compression.study import (
@@ -95,13 +93,14 @@ def study_command(
                 options = options_of(published, source, calibration)
                 rows.append(study(published, options, emulate=emulate, progress=show))
         notes = [
-            f"reduction: kernel weights and biases that stay, by L3's {L3_PARAMETERS:,} parameters",
-            "flash, arena: packed int8 model and the C engine's arena; plainly quantized",
+            f"reduction: kernel weights and biases that were removed, of L3's {L3_PARAMETERS:,}"
+            " parameters",
+            "flash, arena: the packed int8 model and the arena of the C engine, quantized without a"
+            " search",
             "instructions: one window of noise, counted on the emulated Cortex-M7"
             if emulate
-            else "instructions: estimated, {:g} to {:g} a multiply-accumulate of the engine".format(
-                *INSTRUCTIONS_PER_MAC
-            ),
+            else "instructions: estimated, {:g} to {:g} for each multiply-accumulate of the"
+            " engine".format(*INSTRUCTIONS_PER_MAC),
             *(
                 f"{kind} weights: {', '.join(names)}"
                 for kind in sorted({row.weights for row in rows})
@@ -111,19 +110,27 @@ def study_command(
         if missed := [row.published.name for row in rows if not row.agrees]:
             notes.append(
                 f"* {', '.join(missed)}: more than {AGREEMENT_POINTS:g} points from the published"
-                " reduction, which no count of such a network's weights gives"
+                " reduction, which no count of such a network's weights yields"
             )
         screen.show(
             {"rows": [row.to_json() for row in rows], "notes": notes},
             rows_table(rows),
             *map(Text, notes),
             published_table([row.published for row in rows]),
-            Text("published: the authors' float networks; accuracies behind fine-tuning (before)"),
+            Text(
+                "published: the authors' float networks; accuracies after fine-tuning (before it)"
+            ),
         )
 
 
 def _choose(sparsities: list[str], depths: list[str], widths: list[str]) -> set[str]:
-    """Names of the published rows that are meant."""
+    """Return the names of the chosen published rows.
+
+    Raises
+    ------
+    EdgeL3Error
+        If a name or a list of filters is not published.
+    """
     names = {find_plan(each).label for each in sparsities}
     for depth in depths:
         find_depth(depth)
@@ -145,7 +152,7 @@ def _choose(sparsities: list[str], depths: list[str], widths: list[str]) -> set[
 
 
 def rows_table(rows: "list[StudyRow]") -> Table:
-    """Tabulate what was counted, beside the published reduction."""
+    """Return a table of the counted figures, with the published reduction."""
     table = new_table(
         "row",
         "reduc-\ntion %",
@@ -170,7 +177,7 @@ def rows_table(rows: "list[StudyRow]") -> Table:
 
 
 def published_table(published: list[PublishedResult]) -> Table:
-    """Tabulate the published rows."""
+    """Return a table of the published rows."""
     table = new_table(
         "published", "reduction\n%", "MB", *(f"{title}\n%" for title in _TASKS.values())
     )

@@ -1,4 +1,4 @@
-"""The command ``probe``."""
+"""The command ``probe``: a linear classifier over the folds of labelled clips."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,30 +13,31 @@ from edgel3_tflm.audio.manifest import (
     read_manifest,
     split_by_fold,
 )
+from edgel3_tflm.cli.options import MANIFEST_HELP, RuntimeOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, RUNTIMES
+from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
 
 
 def probe_command(
     manifest: Annotated[
         Path,
-        typer.Argument(metavar="MANIFEST", help="Tab-separated: columns file, label and fold."),
+        typer.Argument(metavar="MANIFEST", help=f"Labelled clips: {MANIFEST_HELP}."),
     ],
     directory: Annotated[
         Path | None,
-        typer.Option("--model", metavar="DIR", help="What convert wrote."),
+        typer.Option("--model", metavar="DIR", help="A directory that convert wrote."),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="float, or quantized as the directory is.")
+        str, typer.Option(help="float, or quantized as the model was converted.")
     ] = "quantized",
     statistics: Annotated[
         str | None,
         typer.Option(
             metavar="sparse|sea",
-            help="Instead of a model: mean and deviation of this family's log-mel.",
+            help="Instead of a model: mean and standard deviation of this family's log-mel values.",
         ),
     ] = None,
     embeddings: Annotated[
@@ -44,27 +45,25 @@ def probe_command(
         typer.Option(
             metavar="FILE",
             help="Instead of a model: an .npz file with the arrays clip, (n,) names as in the"
-            " manifest, and embedding, (n, d) floats; several rows of a clip are its windows.",
+            " manifest, and embedding, (n, d) floats. A clip has a row for each of its windows.",
         ),
     ] = None,
-    runtime: Annotated[
-        str, typer.Option(help=f"Runtime of the model: {', '.join(RUNTIMES)}.")
-    ] = DEFAULT_RUNTIME,
+    runtime: RuntimeOption = DEFAULT_RUNTIME,
     teacher: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Also: mean cosine of a linear map, fitted on the other folds, to the float"
-            " embeddings of this deployment.",
+            help="Also fit a linear map to the float embeddings of this deployment, on the other"
+            " folds, and report its mean cosine similarity.",
         ),
     ] = None,
     fold: Annotated[
-        list[int] | None, typer.Option(help="Folds to judge; all if none is named.")
+        list[int] | None, typer.Option(help="Folds to test on; repeatable. Default: all.")
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge embeddings by a linear classifier over the folds of a labelled corpus."""
+    """Evaluate embeddings by a linear classifier over the folds of labelled clips."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
         from edgel3_tflm.evaluation.probe import (
             check_folds,
@@ -82,8 +81,9 @@ def probe_command(
             )
         if embeddings is not None and teacher is not None:
             raise EdgeL3Error(
-                "--teacher needs to know where windows lie: expected it with --model or"
-                " --statistics, got --embeddings"
+                "expected --model or --statistics with --teacher, got --embeddings, whose windows"
+                " have no"
+                " known positions"
             )
         check_folds(clips, fold)
         if directory is not None:
@@ -111,7 +111,7 @@ def probe_command(
                 extracted = read_embeddings(embeddings, manifest, clips)
             else:
                 extracted = extract_features(clips, spec, features, progress)
-            progress("fit and judge", 0, 0)
+            progress("fit and test the classifier", 0, 0)
             results = probe(clips, extracted, fold)
             if teacher is not None:
                 subject["teacher"] = teacher_model.variant.name
@@ -123,7 +123,7 @@ def probe_command(
         notes = [*note_unlearned_classes([{clip.label} for clip in clips], splits)]
         notes += extracted.notes
         right, count = sum(each.right for each in results), sum(each.clips for each in results)
-        table = new_table("fold", "clips", "right", "accuracy %")
+        table = new_table("fold", "clips", "correct", "accuracy %")
         for each in results:
             table.add_row(
                 str(each.fold),

@@ -1,0 +1,1 @@
+"""The commands about boards: estimates, application projects, classifier heads and devices."""

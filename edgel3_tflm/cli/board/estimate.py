@@ -1,0 +1,158 @@
+"""The command ``estimate``: what a deployment needs on a board."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from edgel3_tflm.cli.options import BOARD_NAMES, DeploymentArgument
+from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
+from edgel3_tflm.device import estimate
+from edgel3_tflm.device.boards import BOARDS, find_board
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.runtime.deployment import Deployment
+
+
+def estimate_command(
+    directory: DeploymentArgument,
+    board: Annotated[
+        str | None, typer.Option(metavar="BOARD", help=f"{BOARD_NAMES}. Default: all.")
+    ] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="bench.json with the instructions that `make bench` counted."
+        ),
+    ] = None,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Count the instructions of one window in QEMU now.")
+    ] = False,
+    build: Annotated[
+        bool,
+        typer.Option(
+            help="Take the sizes from a build of the emulated board's firmware, if its compiler is"
+            " installed; otherwise from the converter."
+        ),
+    ] = True,
+    per_cycle: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="LEAST MOST", help="Instructions per cycle, an assumption."),
+    ] = estimate.INSTRUCTIONS_PER_CYCLE,
+    battery_mwh: Annotated[
+        float | None,
+        typer.Option(help="Energy of a battery in mWh; adds the windows a minute that it allows."),
+    ] = None,
+    days: Annotated[float, typer.Option(help="Days that the battery must last.")] = 30.0,
+    active_mw: Annotated[
+        float,
+        typer.Option(help="Power in mW while the board listens or computes, an assumption."),
+    ] = estimate.ACTIVE_MW,
+    sleep_mw: Annotated[
+        float, typer.Option(help="Power in mW while the board sleeps, an assumption.")
+    ] = estimate.SLEEP_MW,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate flash, RAM and time of a deployment on boards, and windows from a battery."""
+    with open_screen(as_json=as_json) as screen:
+        from edgel3_tflm.device.firmware import build_node, has_compiler
+
+        boards = BOARDS if board is None else [find_board(board)]
+        if bench is not None and emulate:
+            raise EdgeL3Error("expected one of --bench FILE and --emulate, got both")
+        deployment = Deployment.load(directory)
+        battery = None
+        if battery_mwh is not None:
+            battery = estimate.Battery(battery_mwh, days, active_mw, sleep_mw)
+        footprint = estimate.plan_footprint(deployment)
+        work = (
+            estimate.estimate_work(deployment)
+            if bench is None
+            else estimate.read_bench(bench, deployment)
+        )
+        if emulate or (build and has_compiler()):
+            with tempfile.TemporaryDirectory() as scratch, screen.progress() as progress:
+                progress("build firmware", 0, 0)
+                firmware = build_node(directory, Path(scratch))
+                footprint = estimate.measure_footprint(firmware)
+                if emulate:
+                    progress("count instructions", 0, 0)
+                    work = estimate.measure_work(firmware, deployment)
+        estimates = [
+            estimate.estimate_board(each, footprint, work, per_cycle=per_cycle, battery=battery)
+            for each in boards
+        ]
+        assumptions = [
+            f"sizes: {footprint.source}",
+            f"instructions: {work.source}",
+            f"time: {per_cycle[0]:g} to {per_cycle[1]:g} instructions per cycle, an assumption;"
+            " nothing was measured on a board",
+            "budgets: the memory that boards.py reserves for the Arduino core is an allowance",
+        ]
+        if battery is not None:
+            assumptions.append(
+                f"battery: {battery.energy_mwh:g} mWh for {battery.days:g} days;"
+                f" {battery.active_mw:g} mW while the board listens (1 s) and the network runs,"
+                f" {battery.sleep_mw:g} mW otherwise: assumptions"
+            )
+        screen.show(
+            {
+                "model": deployment.variant.name,
+                "flash": dict(footprint.flash),
+                "ram": dict(footprint.ram),
+                "instructions": {
+                    "frontend": [work.frontend.low, work.frontend.high],
+                    "engine": [work.engine.low, work.engine.high],
+                },
+                "boards": [each.to_json() for each in estimates],
+                "assumptions": assumptions,
+            },
+            Text(deployment.manifest["weights"]["description"]),
+            _parts_table(footprint),
+            _estimates_table(estimates),
+            *(Text(line) for line in assumptions),
+        )
+
+
+def _parts_table(footprint: estimate.Footprint) -> Table:
+    table = new_table("part", "flash\nbytes", "RAM\nbytes")
+    for name, size in footprint.flash.items():
+        table.add_row(name, f"{size:,}", "")
+    for name, size in footprint.ram.items():
+        table.add_row(name, "", f"{size:,}")
+    table.add_section()
+    totals = [sum(part.values()) for part in (footprint.flash, footprint.ram)]
+    table.add_row("all", *(f"{total:,}" for total in totals))
+    return table
+
+
+def _format_range(values: estimate.Range, digits: int) -> str:
+    low, high = (f"{value:,.{digits}f}" for value in (values.low, values.high))
+    return low if low == high else f"{low} to {high}"
+
+
+def _estimates_table(estimates: list[estimate.BoardEstimate]) -> Table:
+    rates = any(each.windows_per_minute for each in estimates)
+    table = new_table(
+        "board",
+        "fits",
+        "flash KiB\nof budget",
+        "RAM KiB\nof budget",
+        "log-mel\nms",
+        "network\ns",
+        *(["windows\na minute"] if rates else []),
+    )
+    for each in estimates:
+        rate = each.windows_per_minute
+        table.add_row(
+            each.board.title,
+            Text("yes", "green") if each.fits else Text("no", "red"),
+            f"{each.flash_bytes / 1024:,.0f} of {each.board.flash_budget_bytes // 1024:,}",
+            f"{each.ram_bytes / 1024:,.0f} of {each.board.ram_budget_bytes // 1024:,}",
+            _format_range(each.frontend_seconds * 1000, 0),
+            _format_range(each.seconds, 2),
+            *([] if rate is None else [_format_range(rate, 1)]),
+        )
+    return table

@@ -1,0 +1,65 @@
+"""The command ``export-app``: a project for a board."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from edgel3_tflm.cli.options import BOARD_NAMES, HEAD_HELP, DeploymentArgument
+from edgel3_tflm.cli.screen import JsonOption, QuietOption, open_screen
+from edgel3_tflm.device.boards import find_board
+from edgel3_tflm.runtime.deployment import Deployment
+
+
+def export_app_command(
+    directory: DeploymentArgument,
+    board: Annotated[str, typer.Option(metavar="BOARD", help=f"{BOARD_NAMES}.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Directory to write.")
+    ],
+    head: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE|DIR", help=HEAD_HELP),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="packed|tflm|tflm-builtin",
+            help="What runs the network. packed: the C library alone; tflm: TensorFlow Lite Micro"
+            " (TFLM) with the library as its operator; tflm-builtin: TFLM with its own dense"
+            " kernels. The project written does not contain TFLM.",
+        ),
+    ] = "packed",
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a project for a board: sketch, library and model. Building it needs no Python."""
+    with open_screen(quiet=quiet, as_json=as_json) as screen:
+        from edgel3_tflm.converters.export.app import SKETCH_NAME, export_app
+
+        chosen = find_board(board)
+        deployment = Deployment.load(directory)
+        exported = export_app(deployment, chosen, output, head, engine=engine)
+        microphone = chosen.microphone
+        screen.show(
+            exported.to_json(),
+            Text(deployment.manifest["weights"]["description"]),
+            Text(
+                f"{output}: {exported.model} for {chosen.title}, {exported.files} files,"
+                + (f" a head of {exported.classes} classes" if exported.classes else " no head")
+            ),
+            Text(
+                f"microphone: {microphone.where}"
+                if microphone
+                else "no microphone: audio comes from the host"
+            ),
+            *(
+                [
+                    Text(f"next: cd {output} && pio run -t upload"),
+                    Text(f"or open {output / SKETCH_NAME / SKETCH_NAME}.ino in the Arduino IDE"),
+                ]
+                if engine == "packed"
+                else [Text(f"next: {output / 'README.md'} says where to put TensorFlow Lite Micro")]
+            ),
+        )

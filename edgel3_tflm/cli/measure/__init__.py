@@ -1,0 +1,1 @@
+"""The commands that measure: drift, reports, probes and the published evaluation."""

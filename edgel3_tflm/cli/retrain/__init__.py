@@ -1,0 +1,1 @@
+"""The commands that prune and retrain, and the study of the published networks."""
