@@ -6,7 +6,7 @@ The public API; everything that needs TensorFlow lies in ``edgel3_tflm.converter
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.embedding.api import get_embedding, process_file
-from edgel3_tflm.embedding.models import load_embedding_model
+from edgel3_tflm.embedding.loading import load_embedding_model
 from edgel3_tflm.embedding.npz import get_output_path
 from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning
 from edgel3_tflm.networks.catalogue import VARIANTS, find_variant

@@ -1,5 +1,5 @@
 """edgel3's module of this name: loading a network."""
 
-from edgel3_tflm.embedding.models import load_embedding_model, load_embedding_model_path
+from edgel3_tflm.embedding.loading import load_embedding_model, load_embedding_model_path
 
 __all__ = ["load_embedding_model", "load_embedding_model_path"]

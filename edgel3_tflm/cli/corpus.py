@@ -11,14 +11,10 @@ from rich.text import Text
 from edgel3_tflm.audio.framing import Framing
 from edgel3_tflm.cli.screen import Screen, describe_weights
 from edgel3_tflm.embedding.cluster import EngineName
+from edgel3_tflm.embedding.corpus import CorpusModel, read_clip_list
+from edgel3_tflm.embedding.corpus_run import CorpusRun, embed_corpus
 from edgel3_tflm.embedding.models import ModelChoice
-from edgel3_tflm.embedding.parquet import (
-    ERRORS_NAME,
-    CorpusModel,
-    CorpusRun,
-    embed_corpus,
-    read_clip_list,
-)
+from edgel3_tflm.embedding.parquet import ERRORS_NAME
 from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning
 
 _MAX_DAMAGED = 20

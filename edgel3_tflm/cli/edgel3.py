@@ -10,7 +10,7 @@ import typer
 
 from edgel3_tflm.cli.embed import embed_command
 from edgel3_tflm.embedding.api import process_file
-from edgel3_tflm.embedding.models import load_embedding_model
+from edgel3_tflm.embedding.loading import load_embedding_model
 from edgel3_tflm.errors import EdgeL3Error
 
 _Number = TypeVar("_Number", int, float)

@@ -20,12 +20,8 @@ from edgel3_tflm.cli.screen import (
     describe_weights,
     open_screen,
 )
-from edgel3_tflm.embedding.models import (
-    QUANTIZATION_NAMES,
-    EmbeddingModel,
-    ModelChoice,
-    find_network,
-)
+from edgel3_tflm.embedding.loading import find_network
+from edgel3_tflm.embedding.models import QUANTIZATION_NAMES, EmbeddingModel, ModelChoice
 from edgel3_tflm.embedding.npz import plan_outputs, write_embeddings
 from edgel3_tflm.embedding.stream import StreamEmbedder
 from edgel3_tflm.errors import AudioError, EdgeL3Error

@@ -1,7 +1,7 @@
-"""Embeddings of sound and of files, as edgel3's users call them.
+"""Embed arrays and audio files, with the functions of the package edgel3.
 
-Everything is computed block by block, arrays and files alike: a recording of a day takes no more
-memory than one of a minute, and has the numbers it has in one piece.
+Arrays and files are embedded block by block. A recording of a day therefore takes no more memory
+than one of a minute, and the result does not depend on the size of a block.
 """
 
 import logging
@@ -16,14 +16,10 @@ import numpy.typing as npt
 from edgel3_tflm.audio.clips import BLOCK_FRAMES, mix_down
 from edgel3_tflm.audio.framing import DEFAULT_BATCH_SIZE, Framing, is_positive
 from edgel3_tflm.audio.resampling import KAISER_BEST, resample_blocks
-from edgel3_tflm.embedding.models import (
-    EmbeddingModel,
-    ModelChoice,
-    find_network,
-    open_deployment,
-    refuse_openl3_arguments,
-)
+from edgel3_tflm.embedding.loading import find_network
+from edgel3_tflm.embedding.models import EmbeddingModel, ModelChoice, open_deployment
 from edgel3_tflm.embedding.npz import plan_outputs, write_embeddings
+from edgel3_tflm.embedding.openl3 import refuse_openl3_arguments
 from edgel3_tflm.embedding.stream import StreamEmbedder
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.networks.sources import parse_weights_source
@@ -31,7 +27,7 @@ from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.types import DoubleArray, FloatArray
 
 ModelLike = EmbeddingModel | Deployment | str | PathLike[str]
-"""What is taken as a model; a string or path is a deployment directory's."""
+"""A model that is loaded, or a deployment or its directory."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,56 +63,86 @@ def get_embedding(
     batch_size: int = DEFAULT_BATCH_SIZE,
     resampler: str = KAISER_BEST,
 ) -> tuple[FloatArray | list[FloatArray], DoubleArray | list[DoubleArray]]:
-    """Compute embeddings of a sound, one every ``hop_size`` seconds; or of several, as openl3 does.
+    """Compute the embeddings of one recording, or of several.
 
-    Channels are averaged and the result is resampled to what the network takes; zeros are appended
-    so that every sample is used.
+    The recording is cut into windows of one second, one every ``hop_size`` seconds, and each window
+    becomes one embedding. Before that, channels are averaged and the samples are resampled to the
+    network's rate: 48 kHz for EdgeL3 and L3, 8 kHz for SEA-UST. Zeros are appended to the last
+    window so that every sample is used.
 
     Parameters
     ----------
-    audio : numpy.ndarray, shape (N,) or (N, channels), or a list of such arrays
+    audio : numpy.ndarray, shape (samples,) or (samples, channels), or a list of such arrays
+        Samples of any real type; they are converted to float32 without scaling. Full scale is 1, as
+        ``soundfile.read`` returns them.
     sr : float or list of float
-        Sample rate in Hz; of a list of sounds one for all, or one for each.
-    model : optional
-        What :func:`edgel3_tflm.load_embedding_model` returned, a ``Deployment`` or a deployment
-        directory. It is opened for every call where it is not loaded yet: load it once
-        for many sounds. What is given here decides on the network; the next four are checked and
-        not used.
-    model_type, emb_dim, retrain_type, sparsity, weights
-        As for :func:`edgel3_tflm.embedding.models.load_embedding_model`.
+        Sample rate in Hz. For a list of arrays, one rate for all of them or a list of rates.
+    model : EmbeddingModel, Deployment, str or pathlib.Path, optional
+        The result of :func:`edgel3_tflm.load_embedding_model`, a :class:`edgel3_tflm.Deployment` or
+        the directory of one. It determines the network; the next four arguments are checked but not
+        used. Without it the network is loaded at every call, so load it once to embed many
+        recordings.
+    model_type : {'sparse', 'sea', 'dense'}
+        'sparse' is EdgeL3, 'sea' is SEA-UST and 'dense' is L3, which has no published weights.
+    emb_dim : {512, 256, 128, 64}
+        Number of values of an embedding. Used only for 'sea'; 'sparse' and 'dense' have 512.
+    retrain_type : {'ft', 'kd'}
+        Fine-tuned or knowledge-distilled weights. Used only for 'sparse'.
+    sparsity : float
+        Percent of the weights that are zero, 95.45 for example. Used only for 'sparse';
+        :func:`edgel3_tflm.load_embedding_model` lists the values.
     center : bool
-        Put half a window of zeros in front, so that a time is the middle of its window.
+        Put half a window of zeros before the recording, so that a timestamp is the centre of its
+        window. If False, a timestamp is the beginning of its window.
     hop_size : float
-        Seconds.
+        Time from one window to the next, in seconds.
     verbose : {0, 1}
-        As edgel3 has it; what there is to say is in the log of the package at level INFO.
+        Accepted for compatibility with edgel3; it changes nothing. Progress is logged by the logger
+        ``edgel3_tflm`` at level INFO.
     quantization : {'float', 'int8'}, optional
-        If not given, float; of a deployment, what it was converted to.
+        By default 'float', or the quantization of the deployment that is given as ``model``.
+        'int8' converts a network the first time, which needs the extra ``convert``, and keeps the
+        result in the cache.
     runtime : str, optional
-        As for :class:`edgel3_tflm.embedding.models.ModelChoice`.
+        The interpreter, 'tflite-runtime' or 'engine' for example. By default the fastest that suits
+        the model; see :class:`edgel3_tflm.embedding.models.ModelChoice`.
+    weights : str or pathlib.Path
+        A weight file; 'published'; 'bundled' for the stand-in that is part of this package; or
+        'auto' for the published weights, and for the stand-in if these cannot be downloaded.
     batch_size : int
-        Windows of one call of the runtime; it changes no result.
+        Number of windows that the runtime gets at a time. It does not change the result.
     resampler : {'kaiser_best', 'soxr'}
-        For a sound of another sample rate than the network's: edgel3's own, or a faster one, with
-        embeddings a little apart.
+        Resamples audio that does not have the network's rate. 'kaiser_best' gives the embeddings of
+        edgel3. 'soxr' is faster, and its embeddings differ slightly.
 
     Returns
     -------
     embedding : numpy.ndarray, shape (n, d), float32
-        A list of one for each sound if a list was given.
-    timestamps : numpy.ndarray, shape (n,)
-        Seconds; a list likewise.
+        One row for each window. For a list of recordings, a list with an array for each.
+    timestamps : numpy.ndarray, shape (n,), float64
+        Time of each window in seconds. For a list of recordings, a list with an array for each.
 
     Raises
     ------
     EdgeL3Error
-        If the audio is empty, has more than two dimensions, more channels than samples or samples
-        that are no numbers; if an argument is out of its range; if there is no model.
+        If the audio is empty, has more than two dimensions, has more channels than samples, or
+        contains values that are NaN, infinite or not real numbers; if another argument is out of
+        its range; or if the model cannot be loaded.
 
     Warns
     -----
     EdgeL3Warning
-        If the audio is all zeros or shorter than a window, or the weights are the stand-in's.
+        If the audio is all zeros or shorter than one second, or if the weights are the stand-in's.
+
+    Examples
+    --------
+    >>> import soundfile
+    >>> from edgel3_tflm import get_embedding, load_embedding_model
+    >>> audio, sr = soundfile.read("street.wav")  # 10 seconds
+    >>> model = load_embedding_model("sparse", 128, "ft", 95.45)
+    >>> embedding, timestamps = get_embedding(audio, sr, model, hop_size=0.5)
+    >>> embedding.shape, timestamps[:3]
+    ((20, 512), array([0. , 0.5, 1. ]))
     """
     several = _is_list_of_arrays(audio)
     sounds = [_check_audio(each) for each in (audio if several else [audio])]
@@ -139,7 +165,7 @@ def get_embedding(
 
 
 def _is_list_of_arrays(audio: Any) -> bool:
-    """Tell several sounds from one, whose samples or frames may be a list too."""
+    """Whether there are several recordings; a single one may be a list of numbers."""
     return (
         isinstance(audio, list | tuple)
         and len(audio) > 0
@@ -170,14 +196,14 @@ def _check_audio(audio: Any) -> npt.NDArray[Any]:
 
 
 def _check_rates(sr: Any, sounds: int | None) -> list[float]:
-    """One sample rate for each sound; ``sounds`` is None if a single one was not in a list."""
+    """Return a sample rate for each recording; ``sounds`` is None for one without a list."""
     if sounds is None or np.ndim(sr) == 0:
         rates_hz = [sr] * (sounds or 1)
     else:
         rates_hz = list(sr)
         if len(rates_hz) != sounds:
             raise EdgeL3Error(
-                f"expected a sample rate for all of {sounds} sounds, or one for each, got"
+                f"expected one sample rate for all {sounds} sounds, or one for each, got"
                 f" {len(rates_hz)}"
             )
     for rate_hz in rates_hz:
@@ -187,7 +213,7 @@ def _check_rates(sr: Any, sounds: int | None) -> list[float]:
 
 
 def _divide(audio: npt.NDArray[Any]) -> Iterator[FloatArray]:
-    """Mix down and divide samples as a file's are."""
+    """Divide samples into blocks and average their channels, as it is done for files."""
     for first in range(0, len(audio), BLOCK_FRAMES):
         block = audio[first : first + BLOCK_FRAMES]
         yield mix_down(block.reshape(len(block), -1))
@@ -203,12 +229,15 @@ def open_model(
     runtime: str | None = None,
     weights: str | Path = "auto",
 ) -> EmbeddingModel:
-    """Open what is given as a model, or else the network that edgel3's words name.
+    """Open the given model, or else the network that the other arguments select.
+
+    Parameters are those of :func:`get_embedding`.
 
     Raises
     ------
     EdgeL3Error
-        As :func:`get_embedding`, of which these arguments are.
+        If an argument is out of its range, the model cannot be loaded, or a loaded model has
+        another quantization or runtime.
     """
     network = find_network(model_type, emb_dim, retrain_type, sparsity)
     if model is None:
@@ -218,7 +247,7 @@ def open_model(
         if asked != (model.quantization, model.runtime):
             raise EdgeL3Error(
                 f"expected the model's own {model.quantization} in {model.runtime}, got"
-                f" {' in '.join(asked)}; load it so"
+                f" {' in '.join(asked)}; load the model with these"
             )
         return model
     if isinstance(model, Deployment):
@@ -226,7 +255,7 @@ def open_model(
     if isinstance(model, str | PathLike):
         return ModelChoice(Path(model), quantization, runtime).open()
     raise EdgeL3Error(
-        "expected as a model what load_embedding_model returns, a Deployment or its directory, got"
+        "expected as model the result of load_embedding_model, a Deployment or its directory, got"
         f" {type(model).__name__}"
     )
 
@@ -252,36 +281,48 @@ def process_file(
     resampler: str = KAISER_BEST,
     overwrite: bool = True,
 ) -> None:
-    """Compute the embeddings of a file, or of several, and write each file's as .npz.
+    """Embed audio files, and write the embeddings of each as an .npz file.
 
-    Files of any length, and of any format libsndfile reads; they are never in memory as a whole.
-    :func:`write_embeddings` says what is written.
+    Files may have any length and any format that libsndfile reads. They are read in blocks, so that
+    memory does not grow with their length. The .npz file contains three arrays: ``embedding``,
+    shape (n, d), float32; ``timestamps``, shape (n,), in seconds; and ``provenance``, lines of text
+    about the weights, the model and the resampler.
 
     Parameters
     ----------
     filepath : path or sequence of paths
+        The audio files.
     output_dir : path, optional
-        Made if it does not exist; beside the file if not given.
+        Directory of the .npz files. It is made if it does not exist. By default each is written to
+        the directory of its audio file.
     suffix : str, optional
-        ``name_suffix.npz`` is written; ``name.npz`` if not given.
+        Added to the file's name: ``street.wav`` becomes ``street_SUFFIX.npz``. By default
+        ``street.npz``.
     model, model_type, emb_dim, sparsity, center, hop_size, retrain_type, quantization, runtime,
     weights, batch_size, resampler
         As for :func:`get_embedding`.
     verbose : bool
-        As edgel3 has it; what there is to say is in the log of the package at level INFO.
+        Accepted for compatibility with edgel3; it changes nothing. Progress is logged by the logger
+        ``edgel3_tflm`` at level INFO.
     overwrite : bool
-        Whether a file whose embeddings exist is embedded again, as edgel3 does.
+        If False, files whose .npz file exists are skipped. edgel3 always overwrites.
 
     Raises
     ------
     EdgeL3Error
-        As :func:`get_embedding`, or if a file cannot be read or written. Nothing is left of its
-        embeddings then; those of the files before it are whole.
+        As :func:`get_embedding`; also if a file cannot be read or written, or two files have the
+        same .npz file. Nothing is written for the file that fails. The .npz files of the files
+        before it are complete.
 
     Warns
     -----
     EdgeL3Warning
         As :func:`get_embedding`.
+
+    Examples
+    --------
+    >>> from edgel3_tflm import process_file
+    >>> process_file("street.wav", output_dir="embeddings")  # writes embeddings/street.npz
     """
     del verbose
     sources = [filepath] if isinstance(filepath, str | PathLike) else list(filepath)

@@ -6,26 +6,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    CancelledError,
-    Executor,
-    ProcessPoolExecutor,
-)
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Literal
 
 from edgel3_tflm.cores import available_cores
-from edgel3_tflm.errors import (
-    EdgeL3Error,
-    RuntimeUnavailableError,
-    install_hint,
-)
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 
 EngineName = Literal["local", "dask"]
 WORKERS_TIMEOUT_S = 300
-"""How long a run waits for a Dask cluster that has no worker."""
-_POLL_S = 1
+"""Time that a run waits for the first worker of a Dask cluster."""
 
 
 @contextmanager
@@ -35,9 +26,33 @@ def open_executor(
     scheduler: str | None,
     note: Callable[[str], None],
 ) -> Iterator[tuple[Executor, Callable[[], None]]]:
-    """Open what runs the parts, and a check that it can."""
+    """Open the executor that runs the tasks.
+
+    Parameters
+    ----------
+    engine : {'local', 'dask'}
+    workers : int, optional
+        Number of processes; by default one for each core. Not used with ``scheduler``.
+    scheduler : str, optional
+        Address of a Dask scheduler; by default a cluster is started on this machine.
+    note : callable
+        Called with a line of text when the cluster has no worker.
+
+    Yields
+    ------
+    executor : concurrent.futures.Executor
+    check : callable
+        To be called while no task finishes. Raises EdgeL3Error if no worker can run the tasks.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        If the package distributed is missing.
+    EdgeL3Error
+        If the scheduler cannot be reached or is lost, or if Dask cannot run a task.
+    """
     if engine == "local":
-        # Not forked: the runtimes' threads would not be there in the child.
+        # Spawned, because the threads of the runtimes do not survive a fork.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(
             workers or available_cores(), mp_context=context, initializer=_follow_parent
@@ -48,7 +63,7 @@ def open_executor(
             pool.shutdown(cancel_futures=True)
         return
     try:
-        distributed: Any = import_module("distributed")  # its types leave holes
+        distributed: Any = import_module("distributed")  # its type information is incomplete
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"a Dask cluster needs the package distributed, which cannot be loaded here ({error});"
@@ -67,28 +82,28 @@ def open_executor(
         ) from error
     address = client.scheduler.address
     with client:
-        # A result of an earlier run would tell of parts that may have been removed since.
+        # Dask must not reuse the result of an earlier run: the parts may have been removed.
         executor = client.get_executor(pure=False)
         try:
             yield executor, WorkerCheck(client, address, note)
         except CancelledError as error:
             raise EdgeL3Error(
-                f"lost the Dask scheduler at {address}; what was done is kept: start it again, then"
+                f"lost the Dask scheduler at {address}; finished parts are kept: start it again and"
                 " run the same command again"
             ) from error
         except Exception as error:
-            # Dask's own, such as KilledWorker, have no common root.
+            # The exceptions of Dask, such as KilledWorker, have no common base class.
             if not type(error).__module__.startswith("distributed."):
                 raise
             raise EdgeL3Error(
-                f"Dask gave up: {error}; what was done is kept: run the same command again"
+                f"Dask gave up: {error}; finished parts are kept: run the same command again"
             ) from error
         finally:
             executor.shutdown(wait=False)
 
 
 class WorkerCheck:
-    """Says that a Dask cluster has no worker, and gives up if that lasts."""
+    """Reports a Dask cluster without workers, and ends the run if none comes in time."""
 
     def __init__(self, client: Any, address: str, note: Callable[[str], None]) -> None:
         self._client = client
@@ -97,12 +112,12 @@ class WorkerCheck:
         self._since_s: float | None = None
 
     def __call__(self) -> None:
-        """Note a cluster that has no worker.
+        """Report a cluster that has no worker, once.
 
         Raises
         ------
         EdgeL3Error
-            If it has had none for ``WORKERS_TIMEOUT_S``.
+            If it has had no worker for ``WORKERS_TIMEOUT_S``.
         """
         if self._client.nthreads():
             self._since_s = None
@@ -115,13 +130,13 @@ class WorkerCheck:
             )
         if now_s - self._since_s >= WORKERS_TIMEOUT_S:
             raise EdgeL3Error(
-                f"{self._address}: no worker came within {WORKERS_TIMEOUT_S} s; start some of this"
-                " cluster, then run the same command again: what was done is kept"
+                f"{self._address}: no worker came within {WORKERS_TIMEOUT_S} s; start workers of"
+                " this cluster, then run the same command again: finished parts are kept"
             )
 
 
 def _follow_parent() -> None:
-    """End with the process that started this one, however that ended, and at Ctrl-C at once."""
+    """Make a worker process end when its parent ends for any reason, and at Ctrl-C at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is None:

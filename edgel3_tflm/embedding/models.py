@@ -1,33 +1,26 @@
-"""Networks that are ready to embed, from weights or from a deployment.
+"""Open a network that embeds, from weights or from a deployment.
 
-A float network needs no TensorFlow: its flatbuffer is written from the weights here. An int8 one
-is a deployment: one that is given, or one that is converted once and kept in the cache.
+A float network needs no TensorFlow: its flatbuffer is written directly from the weights. An int8
+network needs a deployment. It is given, or converted once and kept in the cache.
 """
 
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import wraps
 from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from edgel3_tflm._version import __version__
-from edgel3_tflm.audio.framing import is_positive
 from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning, ModelFileError, WeightsError
 from edgel3_tflm.files import sha256_hex
-from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import (
     Note,
     WeightsSource,
     cache_directory,
     load_given,
-    parse_weights_source,
-    unpacked_directory,
 )
 from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS, NetworkWeights
@@ -38,7 +31,7 @@ from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, runs_packed_models
 from edgel3_tflm.types import FloatArray, Progress
 
 QUANTIZATION_NAMES = (FLOAT, "int8")
-"""What a network by its name can be; a deployment is what it was converted to, or float."""
+"""Quantizations of a network that is not a deployment yet."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,9 +43,9 @@ def _log_progress(step: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class EmbeddingModel:
-    """A network in a runtime, ready to embed: what edgel3 calls a model.
+    """A network in a runtime, ready to embed. The package edgel3 calls it a model.
 
-    One thread at a time may use it.
+    Only one thread at a time may use it.
 
     Parameters
     ----------
@@ -60,16 +53,17 @@ class EmbeddingModel:
     quantization : str
         'float', 'int8' or 'int16x8'.
     runtime : str
+        One of ``interpreters.RUNTIMES``.
     sha256 : str
-        Of the bytes that the runtime runs.
+        Digest of the file that the runtime runs.
     weights_kind, description : str
-        Where the weights come from; the kinds are those of ``Provenance``.
+        Source of the weights, as in :class:`edgel3_tflm.networks.weights.Provenance`.
     embedder : Embedder
 
     Warns
     -----
     EdgeL3Warning
-        If the weights stand for the authors' own.
+        If the weights replace the authors' weights.
     """
 
     variant: Variant
@@ -86,17 +80,17 @@ class EmbeddingModel:
 
     @property
     def output_shape(self) -> tuple[None, int]:
-        """As a Keras model has it: any number of windows, values of an embedding."""
+        """Shape of the result, ``(None, embedding size)``, as a Keras model reports it."""
         return (None, self.variant.embedding_size)
 
     @property
     def is_substitute(self) -> bool:
-        """Whether the weights stand for the authors' own."""
+        """Whether the weights replace the authors' weights: bundled or generated."""
         return self.weights_kind in SUBSTITUTE_KINDS
 
     @property
     def provenance(self) -> tuple[str, ...]:
-        """What there is to say of embeddings made with it, weights first."""
+        """Lines of text that describe the model; the first one describes the weights."""
         return (
             self.description,
             f"network {self.variant.name}, {self.quantization}, in {self.runtime}",
@@ -105,26 +99,38 @@ class EmbeddingModel:
         )
 
     def embed(self, windows: FloatArray) -> FloatArray:
-        """Embed windows, shape (n, samples of a second), to (n, d) float32."""
+        """Embed windows of one second.
+
+        Parameters
+        ----------
+        windows : numpy.ndarray, shape (n, samples of a second), float32
+            At the network's sample rate; full scale is 1.
+
+        Returns
+        -------
+        numpy.ndarray, shape (n, d), float32
+        """
         return self.embedder.embed(windows)
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What to open: small enough to travel to a worker process, and opened there.
+    """Describes a model to open. It is small and can be sent to a worker process.
 
     Parameters
     ----------
     source : Variant or pathlib.Path
         A network, or a deployment directory.
     quantization : str, optional
-        One of ``QUANTIZATION_NAMES``. If not given, a network is float and a deployment what it was
-        converted to.
+        By default, 'float' for a network and a deployment's own quantization. Otherwise one of
+        ``QUANTIZATION_NAMES`` for a network, and 'float' or its own quantization for a deployment.
     runtime : str, optional
-        One of ``interpreters.RUNTIMES``. If not given, the engine for int8 where it was built and
-        most of the network's work is zeros, else the default.
+        One of ``interpreters.RUNTIMES``. By default the engine, if it is installed, the model is
+        quantized and more than half of its multiplications are by zero; otherwise
+        ``interpreters.DEFAULT_RUNTIME``.
     weights : pathlib.Path or str
-        Of a network: a file, or a word of ``WeightsWord`` but 'generated'.
+        Weights of a network: a file, or a word of ``WeightsWord`` except 'generated'. Not used for
+        a deployment.
     """
 
     source: Variant | Path
@@ -135,24 +141,26 @@ class ModelChoice:
     def settle(
         self, progress: Progress = _log_progress, note: Note = _log.warning
     ) -> "ModelChoice":
-        """Convert a network to int8 if it is to be int8 and is not yet in the cache, or damaged.
+        """Convert a network to int8 if that is chosen and the cache has no intact conversion.
 
         Parameters
         ----------
         progress : callable
-            Told of a conversion.
+            Called with the progress of a conversion.
         note : callable
-            Told of a damaged deployment, and of the stand-in, before a conversion.
+            Called before a conversion with a line of text: about a damaged deployment in the cache,
+            or about the stand-in weights.
 
         Returns
         -------
         ModelChoice
-            One that several processes may open at once: of the deployment, or this one.
+            A choice that several processes may open at the same time: the deployment in the cache,
+            or ``self`` if nothing has to be converted.
 
         Raises
         ------
         EdgeL3Error
-            If there are no weights, or nothing to convert with.
+            If there are no weights, or TensorFlow is missing.
         """
         if isinstance(self.source, Path) or self.quantization in (None, FLOAT):
             return self
@@ -162,7 +170,7 @@ class ModelChoice:
                 f" {', '.join(QUANTIZATION_NAMES)}; for another, convert and give the deployment"
             )
         weights = _load(self.source, self.weights)
-        # What they are converted to follows from these, and from the version.
+        # The result of a conversion depends on the weights and on the version of this package.
         name = f"{weights.variant.name}-{weights.provenance.sha256[:16]}-{__version__}"
         directory = cache_directory() / "deployments" / name
         if not _is_whole(directory, note):
@@ -170,15 +178,15 @@ class ModelChoice:
         return replace(self, source=directory)
 
     def _convert(self, directory: Path, progress: Progress, note: Note) -> None:
-        """Convert into the cache, unless another process has done so meanwhile."""
+        """Convert into the cache, unless another process has done it in the meantime."""
         from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 
-        assert isinstance(self.source, Variant)  # noqa: S101 - tells mypy
+        assert isinstance(self.source, Variant)  # noqa: S101 - narrows for mypy
         with _locked(directory):
             if _is_whole(directory, _log.info):
                 return
             shutil.rmtree(directory, ignore_errors=True)  # a damaged one may lack its manifest
-            _log.info("converting %s to int8, once", self.source.name)
+            _log.info("converting %s to int8; the result is kept in the cache", self.source.name)
             convert(ConvertOptions(self.source, self.weights), directory, progress, note)
 
     def open(
@@ -193,14 +201,18 @@ class ModelChoice:
         Parameters
         ----------
         threads : int, optional
-            One a core if not given.
+            Number of threads; by default one for each core.
         progress, note : callable
             As for :meth:`settle`.
+
+        Returns
+        -------
+        EmbeddingModel
 
         Raises
         ------
         EdgeL3Error
-            If weights or deployment cannot be used, or a package is missing.
+            If the weights or the deployment cannot be used, or a package is missing.
         """
         choice = self.settle(progress, note)
         if isinstance(choice.source, Path):
@@ -212,7 +224,7 @@ class ModelChoice:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Keep other processes from writing a directory of the cache."""
+    """Prevent other processes from writing a directory of the cache at the same time."""
     from filelock import FileLock  # takes long to load
 
     lock = FileLock(directory.with_name(f".{directory.name}.lock"))
@@ -231,7 +243,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _is_whole(directory: Path, note: Note) -> bool:
-    """Whether a deployment is in the cache as it was written; says so if it is there, damaged."""
+    """Whether the cache has an intact deployment; calls ``note`` if it is damaged."""
     if not directory.exists():
         return False
     try:
@@ -249,12 +261,20 @@ def open_deployment(
     *,
     threads: int | None = None,
 ) -> EmbeddingModel:
-    """Open a deployment; its own quantization if none is given.
+    """Open a model of a deployment.
+
+    Parameters
+    ----------
+    deployment : Deployment
+    quantization, runtime : str, optional
+        As for :class:`ModelChoice`.
+    threads : int, optional
+        Number of threads; by default one for each core.
 
     Raises
     ------
     EdgeL3Error
-        If it has no such model, or the runtime cannot run it.
+        If the deployment has no such model, or the runtime cannot run it.
     """
     quantization = quantization or deployment.quantization
     if runtime is None:
@@ -274,7 +294,7 @@ def open_deployment(
 
 
 def _suits_engine(deployment: Deployment) -> bool:
-    """Whether the engine is there, and faster than dense kernels: enough of the work is zeros."""
+    """Whether the engine is installed and skips more than half of the multiplications."""
     if find_spec("edgel3_tflm._engine") is None:
         return False
     layers = deployment.manifest["layers"]
@@ -294,8 +314,8 @@ def _open_float(
     from edgel3_tflm.converters.quantization.chain import fold, write_float_chain
 
     given = _load(variant, source)
-    variant = given.variant  # with the file's own filters, where it has any
-    # Weights that have the plan's zeros are left alone, which takes no TensorFlow.
+    variant = given.variant  # a weight file may have its own numbers of filters
+    # Weights that have the zeros of the plan already are not changed, without TensorFlow.
     pruned = PruningResult(given, ()) if variant.plan is None else prune(given, variant.plan)
     spec, weights = variant.frontend, pruned.weights
     model = write_float_chain(fold(weights), spec.mels, spec.frames)
@@ -315,127 +335,6 @@ def _load(variant: Variant, source: WeightsSource) -> NetworkWeights:
     if weights is None:
         raise WeightsError(
             "expected weights that were trained, got 'generated'; to try the pipeline with them,"
-            " convert, and give the deployment"
+            " run `edgel3-tflm convert` and give the deployment"
         )
     return weights
-
-
-def find_network(model_type: str, emb_dim: int, retrain_type: str, sparsity: float) -> Variant:
-    """Find a network by edgel3's four words.
-
-    Raises
-    ------
-    EdgeL3Error
-        If one is not edgel3's; unlike there, every published sparsity is one.
-    """
-    if not is_positive(sparsity):
-        raise EdgeL3Error(f"expected a sparsity in percent, got {sparsity!r}")
-    # All four are checked, those that are not read too.
-    find_variant("sea", embedding_size=emb_dim)
-    find_variant("sparse", sparsity=str(sparsity), retrain_type=retrain_type)
-    return find_variant(
-        model_type, sparsity=str(sparsity), retrain_type=retrain_type, embedding_size=emb_dim
-    )
-
-
-_OPENL3_ARGUMENTS = {
-    "input_repr": "leave it out: all networks here take the same log-mel spectrogram",
-    "content_type": "leave it out: model_type chooses the network",
-    "embedding_size": "give emb_dim, with model_type='sea'",
-    "frontend": "leave it out: the frontend is the published networks' own",
-    "batch_size": "give it to get_embedding or process_file",
-}
-
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
-
-
-def refuse_openl3_arguments(
-    function: Callable[_Parameters, _Result],
-) -> Callable[_Parameters, _Result]:
-    """Make a function say what stands here for an argument that openl3's function takes.
-
-    The function raises EdgeL3Error where one is given that it does not have itself.
-    """
-    known = signature(function).parameters
-
-    @wraps(function)
-    def checked(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        for name in kwargs:
-            if name in _OPENL3_ARGUMENTS and name not in known:
-                raise EdgeL3Error(
-                    f"{function.__name__} has no argument {name!r}, which is openl3's:"
-                    f" {_OPENL3_ARGUMENTS[name]}"
-                )
-        return function(*args, **kwargs)
-
-    return checked
-
-
-@refuse_openl3_arguments
-def load_embedding_model(
-    model_type: str,
-    emb_dim: int,
-    retrain_type: str,
-    sparsity: float,
-    *,
-    quantization: str = FLOAT,
-    runtime: str | None = None,
-    weights: str | Path = "auto",
-) -> EmbeddingModel:
-    """Load a network by edgel3's words.
-
-    Parameters
-    ----------
-    model_type : {'sparse', 'sea', 'dense'}
-        EdgeL3, UST-specialised, or L3, for which there are no published weights.
-    emb_dim : {512, 256, 128, 64}
-        Values of an embedding; read only for 'sea'.
-    retrain_type : {'ft', 'kd'}
-        Fine-tuned or knowledge-distilled; read only for 'sparse'.
-    sparsity : float
-        Percent of zeros: 95.45, 53.5, 63.5, 72.3, 87.0 and the others of ``variants.PLANS``; read
-        only for 'sparse'.
-    quantization : {'float', 'int8'}
-        The first time int8 is asked for, the network is converted, for which the extra ``convert``
-        must be installed; the result is kept in the cache.
-    runtime : str, optional
-        As for :class:`ModelChoice`.
-    weights : str or pathlib.Path
-        A file; 'published'; 'bundled', the stand-in; 'auto', the stand-in where the published ones
-        cannot be reached.
-
-    Raises
-    ------
-    EdgeL3Error
-        If a word is unknown, or there are no weights.
-
-    Warns
-    -----
-    EdgeL3Warning
-        If the weights are the stand-in's.
-    """
-    variant = find_network(model_type, emb_dim, retrain_type, sparsity)
-    return ModelChoice(variant, quantization, runtime, parse_weights_source(weights)).open()
-
-
-def load_embedding_model_path(
-    model_type: str, emb_dim: int, retrain_type: str, sparsity: float
-) -> str:
-    """Path of a network's unpacked weight file, as an edgel3 package has it.
-
-    In the package if it is installed, else in the cache. There need be no file: it is one of the
-    places that are looked at.
-
-    Raises
-    ------
-    EdgeL3Error
-        If a word is unknown, or no file was published.
-    """
-    variant = find_network(model_type, emb_dim, retrain_type, sparsity)
-    if variant.published is None:
-        raise WeightsError(f"{variant.name}: no weights are published for this network")
-    package = find_spec("edgel3")
-    installed = (package and package.submodule_search_locations) or []
-    directory = next(map(Path, installed), unpacked_directory())
-    return str(directory / variant.published.name.removesuffix(".gz"))

@@ -1,4 +1,4 @@
-"""Embeddings of a file, written as .npz."""
+"""Write the embeddings of an audio file as .npz."""
 
 import logging
 import shutil
@@ -22,12 +22,18 @@ def plan_outputs(
     output_dir: str | PathLike[str] | None = None,
     suffix: str | None = None,
 ) -> dict[Path, Path]:
-    """Tell where each file's embeddings go.
+    """Return the output path of each source.
+
+    Parameters
+    ----------
+    sources : iterable of pathlib.Path
+    output_dir, suffix : optional
+        As for :func:`edgel3_tflm.process_file`.
 
     Raises
     ------
     EdgeL3Error
-        If two would go to one place.
+        If two sources have the same output path.
     """
     plan: dict[Path, Path] = {}
     taken: dict[Path, Path] = {}
@@ -46,16 +52,21 @@ def plan_outputs(
 def get_output_path(
     filepath: str | PathLike[str], suffix: str, output_dir: str | PathLike[str] | None = None
 ) -> str:
-    """Path of a file's embeddings.
+    """Return the path to which the embeddings of an audio file are written.
 
     Parameters
     ----------
     filepath : path
         The audio file.
     suffix : str
-        With its extension; joined to the file's name by an underscore unless it begins with a dot.
+        With the extension. An underscore is put before it unless it begins with a dot.
     output_dir : path, optional
-        The file's own if not given.
+        By default the directory of the audio file.
+
+    Examples
+    --------
+    >>> get_output_path("sounds/street.wav", "edgel3.npz", "out")
+    'out/street_edgel3.npz'
     """
     path = Path(filepath)
     joint = "" if suffix.startswith(".") else "_"
@@ -68,35 +79,35 @@ def write_embeddings(
     target: Path,
     progress: Callable[[float], None] = lambda _: None,
 ) -> int:
-    """Write the embeddings of a file as .npz, whole or not at all.
+    """Embed an audio file and write the result as .npz, completely or not at all.
 
-    Arrays as edgel3 has them: ``embedding``, shape (n, d), float32, and ``timestamps``, shape (n,),
-    seconds. ``provenance`` holds lines of text: where the weights come from is the first, the
-    resampler the last.
+    The file contains the arrays of edgel3: ``embedding``, shape (n, d), float32, and
+    ``timestamps``, shape (n,), in seconds. A third array, ``provenance``, contains lines of text.
+    The first describes the weights, the last the resampler.
 
     Parameters
     ----------
     embedder : StreamEmbedder
     source, target : pathlib.Path
     progress : callable
-        Takes the time of the last window, in seconds, again and again.
+        Called after each batch with the time of its last window in seconds.
 
     Returns
     -------
     int
-        How many windows.
+        Number of windows.
 
     Raises
     ------
     EdgeL3Error
-        If the file cannot be read, or the disk refuses a write.
+        If the audio file cannot be read, or the output cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdgeL3Error(f"cannot write {target}: {error.strerror or error}") from error
     with new_file(target) as temporary, tempfile.TemporaryFile(dir=target.parent) as rows:
-        # How many rows there are stands before them in an array's file, and is known at the end.
+        # The header of an .npy file contains the number of rows, which is known only at the end.
         all_times = []
         for embeddings, times in embedder.embed_file(source):
             rows.write(embeddings.astype("<f4", copy=False).tobytes())

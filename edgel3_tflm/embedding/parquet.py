@@ -1,54 +1,32 @@
-"""Embeddings of a whole corpus as a Parquet dataset, on one machine or on a Dask cluster.
+"""The parts of a dataset: Parquet files with one row for each window.
 
-The dataset is a directory of parts, Parquet files with a row a window. A part holds whole clips, is
-written under a temporary name and then renamed, and says in its metadata which clips it holds and
-which of them are damaged. So the parts themselves are the record of what is done: a run that was
-ended in the middle goes on where it stopped, and a part that two workers made is there once.
+A part contains whole clips. It is written under a temporary name and then renamed, so a part that
+exists is complete. Its metadata lists the clips that it contains and the clips that are damaged.
+The parts are therefore the only record of what has been done: a run that was interrupted continues
+from them.
 
-Needs the extra ``corpora``; on a cluster ``dask``.
+Needs the extra ``corpora``.
 """
 
 import csv
 import io
 import json
-import logging
-import math
 import os
 import tempfile
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Executor,
-    Future,
-    wait,
-)
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
-from edgel3_tflm.audio.clips import find_clips
-from edgel3_tflm.audio.framing import Framing
-from edgel3_tflm.audio.manifest import read_files
-from edgel3_tflm.embedding.models import ModelChoice
+from edgel3_tflm.embedding.corpus import CorpusClip
 from edgel3_tflm.embedding.stream import StreamEmbedder
-from edgel3_tflm.errors import (
-    AudioError,
-    EdgeL3Error,
-    EdgeL3Warning,
-    RuntimeUnavailableError,
-    install_hint,
-)
-from edgel3_tflm.files import sha256_hex, write_whole
-from edgel3_tflm.networks.sources import Note
-from edgel3_tflm.types import FloatArray, Progress
+from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError, install_hint
+from edgel3_tflm.files import write_whole
+from edgel3_tflm.types import DoubleArray, FloatArray
 
 try:
     import pyarrow as pa
@@ -58,248 +36,40 @@ except ImportError as error:
         f"a Parquet dataset needs the package pyarrow, which cannot be loaded here ({error});"
         f" {install_hint('corpora')}"
     ) from error
-from edgel3_tflm.embedding.cluster import _POLL_S, EngineName, open_executor
-
-_log = logging.getLogger(__name__)
 
 ERRORS_NAME = "_errors.tsv"
-"""Names the damaged clips. Readers of datasets pass over what begins with an underscore."""
+"""File that lists the damaged clips. Readers of datasets skip names that begin with an
+underscore."""
+MAX_BUFFERED_ROWS = 4096
+"""Rows that a writer keeps in memory. A longer clip is written while it is embedded."""
 _KEY = b"edgel3_tflm"
 _CLIPS_KEY = b"edgel3_tflm_clips"
-# What a crash costs at most is a part for each worker; what a million clips cost is files.
-_MOST_CLIPS_A_PART = 256
-# Of one clip in memory; a longer one goes to the disk while it is computed.
-_ROWS_IN_MEMORY = 4096
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CorpusModel:
-    """What embeds a corpus: small enough to travel to a worker, and opened there.
+class DoneClips:
+    """The clips that a dataset contains, and the damaged ones with the reason."""
+
+    embedded: set[str] = field(default_factory=set)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+def read_done(dataset: Path, settings: Mapping[str, Any]) -> DoneClips:
+    """Read from a dataset's parts which clips are done.
 
     Parameters
     ----------
-    choice : ModelChoice
-    framing : Framing
-    settings : mapping
-        What the embeddings follow from: a dataset holds those of one choice. ``model_sha256`` and
-        ``embedding_size`` are among them.
-    provenance : sequence of str
-        What else there is to say, weights first.
-    """
-
-    choice: ModelChoice
-    framing: Framing
-    settings: Mapping[str, Any]
-    provenance: Sequence[str]
-
-    @classmethod
-    def of(
-        cls, choice: ModelChoice, framing: Framing, progress: Progress, note: Note = _log.warning
-    ) -> "CorpusModel":
-        """Open a model once, to learn what it is.
-
-        ``progress`` and ``note`` are those of :meth:`ModelChoice.settle`.
-
-        Raises
-        ------
-        EdgeL3Error
-            If it cannot be opened.
-        """
-        choice = choice.settle(progress, note)
-        model = choice.open(threads=1)
-        # Workers elsewhere have another directory of their own, and perhaps other runtimes.
-        choice = replace(
-            choice,
-            source=_absolute(choice.source),
-            weights=_absolute(choice.weights),
-            quantization=model.quantization,
-            runtime=model.runtime,
-        )
-        framing.hop_samples(model.variant.frontend.sample_rate_hz)
-        settings = {
-            "variant": model.variant.name,
-            "embedding_size": model.variant.embedding_size,
-            "model_sha256": model.sha256,
-            "quantization": model.quantization,
-            "runtime": model.runtime,
-            "weights_kind": model.weights_kind,
-            "hop_s": float(framing.hop_size),
-            "center": bool(framing.center),
-            "resampler": framing.resampler,
-        }
-        return cls(choice, framing, settings, StreamEmbedder(model, framing).provenance)
-
-    def open(self) -> StreamEmbedder:
-        """Open the model in a worker, on one thread: workers share the cores.
-
-        Raises
-        ------
-        EdgeL3Error
-            If it cannot be opened there, or is another one there.
-        """
-        model = self.choice.open(threads=1)
-        if model.sha256 != self.settings["model_sha256"]:
-            raise EdgeL3Error(
-                f"expected the model {self.settings['model_sha256'][:12]}... in every worker, one"
-                f" found {model.sha256[:12]}... at {self.choice.source}; give all of them the same"
-            )
-        return StreamEmbedder(model, self.framing)
-
-
-T = TypeVar("T")
-
-
-def _absolute(source: T | Path) -> T | Path:
-    return source.absolute() if isinstance(source, Path) else source
-
-
-@dataclass(frozen=True, slots=True)  # there may be a million
-class CorpusClip:
-    """A clip by its name in the manifest, which is its name in the dataset.
-
-    It is relative to ``root``, an absolute path: workers have directories of their own.
-    """
-
-    name: str
-    root: Path
-
-    @property
-    def path(self) -> Path:
-        """Where it lies."""
-        return self.root / self.name
-
-
-@dataclass(frozen=True)
-class CorpusRun:
-    """What a run did.
-
-    ``damaged`` maps every clip of the corpus that cannot be embedded to the reason, whichever run
-    found it.
-    """
-
-    dataset: Path
-    clips: int
-    done_before: int
-    embedded: int
-    windows: int
-    seconds: float
-    damaged: Mapping[str, str] = field(default_factory=dict)
-
-
-def read_clip_list(path: Path) -> list[CorpusClip]:
-    """Read what there is to embed.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A directory, searched through for audio files; or a manifest as
-        :func:`edgel3_tflm.audio.manifest.read_files` reads it. Files are relative to where it lies.
-
-    Raises
-    ------
-    AudioError
-        If it cannot be read, names no clip, or names one twice.
-    """
-    root = path.absolute()
-    if path.is_dir():
-        names = [clip.relative_to(path).as_posix() for clip in find_clips([path])]
-        for name in names:
-            try:
-                name.encode()
-            except UnicodeEncodeError as error:
-                raise AudioError(
-                    f"{path}: expected file names in UTF-8, found {os.fsencode(name)!r}; rename it"
-                ) from error
-        return [CorpusClip(name, root) for name in names]
-    return [CorpusClip(name, root.parent) for name in read_files(path)]
-
-
-def embed_corpus(
-    clips: Sequence[CorpusClip],
-    model: CorpusModel,
-    dataset: Path,
-    *,
-    engine: EngineName = "local",
-    workers: int | None = None,
-    scheduler: str | None = None,
-    retry_damaged: bool = False,
-    progress: Progress,
-    note: Callable[[str], None] = _log.warning,
-) -> CorpusRun:
-    """Embed the clips that a dataset does not hold yet.
-
-    On a cluster the clips, the dataset and the model must lie under the same paths on all machines.
-
-    Parameters
-    ----------
-    clips : sequence of CorpusClip
-    model : CorpusModel
     dataset : pathlib.Path
-        A directory: new, empty or of an earlier run with the same settings.
-    engine : {'local', 'dask'}
-        Processes of this machine, or Dask workers.
-    workers : int, optional
-        Processes; one a core if not given. Not for a scheduler, which has its own.
-    scheduler : str, optional
-        Address of a Dask scheduler; a cluster on this machine if not given.
-    retry_damaged : bool
-        Try the clips again that an earlier run found damaged.
-    progress : callable
-        Takes a step's name, how many clips are done and how many there are.
-    note : callable
-        Takes a line on what the run waits for.
+        It need not exist.
+    settings : mapping
+        The settings that every part must have.
 
     Raises
     ------
     EdgeL3Error
-        If the dataset holds something else, a cluster has no worker for ``WORKERS_TIMEOUT_S``, or
-        the workers are lost. What was done stays done.
+        If the directory contains other files, a part is damaged, or a part has other settings.
     """
-    started_s = time.monotonic()
-    held = _read_done(dataset, model.settings)
-    known = held.embedded if retry_damaged else held.embedded | held.damaged.keys()
-    tasks = _divide(clips, known, model, dataset)
-    done_before = sum(clip.name in known for clip in clips)
-    embedded = windows = 0
-    damaged = dict(held.damaged)
-    if tasks:
-        _make_directory(dataset)
-        done = done_before
-        progress("embed clips", done, len(clips))
-        with open_executor(engine, workers, scheduler, note) as (executor, check):
-            for result in _run(executor, tasks, check):
-                embedded += len(result.embedded)
-                windows += result.windows
-                for name in result.embedded:
-                    damaged.pop(name, None)
-                damaged |= result.damaged
-                done += len(result.embedded) + len(result.damaged)
-                progress("embed clips", done, len(clips))
-    names = {clip.name for clip in clips}
-    if damaged or (dataset / ERRORS_NAME).exists():
-        _write_errors(dataset, damaged)
-    return CorpusRun(
-        dataset=dataset,
-        clips=len(clips),
-        done_before=done_before,
-        embedded=embedded,
-        windows=windows,
-        seconds=time.monotonic() - started_s,
-        damaged={name: reason for name, reason in sorted(damaged.items()) if name in names},
-    )
-
-
-@dataclass(frozen=True)
-class _Done:
-    embedded: set[str]
-    damaged: dict[str, str]
-
-
-def _read_done(dataset: Path, settings: Mapping[str, Any]) -> _Done:
-    """Read from a dataset's parts which clips they hold."""
-    done = _Done(set(), {})
+    done = DoneClips()
     if not dataset.exists():
         return done
     if not dataset.is_dir():
@@ -312,7 +82,7 @@ def _read_done(dataset: Path, settings: Mapping[str, Any]) -> _Done:
         )
     for part in parts:
         try:
-            found, embedded, damaged = _read_part(part)
+            found, embedded, damaged = _read_metadata(part)
         except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
             raise EdgeL3Error(
                 f"{part}: expected a part that `edgel3-tflm embed` wrote, it is damaged or of"
@@ -323,7 +93,8 @@ def _read_done(dataset: Path, settings: Mapping[str, Any]) -> _Done:
             if settings.get(key) != found.get(key):
                 raise EdgeL3Error(
                     f"{dataset}: it holds embeddings with {key} {found.get(key)}, expected"
-                    f" {settings.get(key)}; write to another dataset, or embed as it was begun"
+                    f" {settings.get(key)}; write to another dataset, or use the settings of the"
+                    " earlier run"
                 )
         done.embedded.update(embedded)
         done.damaged.update(damaged)
@@ -332,8 +103,8 @@ def _read_done(dataset: Path, settings: Mapping[str, Any]) -> _Done:
     return done
 
 
-def _read_part(part: Path) -> tuple[dict[str, Any], list[str], dict[str, str]]:
-    """Read a part's settings, which clips it holds, and which are damaged and why."""
+def _read_metadata(part: Path) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    """Return a part's settings, its clips, and the damaged clips with the reason."""
     metadata = pq.read_metadata(part).metadata or {}
     settings = json.loads(metadata[_KEY])["settings"]
     clips = json.loads(metadata[_CLIPS_KEY])
@@ -347,144 +118,91 @@ def _read_part(part: Path) -> tuple[dict[str, Any], list[str], dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """A part to write."""
+class PartResult:
+    """What a worker reports about a part that it wrote."""
 
-    part: Path
-    clips: tuple[CorpusClip, ...]
-    model: CorpusModel
-
-
-@dataclass(frozen=True)
-class _Result:
     embedded: tuple[str, ...]
     damaged: Mapping[str, str]
     windows: int
 
 
-def _divide(
-    clips: Sequence[CorpusClip], known: set[str], model: CorpusModel, dataset: Path
-) -> list[_Task]:
-    """Divide what is missing into parts.
+def write_part(
+    part: Path,
+    clips: Sequence[CorpusClip],
+    embedder: StreamEmbedder,
+    settings: Mapping[str, Any],
+    provenance: Sequence[str],
+) -> PartResult:
+    """Embed clips and write them as one part, completely or not at all.
 
-    How clips fall into parts, and what a part is called, follows from the list of clips and what is
-    missing of it: a worker that outlives a run writes what the next run would write there.
+    Raises
+    ------
+    EdgeL3Error
+        If the part cannot be written.
     """
-    size = min(_MOST_CLIPS_A_PART, math.isqrt(max(len(clips) - 1, 0)) + 1)
-    dataset = dataset.absolute()
-    tasks = []
-    for number, first in enumerate(range(0, len(clips), size)):
-        missing = tuple(clip for clip in clips[first : first + size] if clip.name not in known)
-        if missing:
-            digest = sha256_hex("\0".join(clip.name for clip in missing).encode())
-            part = dataset / f"part-{number:06}-{digest[:12]}.parquet"
-            tasks.append(_Task(part, missing, model))
-    return tasks
-
-
-def _make_directory(dataset: Path) -> None:
     try:
-        dataset.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgeL3Error(f"cannot write {dataset}: {error.strerror or error}") from error
-
-
-def _run(
-    executor: Executor, tasks: Sequence[_Task], check: Callable[[], None]
-) -> Iterator[_Result]:
-    """Embed parts; ``check`` is called while none is done, and may raise."""
-    try:
-        waiting: set[Future[_Result]] = {executor.submit(_embed_part, task) for task in tasks}
-        while waiting:
-            done, waiting = wait(waiting, _POLL_S, FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-            if not done:
-                check()
-    except BrokenProcessPool as error:
-        raise EdgeL3Error(
-            "a worker process was ended from outside, perhaps for want of memory; what was done is"
-            " kept: run the same command again, with fewer --workers if memory was short"
-        ) from error
-
-
-_opened = threading.local()
-
-
-def _open(model: CorpusModel) -> StreamEmbedder:
-    """Open a model once a thread: not every runtime may be used by two at a time."""
-    if getattr(_opened, "model", None) != model:
-        # Silent clips and short ones are no news in a corpus, and the weights are known by now.
-        warnings.simplefilter("ignore", EdgeL3Warning)
-        _opened.embedder = model.open()
-        _opened.model = model
-    embedder: StreamEmbedder = _opened.embedder
-    return embedder
-
-
-def _embed_part(task: _Task) -> _Result:
-    """Embed clips and write their part; runs in a worker."""
-    embedder = _open(task.model)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{task.part.name}.", dir=task.part.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{part.name}.", dir=part.parent)
         os.close(handle)
         temporary = Path(name)
         try:
+            columns = _make_schema(settings, provenance)
             damaged: dict[str, str] = {}
-            while (result := _write_part(task, embedder, temporary, damaged)) is None:
+            while (result := _try_to_write(temporary, columns, clips, embedder, damaged)) is None:
                 pass
             temporary.chmod(0o644)  # mkstemp makes it private
-            temporary.replace(task.part)
+            temporary.replace(part)
         finally:
             temporary.unlink(missing_ok=True)
-        # Left by workers that were ended in the middle of the same part.
-        for left in task.part.parent.glob(f".{task.part.name}.*"):
+        # Workers that were killed while they wrote the same part have left these files.
+        for left in part.parent.glob(f".{part.name}.*"):
             left.unlink(missing_ok=True)
     except OSError as error:
         raise EdgeL3Error(
-            f"cannot write {task.part}: {error.strerror or error}; what was done is kept"
+            f"cannot write {part}: {error.strerror or error}; finished parts are kept"
         ) from error
     return result
 
 
-def _write_part(
-    task: _Task, embedder: StreamEmbedder, path: Path, damaged: dict[str, str]
-) -> _Result | None:
-    """Write the clips of a part that are not in ``damaged``, and add those that turn out to be.
-
-    Returns
-    -------
-    _Result, optional
-        None if a clip turned out to be damaged after some of its rows were written: the part must
-        be written again.
-    """
-    settings = task.model.settings
-    columns = pa.schema(
+def _make_schema(settings: Mapping[str, Any], provenance: Sequence[str]) -> Any:
+    """Return the columns of a part, with the metadata that is known before the clips are read."""
+    description = {
+        "version": __version__,
+        "settings": dict(settings),
+        "provenance": list(provenance),
+    }
+    embedding = pa.list_(pa.float32(), settings["embedding_size"])
+    return pa.schema(
         [
             pa.field("clip", pa.string(), nullable=False),
             pa.field("time", pa.float64(), nullable=False),
-            pa.field(
-                "embedding", pa.list_(pa.float32(), settings["embedding_size"]), nullable=False
-            ),
+            pa.field("embedding", embedding, nullable=False),
             pa.field("model", pa.string(), nullable=False),
         ],
-        metadata={
-            _KEY: json.dumps(
-                {
-                    "version": __version__,
-                    "settings": dict(settings),
-                    "provenance": list(task.model.provenance),
-                },
-                sort_keys=True,
-            )
-        },
+        metadata={_KEY: json.dumps(description, sort_keys=True)},
     )
+
+
+def _try_to_write(
+    path: Path,
+    columns: Any,
+    clips: Sequence[CorpusClip],
+    embedder: StreamEmbedder,
+    damaged: dict[str, str],
+) -> PartResult | None:
+    """Write all clips except those in ``damaged``; add the clips that cannot be read to it.
+
+    Returns
+    -------
+    PartResult, optional
+        None if a clip proved to be damaged after some of its rows were written to the file. The
+        part must then be written again without that clip.
+    """
     embedded: list[str] = []
-    windows = 0
     with path.open("wb") as file:
         with pq.ParquetWriter(file, columns, compression="zstd") as writer:
-            rows = _Rows(writer, columns, settings["model_sha256"])
-            for clip in task.clips:
+            description = json.loads(columns.metadata[_KEY])
+            rows = _RowBuffer(writer, columns, description["settings"]["model_sha256"])
+            for clip in clips:
                 if clip.name in damaged:
                     continue
                 try:
@@ -497,59 +215,64 @@ def _write_part(
                     return None
                 embedded.append(clip.name)
             rows.write()
-            windows = rows.written
-            clips = json.dumps({"embedded": embedded, "damaged": damaged})
-            writer.add_key_value_metadata({_CLIPS_KEY: clips})
+            lists = json.dumps({"embedded": embedded, "damaged": damaged})
+            writer.add_key_value_metadata({_CLIPS_KEY: lists})
         os.fsync(file.fileno())
-    return _Result(tuple(embedded), damaged, windows)
+    return PartResult(tuple(embedded), damaged, rows.written)
 
 
-class _Rows:
-    """Rows on their way to a part: whole clips wait here, but for those of very many rows."""
+class _RowBuffer:
+    """Rows that wait to be written to a part.
+
+    A clip's rows stay here until the clip is complete, unless there are more than
+    ``MAX_BUFFERED_ROWS``.
+    """
 
     def __init__(self, writer: Any, columns: Any, model_sha256: str) -> None:
         self._writer = writer
         self._columns = columns
         self._model_sha256 = model_sha256
-        self._waiting: list[tuple[str, FloatArray, npt.NDArray[np.float64]]] = []
+        self._waiting: list[tuple[str, FloatArray, DoubleArray]] = []
         self._count = 0
-        self._begun = ""
+        self._last_written_clip = ""
         self.written = 0
 
-    def add(self, clip: str, embeddings: FloatArray, times: npt.NDArray[np.float64]) -> None:
-        if self._count + len(times) > _ROWS_IN_MEMORY:
+    def add(self, clip: str, embeddings: FloatArray, times: DoubleArray) -> None:
+        if self._count + len(times) > MAX_BUFFERED_ROWS:
             self.write()
         self._waiting.append((clip, embeddings, times))
         self._count += len(times)
 
     def drop(self, clip: str) -> bool:
-        """Take back the rows of a clip; False if some are written."""
+        """Remove the rows of a clip; return False if some of them are in the file already."""
         self._waiting = [rows for rows in self._waiting if rows[0] != clip]
         self._count = sum(len(times) for _, _, times in self._waiting)
-        return self._begun != clip
+        return self._last_written_clip != clip
 
     def write(self) -> None:
         if not self._waiting:
             return
         names = np.concatenate([np.repeat(clip, len(times)) for clip, _, times in self._waiting])
         values = np.concatenate([embeddings for _, embeddings, _ in self._waiting])
-        size = self._columns.field("embedding").type
+        times: npt.NDArray[Any] = np.concatenate([times for _, _, times in self._waiting])
+        embedding = self._columns.field("embedding").type
         table = pa.table(
             [
                 pa.array(names, pa.string()),
-                pa.array(np.concatenate([times for _, _, times in self._waiting]), pa.float64()),
-                pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=size),
+                pa.array(times, pa.float64()),
+                pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=embedding),
                 pa.array([self._model_sha256] * self._count, pa.string()),
             ],
             schema=self._columns,
         )
         self._writer.write_table(table)
-        self._begun = self._waiting[-1][0]
+        self._last_written_clip = self._waiting[-1][0]
         self.written += self._count
         self._waiting, self._count = [], 0
 
 
-def _write_errors(dataset: Path, damaged: Mapping[str, str]) -> None:
+def write_errors(dataset: Path, damaged: Mapping[str, str]) -> None:
+    """Write ``ERRORS_NAME``: a table of the damaged clips and the reasons."""
     table = io.StringIO()
     writer = csv.writer(table, delimiter="\t", lineterminator="\n")
     writer.writerow(("clip", "error"))

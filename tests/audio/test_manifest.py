@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from edgel3_tflm.audio.datasets import load_dataset
 from edgel3_tflm.audio.manifest import LabelledClip, read_manifest
 from edgel3_tflm.cli.commands import app
-from edgel3_tflm.embedding.parquet import CorpusClip, read_clip_list
+from edgel3_tflm.embedding.corpus import CorpusClip, read_clip_list
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.evaluation.probe import Features, probe
 

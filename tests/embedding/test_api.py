@@ -12,26 +12,15 @@ import soundfile
 from helpers.tiny_network import draw, write_weights
 
 import edgel3_tflm
-from edgel3_tflm.audio.framing import (
-    Framing,
-)
-from edgel3_tflm.audio.framing import (
-    center_audio as _center_audio,
-)
-from edgel3_tflm.audio.framing import (
-    pad_audio as _pad_audio,
-)
+from edgel3_tflm.audio.framing import Framing, center_audio, pad_audio
 from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.audio.resampling import RESAMPLERS
 from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.edgel3_exceptions import EdgeL3Error
 from edgel3_tflm.edgel3_warnings import EdgeL3Warning
 from edgel3_tflm.embedding.api import get_embedding, process_file
-from edgel3_tflm.embedding.models import (
-    EmbeddingModel,
-    ModelChoice,
-    load_embedding_model,
-)
+from edgel3_tflm.embedding.loading import load_embedding_model
+from edgel3_tflm.embedding.models import EmbeddingModel, ModelChoice
 from edgel3_tflm.embedding.npz import get_output_path, write_embeddings
 from edgel3_tflm.embedding.stream import StreamEmbedder
 from edgel3_tflm.networks.catalogue import find_variant
@@ -433,11 +422,11 @@ def test_memory_does_not_grow_with_a_file(
 
 
 def test_centring_puts_half_a_window_in_front() -> None:
-    np.testing.assert_array_equal(_center_audio(np.ones(3), 4), [0, 0, 1, 1, 1])
-    np.testing.assert_array_equal(_center_audio(np.ones(2), 3), [0, 1, 1])
+    np.testing.assert_array_equal(center_audio(np.ones(3), 4), [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(center_audio(np.ones(2), 3), [0, 1, 1])
 
 
 @pytest.mark.parametrize(("samples", "padded"), [(10, 50), (50, 50), (90, 100), (100, 100)])
 def test_padding_lets_windows_use_every_sample(samples: int, padded: int) -> None:
-    found = _pad_audio(np.ones(samples), 50, 25)
+    found = pad_audio(np.ones(samples), 50, 25)
     np.testing.assert_array_equal(found, [1] * samples + [0] * (padded - samples))

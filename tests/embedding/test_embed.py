@@ -14,10 +14,11 @@ import soundfile
 from helpers.command_line import assert_one_error_line, run
 from helpers.tiny_network import write_weights
 
-from edgel3_tflm.cli import commands as cli
+from edgel3_tflm import cli
+from edgel3_tflm.cli.commands import app
 from edgel3_tflm.edgel3_exceptions import EdgeL3Error
 from edgel3_tflm.embedding.api import get_embedding
-from edgel3_tflm.embedding.models import load_embedding_model
+from edgel3_tflm.embedding.loading import load_embedding_model
 from edgel3_tflm.errors import install_hint
 from edgel3_tflm.runtime.deployment import Deployment
 
@@ -44,7 +45,7 @@ def sounds(tmp_path: Path) -> Path:
 def embed(*arguments: object) -> int:
     """Run the command in this process; its exit status."""
     try:
-        cli.app(["embed", *map(str, arguments)])
+        app(["embed", *map(str, arguments)])
     except SystemExit as end:
         return int(end.code or 0)
     raise AssertionError("a command ends with a status")

@@ -16,12 +16,8 @@ from edgel3_tflm.converters import pipeline
 from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.edgel3_exceptions import EdgeL3Error
 from edgel3_tflm.edgel3_warnings import EdgeL3Warning
-from edgel3_tflm.embedding.models import (
-    ModelChoice,
-    load_embedding_model,
-    load_embedding_model_path,
-    open_deployment,
-)
+from edgel3_tflm.embedding.loading import load_embedding_model, load_embedding_model_path
+from edgel3_tflm.embedding.models import ModelChoice, open_deployment
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.weight_files import pack_weights
 from edgel3_tflm.runtime.deployment import Deployment
