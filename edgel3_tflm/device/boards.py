@@ -1,6 +1,7 @@
-"""The boards: their memories, clocks and microphones. The only place that holds these facts.
+"""The boards: their memories, clocks and microphones. No other module holds these facts.
 
-What the sketch needs of them in C is written from here (:mod:`edgel3_tflm.converters.export.app`).
+:mod:`edgel3_tflm.converters.export.board_files` writes the sketch's ``board.h`` and PlatformIO's
+``platformio.ini`` from this list.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Memory:
     name : str
     size_bytes : int
     use : str
-        What the board's Arduino core, and the sketch, put there.
+        What the board's Arduino core and the sketch store in it.
     """
 
     name: str
@@ -29,14 +30,15 @@ class Memory:
 
 @dataclass(frozen=True)
 class Microphone:
-    """A PDM microphone that the board's Arduino core has a driver for.
+    """A PDM microphone with a driver in the board's Arduino core.
 
     Parameters
     ----------
     where : str
-        On the board, or the shield that brings it.
+        Where it is: on the board, or on which shield.
     gain : dict of int to int
-        What ``PDM.setGain`` takes at a sample rate (Hz); the driver's own value at others.
+        Argument of ``PDM.setGain`` by sample rate in Hz. At other rates the sketch keeps the
+        driver's default.
     """
 
     where: str
@@ -50,32 +52,32 @@ class Board:
     Parameters
     ----------
     name : str
-        As PlatformIO spells it.
+        The board's id in PlatformIO.
     title : str
-        As its maker spells it.
+        The name that its maker uses.
     flash_bytes : int
         Flash that one firmware image can use under the board's default settings.
     ram_bytes : int
-        Largest contiguous RAM a static arena can lie in.
+        Size of the largest contiguous RAM that can hold a static arena.
     note : str
-        Where the two figures come from.
+        The settings and the memory that the two sizes are for.
     clock_hz : int
-        Of the M7, as the Arduino core sets it.
+        Clock of the M7 core, as the Arduino core sets it.
     platform : str
-        PlatformIO's, for platformio.ini.
+        PlatformIO's platform, for platformio.ini.
     fqbn : str
-        The board's name in the Arduino IDE's tools.
+        The fully qualified board name of the Arduino IDE and arduino-cli.
     macros : tuple of str
-        Any of them tells the compiler that this is the board.
+        Preprocessor macros. If any is defined, the code is compiled for this board.
     memories : tuple of Memory
-        The first is the one that the arena lies in.
+        The arena is in the first one.
     core_flash_bytes, core_ram_bytes : int
-        Kept free for the Arduino core with its USB, heap and stack: an allowance, not a
+        Reserved for the Arduino core with its USB, heap and stack: an allowance, not a
         measurement.
     arena_placement : str
-        What puts a static array into the first memory, in C; '' where it lies there anyway.
+        C attribute that places a static array in the first memory; '' if that is the default.
     constant_placement : str
-        What keeps a constant in flash, in C; '' where it stays there anyway.
+        C attribute that keeps a constant in flash; '' if that is the default.
     microphone : Microphone or None
         None if audio comes from the host.
     """
@@ -98,12 +100,12 @@ class Board:
 
     @property
     def ram_budget_bytes(self) -> int:
-        """Static memory that the application may take of the first memory."""
+        """Bytes of static memory that the application may use in the first memory."""
         return self.ram_bytes - self.core_ram_bytes
 
     @property
     def flash_budget_bytes(self) -> int:
-        """Flash that the application may take: model, tables, head and code."""
+        """Bytes of flash that the application may use for model, tables, head and code."""
         return self.flash_bytes - self.core_flash_bytes
 
 
@@ -112,9 +114,10 @@ _STM32H747_NOTE = "default split; AXI SRAM"
 _AXI = Memory("AXI SRAM", 512 * _KIB, "data, bss, heap, stack: everything of the sketch")
 _DTCM = Memory("DTCM", 127 * _KIB, "section .dtcm; left free")
 _SDRAM = Memory("SDRAM", 8192 * _KIB, "through the core's SDRAM library; left free")
-# The driver behind Giga and Nicla decimates a clock of 2 MHz by whole numbers, and its amplitude
-# goes with the square of that number: at 48 kHz (41, so really 48.78 kHz) it is 19 dB below that at
-# 16 kHz, at 8 kHz (250) 12 dB above it. A step of 3 shifts by one bit, 6 dB; its own value is 9.
+# The driver of Giga and Nicla decimates a clock of 2 MHz by an integer, and its amplitude is
+# proportional to the square of that integer. At 48 kHz (integer 41, which gives 48.78 kHz) the
+# amplitude is 19 dB lower than at 16 kHz; at 8 kHz (integer 250) it is 12 dB higher. Raising the
+# gain by 3 shifts the samples by one bit (6 dB). The driver's default gain is 9.
 _DFSDM_GAIN = {48_000: 18, 8_000: 3}
 
 BOARDS = (
@@ -168,11 +171,11 @@ BOARDS = (
         fqbn="teensy:avr:teensy41",
         macros=("ARDUINO_TEENSY41",),
         memories=(
-            Memory("OCRAM", 512 * _KIB, "DMAMEM: arena and window; the heap begins behind them"),
+            Memory("OCRAM", 512 * _KIB, "DMAMEM: arena and window; the heap begins after them"),
             Memory("ITCM and DTCM", 512 * _KIB, "code, data, constants without PROGMEM, stack"),
         ),
         arena_placement="DMAMEM",
-        # What Teensy's core calls PROGMEM, without its headers.
+        # The expansion of PROGMEM in Teensy's core, so that its headers are not needed.
         constant_placement='__attribute__((section(".progmem")))',
     ),
     Board(
@@ -193,7 +196,7 @@ BOARDS = (
 def fits(board: Board, *, flash_bytes: int, ram_bytes: int) -> bool:
     """Whether a model of ``flash_bytes`` with an arena of ``ram_bytes`` fits a board.
 
-    The firmware's own code and data are not counted.
+    Code and data of the firmware itself are not counted.
     """
     return flash_bytes <= board.flash_bytes and ram_bytes <= board.ram_bytes
 

@@ -1,6 +1,5 @@
-"""A device against the host: the same windows through both."""
+"""Compares a device with the host's engine, and times it, on the same windows."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,24 +18,39 @@ from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.interpreters import open_interpreter
+from edgel3_tflm.types import Progress
 
 MIN_COSINE = 0.999
 MAX_LOG_MEL_STEPS = 1
 MAX_LOG_MEL_SHARE = 0.01
-"""A value on the edge between two steps may be rounded to either: devices compute in float32."""
-
-
-def dequantize(embeddings: npt.NDArray[np.int8], info: Info) -> npt.NDArray[np.float32]:
-    """Real values of a device's embeddings."""
-    return np.float32(info.embedding_scale) * (
-        embeddings.astype(np.float32) - np.float32(info.embedding_zero_point)
-    )
+"""Devices compute in float32, so a log-mel value halfway between two int8 values may be rounded
+either way."""
 
 
 def read_pcm_windows(
     info: Info, clips: list[Path], hop_s: float
 ) -> list[tuple[Path, npt.NDArray[np.int16]]]:
-    """Cut clips into the windows of samples that a device takes: clip and (n, samples) of each."""
+    """Cut clips into the windows that a device takes.
+
+    Parameters
+    ----------
+    info : Info
+        The device's sample rate and window length.
+    clips : list of pathlib.Path
+        Files, or directories of them.
+    hop_s : float
+        Seconds from one window to the next.
+
+    Returns
+    -------
+    list of (pathlib.Path, numpy.ndarray)
+        Each clip and its windows, shape (n, window_samples), int16.
+
+    Raises
+    ------
+    EdgeL3Error
+        If a clip cannot be read.
+    """
     return [
         (path, to_int16(windows))
         for path, windows in read_windows(
@@ -50,16 +64,21 @@ def read_pcm_windows(
 
 @dataclass(frozen=True)
 class ClipComparison:
-    """The windows of a clip through device and host.
+    """How the device's results for the windows of a clip differ from the host's.
 
     Parameters
     ----------
+    clip : str
+    windows : int
+        Number of windows.
     equal_embeddings : int
-        Windows whose log-mel, sent by the host, gave on the device the bytes of the host's engine.
+        Number of windows for which device and host compute the same embedding, byte for byte, from
+        the host's log-mel values.
     cosine_worst : float
-        Of embeddings of samples: the device's against the host's.
+        Lowest cosine similarity between the embeddings that device and host compute from samples.
     log_mel_share, log_mel_steps : float, int
-        Of int8 log-mel values of samples: how many differ, and by how much at the most.
+        Share of the int8 log-mel values that differ, and the largest difference, if both compute
+        them from samples.
     """
 
     clip: str
@@ -71,7 +90,7 @@ class ClipComparison:
 
     @property
     def passes(self) -> bool:
-        """Whether bytes are equal and differences within what rounding explains."""
+        """Whether all bytes are equal and all differences are small enough to be rounding."""
         return (
             self.equal_embeddings == self.windows
             and self.cosine_worst >= MIN_COSINE
@@ -80,7 +99,7 @@ class ClipComparison:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Turn the figures into plain data."""
+        """Return the fields, and whether the comparison passes, for JSON."""
         return {**asdict(self), "passes": self.passes}
 
 
@@ -90,14 +109,31 @@ def compare_device(
     clips: list[Path],
     *,
     hop_s: float,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> list[ClipComparison]:
-    """Run the windows of clips on a device and on the host's engine.
+    """Run the windows of clips on a device and on the host's engine, and compare the results.
+
+    Parameters
+    ----------
+    device : Device
+    deployment : Deployment
+        The deployment that the device's firmware was built from.
+    clips : list of pathlib.Path
+        Files, or directories of them.
+    hop_s : float
+        Seconds from one window to the next.
+    progress : callable
+        ``(step, done, total)``, in windows.
+
+    Returns
+    -------
+    list of ClipComparison
+        One for each clip.
 
     Raises
     ------
     DeviceError
-        If the device holds another model, or does not answer.
+        If the device has another model, or does not answer.
     EdgeL3Error
         If a clip cannot be read or the engine is missing.
     """
@@ -112,6 +148,7 @@ def compare_device(
             f" ({expected_sha256[:12]}...), it has {device.info.source_sha256.hex()[:12]}...; build"
             " its firmware from this directory, or give the directory that it was built from"
         )
+    embedding = device.info.embedding
     per_clip = read_pcm_windows(device.info, clips, hop_s)
     total, done = sum(len(windows) for _, windows in per_clip), 0
     results = []
@@ -120,14 +157,14 @@ def compare_device(
         inputs = deployment.input_map.apply(decibels, engine.input)
         expected = engine.run(inputs)
         equal, embeddings, differences = 0, [], []
-        for samples, window, embedding in zip(windows, inputs[..., 0], expected, strict=True):
-            equal += bool(np.array_equal(device.embed_log_mel(window), embedding))
+        for samples, window, values in zip(windows, inputs[..., 0], expected, strict=True):
+            equal += bool(np.array_equal(device.embed_log_mel(window), values))
             embeddings.append(device.embed_pcm(samples))
             differences.append(np.abs(device.log_mel().astype(np.int16) - window))
             done += 1
             progress("windows through the device", done, total)
         cosine = cosine_similarity(
-            dequantize(expected, device.info), dequantize(np.stack(embeddings), device.info)
+            embedding.dequantize(expected), embedding.dequantize(np.stack(embeddings))
         )
         steps = np.stack(differences)
         results.append(
@@ -145,7 +182,7 @@ def compare_device(
 
 @dataclass(frozen=True)
 class Timing:
-    """What a window took on a device, in its ticks."""
+    """Time that a device took for a window, in its ticks (``Info.ticks_per_second``)."""
 
     frontend_ticks: int
     engine_ticks: int
@@ -154,9 +191,9 @@ class Timing:
 def time_windows(
     device: Device,
     windows: list[npt.NDArray[np.int16]],
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> list[Timing]:
-    """Have a device compute windows of samples and say what each took."""
+    """Return how long a device takes for each of some windows of samples, in its ticks."""
     timings = []
     for window in windows:
         device.embed_pcm(window)

@@ -1,4 +1,4 @@
-"""A node - a board, or the emulated one - as its host sees it: windows in, embeddings out."""
+"""The client of a node, which is a board, the emulated board or a program on this machine."""
 
 import secrets
 from collections import deque
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.device.transports import _CHUNK_BYTES, Closing, DeviceError, Transport
+from edgel3_tflm.device.transports import Closing, DeviceError, Transport
 from edgel3_tflm.device.wire import (
     MAX_BODY,
     Command,
@@ -28,26 +28,28 @@ from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.types import Int8Array
 
 TIMEOUT_S = 2.0
-"""How long a node may take to answer what it need not compute."""
+"""Time limit in seconds for answers that need no computation of a window."""
 COMPUTE_TIMEOUT_S = 60.0
-"""How long it may take for a window: an emulated board on a busy machine is slow."""
+"""Time limit in seconds for a window. The emulated board is slow on a busy machine."""
 ATTEMPTS = 4
 _PCM, _LOG_MEL = 0, 1
+# The body of a DATA request begins with an offset of 4 bytes.
+_CHUNK_BYTES = MAX_BODY - 4
 
 _REASONS = {
     Refusal.COMMAND: "it does not know the command; update its firmware",
-    Refusal.LENGTH: "the request has another length than its firmware expects; update it",
+    Refusal.LENGTH: "its firmware expects another length of the request; update its firmware",
     Refusal.VALUE: "a field is out of range; update its firmware, or this package",
-    Refusal.STATE: "there is no window, or not all of one; send a window first",
-    Refusal.OFFSET: "bytes before these are missing; send the window again",
-    Refusal.BUSY: "it is streaming; end that first",
+    Refusal.STATE: "it has no complete window; send a window first",
+    Refusal.OFFSET: "earlier bytes of the window are missing; send the window again",
+    Refusal.BUSY: "it is streaming; stop the stream first",
     Refusal.ENGINE: "its model, or the memory for it, is damaged; run the self-test",
     Refusal.ABSENT: "its firmware has no such part (a microphone, or a classifier)",
 }
 
 
 class RefusedError(DeviceError):
-    """A request that the node answered with an error."""
+    """The node answered a request with an error."""
 
     def __init__(self, command: int, status: int) -> None:
         try:
@@ -61,29 +63,31 @@ class RefusedError(DeviceError):
 
 
 class Device(Closing):
-    """A node at the other end of a transport, which is closed with it.
+    """A node at the other end of a transport.
 
-    A request that is not answered in time is sent again; answers that come too late are dropped.
-    A node that was left streaming is told to stop.
+    The client sends a request again if no answer comes in time, and drops late answers. It stops a
+    node that an earlier host left streaming. Closing the device closes the transport.
 
     Parameters
     ----------
     transport : Transport
     timeout_s, compute_timeout_s : float
-        How long an attempt waits for an answer, and for one that needs a window computed.
+        Seconds that an attempt waits for an answer, and for an answer that needs a window computed.
     attempts : int
-        How often a request is sent before the node counts as lost.
+        Number of times that a request is sent before the client gives up.
 
     Attributes
     ----------
     info : Info
     resent : int
-        Requests that were sent again.
+        Number of times that a request was sent again.
 
     Raises
     ------
     DeviceError
-        If no node answers, or one with another version of the protocol.
+        If no node answers.
+    WireError
+        If the node has another version of the protocol.
     """
 
     def __init__(
@@ -101,10 +105,10 @@ class Device(Closing):
         self._decoder = Decoder()
         self._packets: deque[Packet] = deque()
         self._live: deque[Packet] = deque(maxlen=256)
-        # Answers to an earlier host are on their way, perhaps: they should not look like ours.
+        # Late answers to an earlier host must not match: the sequence starts at a random number.
         self._sequence = secrets.randbelow(255)
         self.resent = 0
-        self._must_stop = True  # for an earlier host
+        self._must_stop = True  # an earlier host may have left the node streaming
         try:
             self.info = Info.parse(self.request(Command.INFO))
             self._stop_stream()
@@ -124,20 +128,20 @@ class Device(Closing):
         timeout_s: float | None = None,
         attempts: int | None = None,
     ) -> bytes:
-        """Ask, and give the answer's body.
+        """Send a request and return the body of the answer.
 
         Raises
         ------
         RefusedError
             If the answer is an error.
         DeviceError
-            If none comes, however often it is asked.
+            If no attempt is answered.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         attempts = self._attempts if attempts is None else attempts
-        # 0 is for what comes unasked.
+        # Sequence number 0 is for packets that answer no request.
         self._sequence = self._sequence % 255 + 1
-        # The zero ends what an earlier host, or a cut request, has left.
+        # The zero byte ends an incomplete frame of an earlier request.
         frame = b"\0" + encode(Packet(command, self._sequence, body=body))
         for attempt in range(attempts):
             self.resent += attempt > 0
@@ -153,11 +157,12 @@ class Device(Closing):
             return answer.body
         raise DeviceError(
             f"expected an answer from the node within {timeout_s:g} s, none came in"
-            f" {attempts} attempts; is the firmware on the board, and is this its port?"
+            f" {attempts} attempts; check that the firmware is on the board and that this is its"
+            " port"
         )
 
     def _wait(self, command: int, deadline: float) -> Packet | None:
-        """Wait for the answer to the last request; None if none comes in time."""
+        """Return the answer to the last request, or None if none comes in time."""
         while True:
             while self._packets:
                 packet = self._packets.popleft()
@@ -172,7 +177,7 @@ class Device(Closing):
             self._live.append(packet)
 
     def _receive(self, deadline: float) -> bool:
-        """Take what has come; whether there was still time to."""
+        """Wait for bytes and decode them; returns False if the deadline has passed."""
         remaining_s = deadline - monotonic()
         if remaining_s <= 0:
             return False
@@ -181,11 +186,29 @@ class Device(Closing):
         return True
 
     def embed_log_mel(self, window: Int8Array) -> Int8Array:
-        """Embed what the network takes, shape (mels, frames), int8; returns (embedding_size,)."""
+        """Return the embedding of int8 log-mel values.
+
+        Parameters
+        ----------
+        window : numpy.ndarray, shape (mels, frames), int8
+
+        Returns
+        -------
+        numpy.ndarray, shape (embedding_size,), int8
+        """
         return self._embed(_LOG_MEL, window, (self.info.mels, self.info.frames), np.int8)
 
     def embed_pcm(self, window: npt.NDArray[np.int16]) -> Int8Array:
-        """Embed a window of samples, shape (window_samples,), int16; returns (embedding_size,)."""
+        """Return the embedding of a window of samples.
+
+        Parameters
+        ----------
+        window : numpy.ndarray, shape (window_samples,), int16
+
+        Returns
+        -------
+        numpy.ndarray, shape (embedding_size,), int8
+        """
         return self._embed(_PCM, window, (self.info.window_samples,), np.int16)
 
     def _embed(
@@ -200,19 +223,19 @@ class Device(Closing):
         expected = _read_u32(self.request(Command.BEGIN, bytes([kind])))
         if expected != len(data):
             raise WireError(
-                f"expected a node that takes {len(data)} bytes, it wants {expected}; update its"
+                f"expected a node whose window has {len(data)} bytes, got {expected}; update its"
                 " firmware"
             )
         offset = 0
         while offset < len(data):
             chunk = data[offset : offset + _CHUNK_BYTES]
-            there = _read_u32(self.request(Command.DATA, offset.to_bytes(4, "little") + chunk))
-            if there != offset + len(chunk):
+            received = _read_u32(self.request(Command.DATA, offset.to_bytes(4, "little") + chunk))
+            if received != offset + len(chunk):
                 raise WireError(
-                    f"expected the node to have {offset + len(chunk)} bytes, it has {there}; is"
-                    " another host using it?"
+                    f"expected the node to have {offset + len(chunk)} bytes, it has {received};"
+                    " check that no other host uses it"
                 )
-            offset = there
+            offset = received
         embedding = self.request(Command.EMBED, timeout_s=self._compute_timeout_s)
         if len(embedding) != self.info.embedding_size:
             raise WireError(
@@ -221,7 +244,7 @@ class Device(Closing):
         return np.frombuffer(embedding, np.int8)
 
     def log_mel(self) -> Int8Array:
-        """Fetch what the network took for the window computed last, shape (mels, frames), int8."""
+        """Return the network's input for the last window, shape (mels, frames), int8."""
         size = self.info.mels * self.info.frames
         values = b""
         while len(values) < size:
@@ -235,32 +258,33 @@ class Device(Closing):
         return np.frombuffer(values, np.int8).reshape(self.info.mels, self.info.frames)
 
     def scores(self) -> npt.NDArray[np.float32]:
-        """Fetch the scores of the window computed last, shape (classes,), in [0, 1]."""
+        """Return the scores of the last window, shape (classes,), float32 in [0, 1]."""
         body = self.request(Command.SCORES)
         if len(body) != 4 * len(self.info.classes):
             raise WireError(f"expected {len(self.info.classes)} scores, got {len(body)} bytes")
         return np.frombuffer(body, "<f4").astype(np.float32)
 
     def statistics(self) -> Statistics:
-        """Ask what the node has counted since its start."""
+        """Return the node's counters."""
         return Statistics.parse(self.request(Command.STATISTICS))
 
     def self_test(self) -> Failure:
-        """Have the node check its model, its memory and an embedding; returns what fails."""
+        """Have the node check its model, its memory and an embedding; returns the failures."""
         self._stop_stream()
         body = self.request(Command.SELF_TEST, timeout_s=self._compute_timeout_s)
         return Failure(_read_u32(body))
 
     def stream(self, *, timeout_s: float | None = None) -> Generator[LiveEvent, None, None]:
-        """Have the node listen, and give each window that it hears; it stops when this is closed.
+        """Have the node record from its microphone, and yield each window that it computes.
 
-        Closing, or an error, sends one request to stop and waits ``timeout_s`` of the device for
-        the answer. A node that computes a window answers later; the next call waits for it.
+        The stream stops when the generator is closed or an error occurs: the client sends one
+        request to stop and waits for the answer, for the device's ``timeout_s``. A node that is
+        computing a window answers later; the next call then waits for this answer.
 
         Parameters
         ----------
         timeout_s : float, optional
-            How long to wait for a window; as for computing one if None.
+            Seconds to wait for a window; if None, the device's ``compute_timeout_s``.
 
         Raises
         ------
@@ -281,24 +305,25 @@ class Device(Closing):
                     if not self._live and not self._receive(deadline):
                         raise DeviceError(
                             f"expected a window from the node within {timeout_s:g} s, none came;"
-                            " does its microphone work?"
+                            " check its microphone"
                         )
                 yield LiveEvent.parse(self._live.popleft().body, self.info)
         finally:
             self._must_stop = True
-            # Whatever ended the stream is what the caller must see, at once.
+            # The caller must see the error that ended the stream, not a second one.
             with suppress(EdgeL3Error):
                 self._stop_stream(timeout_s=self._timeout_s, attempts=1)
 
     def _stop_stream(self, *, timeout_s: float | None = None, attempts: int | None = None) -> None:
-        """Tell a node to stop a stream that has ended here; it may be computing a window first."""
+        """Send the request to stop a stream, if one may be running on the node."""
         if not self._must_stop:
             return
         timeout_s = self._compute_timeout_s if timeout_s is None else timeout_s
         try:
             self.request(Command.STREAM, b"\0", timeout_s=timeout_s, attempts=attempts)
         except RefusedError as error:
-            # Without a microphone it was not streaming; a model that is refused, not either.
+            # A node without a microphone, or with a damaged model, was not streaming.
+
             if error.refusal not in (Refusal.ABSENT, Refusal.ENGINE):
                 raise
         self._must_stop = False

@@ -1,4 +1,4 @@
-"""The node without a board: run by QEMU, or as a program of its own."""
+"""Runs the node without a board: its firmware in QEMU, or as a program on this machine."""
 
 import socket
 import subprocess
@@ -11,7 +11,8 @@ from edgel3_tflm.device.transports import Closing, DeviceError, SocketTransport
 
 MACHINE = "mps2-an500"
 INSTRUCTIONS_PER_TICK = 40
-"""QEMU counts instructions, one a nanosecond of its time; the board's timer has 25 MHz."""
+"""QEMU executes one instruction per nanosecond of emulated time, and the board's timer runs at
+25 MHz."""
 _START_TIMEOUT_S = 30.0
 
 
@@ -21,21 +22,21 @@ class Emulator(Closing):
     Parameters
     ----------
     firmware : pathlib.Path
-        What :func:`build_node` gave.
+        ELF file from :func:`edgel3_tflm.device.firmware.build_node`.
     is_idle_skipped : bool
-        Its clock jumps to the next timer's end when the processor sleeps, in place of going on as
-        ours does; then what a busy machine is late for does not count.
+        While the processor sleeps, the emulated clock jumps to the end of the next timer instead of
+        running with the real clock. Delays of a busy machine then do not matter.
 
     Raises
     ------
     ToolError
         If QEMU is not installed.
     DeviceError
-        If it does not start.
+        On connecting, if the firmware does not run.
     """
 
     def __init__(self, firmware: Path, *, is_idle_skipped: bool = False) -> None:
-        # The path of a socket must be short.
+        # The system limits the length of a socket's path.
         self._directory = tempfile.TemporaryDirectory(prefix="edgel3-")
         directory = Path(self._directory.name)
         self._host, self._microphone = directory / "host", directory / "microphone"
@@ -54,27 +55,27 @@ class Emulator(Closing):
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                start_new_session=True,  # Ctrl-C is for the host, which ends it
+                start_new_session=True,  # Ctrl-C must reach this process only, which ends QEMU
             )
 
     def connect(self) -> SocketTransport:
-        """Connect as the node's host; the last one, if any, must have gone."""
+        """Connect as the node's host. The node serves one host at a time."""
         return SocketTransport(self._connect(self._host), "the emulated board")
 
     def connect_microphone(self) -> socket.socket:
-        """Take the microphone's place: what is sent is samples, int16, little-endian."""
+        """Connect as the node's microphone: send samples as little-endian int16."""
         return self._connect(self._microphone)
 
     def failure(self) -> str | None:
-        """Give what it said if it has ended; None while it runs."""
+        """Return exit code and output if the emulator has ended, or None while it runs."""
         if self._process.poll() is None:
             return None
-        said = [
+        output = [
             path.read_text(errors="replace").strip()
             for path in (self._console, self._console.with_name("errors"))
             if path.exists()
         ]
-        return f"code {self._process.returncode}: {' '.join(filter(None, said))[-1000:]}"
+        return f"code {self._process.returncode}: {' '.join(filter(None, output))[-1000:]}"
 
     def close(self) -> None:
         """End the emulation."""
@@ -107,18 +108,18 @@ class Emulator(Closing):
 
 
 class Program(Closing):
-    """A node built for this machine, running.
+    """A running node that was built for this machine.
 
     Parameters
     ----------
     program : pathlib.Path
-        What :func:`build_node` gave for the host.
+        Program from :func:`edgel3_tflm.device.firmware.build_node` with the target ``host``.
     """
 
     def __init__(self, program: Path) -> None:
         self._ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - what was just built
+            self._process = subprocess.Popen(  # noqa: S603 - the program that the caller built
                 [program],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
@@ -126,16 +127,16 @@ class Program(Closing):
             )
 
     def connect(self) -> SocketTransport:
-        """Connect as the node's host; there may be several, one after the other."""
+        """Connect as the node's host. Several hosts may connect, one after the other."""
         return SocketTransport(self._ours.dup(), "the node's program")
 
     def close(self) -> str:
-        """End it and give what it wrote to standard error: a sanitizer's findings."""
-        self._ours.shutdown(socket.SHUT_RDWR)  # for all hosts
+        """End the program and return its standard error, where sanitizers report."""
+        self._ours.shutdown(socket.SHUT_RDWR)  # closes the connections of all hosts
         self._ours.close()
         try:
-            _, said = self._process.communicate(timeout=10)
+            _, errors = self._process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            _, said = self._process.communicate()
-        return said.decode(errors="replace")
+            _, errors = self._process.communicate()
+        return errors.decode(errors="replace")

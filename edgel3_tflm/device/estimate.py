@@ -1,9 +1,8 @@
-"""What a deployment will need on a board: flash, RAM, time and, from a battery, how often.
+"""Estimates flash, RAM and time that a deployment needs on a board, and its rate on a battery.
 
-Nothing here was measured on a board. Each figure says where it comes from, and what was assumed.
+Nothing here was measured on a board. Each figure states its source and its assumptions.
 """
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
@@ -17,6 +16,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from edgel3_tflm.audio.log_mel import FrontendTables
 from edgel3_tflm.audio.pcm import FULL_SCALE, to_int16
 from edgel3_tflm.device.boards import Board
+from edgel3_tflm.device.elf import read_firmware_sizes
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
@@ -24,24 +24,27 @@ from edgel3_tflm.runtime.packed import plan_memory, read_packed
 from edgel3_tflm.schema import WRITTEN, parse_json, read_file
 
 INSTRUCTIONS_PER_CYCLE = (0.6, 1.2)
-"""A Cortex-M7 begins up to two a cycle and waits for flash and RAM. Around 0.9 is what TinyEngine's
-published 2 cycles a MAC on an STM32H743 come to, at the 1.7 to 1.9 instructions of CMSIS-NN."""
+"""An assumption. A Cortex-M7 issues up to two instructions per cycle, and waits for flash and RAM.
+TinyEngine's published 2 cycles per MAC on an STM32H743, at 1.7 to 1.9 instructions per MAC of
+CMSIS-NN, give about 0.9."""
 INSTRUCTIONS_PER_MAC = (1.3, 2.9)
-"""Of the engine, for each packed multiply-accumulate: the range over the study's 17 networks on
-the emulated board, each with one window, 1.31 for the narrowest L3 to 2.88 for L3 down to conv7."""
+"""Instructions of the engine per packed multiply-accumulate (MAC). The range was counted on the
+emulated board over the study's 17 networks, one window each: from 1.31 (L3 with the fewest filters)
+to 2.88 (L3 that ends at conv7)."""
 INSTRUCTIONS_PER_FFT_STEP = 7.7
-"""Of the frontend, for each of frames * n * log2(n): 7.6 and 7.7 at 2048 and 1024 samples there."""
+"""Instructions of the frontend, divided by frames * n * log2(n) for a DFT of n samples. Counted on
+the emulated board: 7.6 for n = 2048, 7.7 for n = 1024."""
 ASSUMED_CODE_BYTES = 32 * 1024
 ASSUMED_NODE_BYTES = 8 * 1024
-"""Where no compiler is at hand to tell: code beside the core's own, and the node's buffers."""
+"""Sizes of the code (without the Arduino core) and of the node's buffers, if there is no build."""
 MICROPHONE_RING_BYTES = 8192
-"""As kMicrophoneRingBytes in the sketch's microphone.h."""
+"""Twice kMicrophoneRingSamples in the sketch's microphone.h: samples have two bytes."""
 WINDOW_S = 1.0
 _EMULATION_TIMEOUT_S = 900.0
-"""For a window: the dense L3 takes minutes in QEMU on a busy machine."""
+"""Time limit for a window: the dense L3 takes minutes in QEMU on a busy machine."""
 ACTIVE_MW, SLEEP_MW = 600.0, 10.0
-"""Of a whole board, listening or computing at full clock, and asleep with its RAM kept: assumptions
-to be replaced by a measurement of yours."""
+"""Assumed power of a whole board in mW: while it records or computes at full clock, and asleep with
+its RAM powered. Replace them by your own measurement."""
 
 _TABLE_NAMES = {"window", "cosines", "mel_first", "mel_count", "mel_weights"}
 _HEAD_NAMES = {"edgel3_model_head", "weights", "scale", "bias", "labels"}
@@ -49,23 +52,23 @@ _HEAD_NAMES = {"edgel3_model_head", "weights", "scale", "bias", "labels"}
 
 @dataclass(frozen=True)
 class Range:
-    """From the least to the most."""
+    """A range of values."""
 
     low: float
     high: float
 
     def __mul__(self, factor: float) -> "Range":
-        """Scale both ends."""
+        """Multiply both ends by a factor."""
         return Range(self.low * factor, self.high * factor)
 
     def __add__(self, other: Self) -> "Range":
-        """Add end by end."""
+        """Add the low ends and the high ends."""
         return Range(self.low + other.low, self.high + other.high)
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Flash and static RAM in bytes, part by part, and where the figures come from."""
+    """Flash and static RAM in bytes by part, and the source of the figures."""
 
     flash: Mapping[str, int]
     ram: Mapping[str, int]
@@ -74,7 +77,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Work:
-    """Instructions of a window, and where they come from."""
+    """Instructions per window, and the source of the figures."""
 
     frontend: Range
     engine: Range
@@ -83,13 +86,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Battery:
-    """What there is to spend.
+    """A battery, and the power of the board that it supplies.
 
     Parameters
     ----------
     energy_mwh : float
+        Energy of the battery in mWh.
     days : float
+        Time that the battery must last.
     active_mw, sleep_mw : float
+        Power in mW of the board awake, and asleep.
     """
 
     energy_mwh: float
@@ -98,12 +104,17 @@ class Battery:
     sleep_mw: float = SLEEP_MW
 
     def windows_per_minute(self, active_s: float) -> float:
-        """Count the windows a minute allows, of which each keeps the board awake for a time.
+        """Return the number of windows per minute that the battery allows.
+
+        Parameters
+        ----------
+        active_s : float
+            Seconds that the board is awake for each window.
 
         Raises
         ------
         EdgeL3Error
-            If the board uses up more than there is when it only sleeps.
+            If a value is out of range, or sleep alone takes more energy than there is.
         """
         for name, value in (("energy", self.energy_mwh), ("days", self.days)):
             if not 0 < value < float("inf"):
@@ -116,9 +127,9 @@ class Battery:
         mean_mw = self.energy_mwh / (24 * self.days)
         if mean_mw < self.sleep_mw:
             raise EdgeL3Error(
-                f"{self.energy_mwh:g} mWh over {self.days:g} days are {mean_mw:.2f} mW, less than"
-                f" the {self.sleep_mw:g} mW of sleep alone; expected a larger battery, fewer days"
-                " or less power asleep"
+                f"expected a battery for at least the {self.sleep_mw:g} mW of sleep alone,"
+                f" {self.energy_mwh:g} mWh over {self.days:g} days are {mean_mw:.2f} mW; use a"
+                " larger battery, fewer days or less power asleep"
             )
         awake = min(1.0, (mean_mw - self.sleep_mw) / (self.active_mw - self.sleep_mw))
         return 60 * awake / active_s
@@ -126,9 +137,18 @@ class Battery:
 
 @dataclass(frozen=True)
 class BoardEstimate:
-    """What the deployment needs on one board.
+    """What a deployment needs on one board.
 
-    ``seconds`` are those of a window after its last sample: the frontend works while samples come.
+    Parameters
+    ----------
+    board : Board
+    flash_bytes, ram_bytes : int
+    frontend_seconds : Range
+        Time for the log-mel spectrogram of a window. The frontend computes it while samples arrive.
+    seconds : Range
+        Time for the network, which runs after the last sample of a window.
+    windows_per_minute : Range or None
+        Rate that the battery allows; None without a battery.
     """
 
     board: Board
@@ -140,14 +160,14 @@ class BoardEstimate:
 
     @property
     def fits(self) -> bool:
-        """Whether both are within what the Arduino core leaves."""
+        """Whether flash and RAM are within the board's budgets."""
         return (
             self.flash_bytes <= self.board.flash_budget_bytes
             and self.ram_bytes <= self.board.ram_budget_bytes
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Give the figures as they stand in JSON."""
+        """Return the figures for JSON."""
         rate = self.windows_per_minute
         return {
             "board": self.board.name,
@@ -170,17 +190,26 @@ def estimate_board(
     per_cycle: tuple[float, float] = INSTRUCTIONS_PER_CYCLE,
     battery: Battery | None = None,
 ) -> BoardEstimate:
-    """Put footprint and work on a board.
+    """Return what a footprint and an amount of work mean on one board.
+
+    Parameters
+    ----------
+    board : Board
+    footprint : Footprint
+    work : Work
+    per_cycle : (float, float)
+        Least and most instructions per cycle.
+    battery : Battery, optional
 
     Raises
     ------
     EdgeL3Error
-        If the range of instructions per cycle is none, or the battery too small.
+        If ``per_cycle`` is no range from above 0 to 2, or the battery is too small.
     """
     slow, fast = per_cycle
     if not 0 < slow <= fast <= 2:
         raise EdgeL3Error(
-            "expected a range of instructions per cycle above 0 and up to 2, the least first; got"
+            "expected instructions per cycle above 0 and up to 2, the lower number first, got"
             f" {slow:g} and {fast:g}"
         )
 
@@ -207,7 +236,7 @@ def estimate_board(
 
 
 def plan_footprint(deployment: Deployment) -> Footprint:
-    """Footprint from the converter's figures; code and buffers are assumed.
+    """Return a footprint from the converter's figures, with assumed sizes of code and buffers.
 
     Raises
     ------
@@ -221,82 +250,48 @@ def plan_footprint(deployment: Deployment) -> Footprint:
     return Footprint(
         {"model": len(blob), "frontend tables": table_bytes, "code": ASSUMED_CODE_BYTES},
         {
-            # As edgel3_node_model.h: the log-mel values wait where the engine works afterwards.
+            # As in edgel3_node_model.h: before the engine runs, its arena has the log-mel values.
             "arena": max(plan_memory(blob).arena_bytes, 4 * spec.mels * spec.frames),
             "window": max(spec.mels * spec.frames, 6 * spec.dft_samples + 8),
             "node": ASSUMED_NODE_BYTES,
         },
-        "the converter's figures; code and node are assumed, no build was looked at",
+        "the converter's figures; sizes of code and node are assumed, nothing was built",
     )
 
 
 def measure_footprint(firmware: Path) -> Footprint:
-    """Footprint of the emulated board's firmware, out of its ELF file.
+    """Return the footprint of the emulated board's firmware from its ELF file.
 
     Raises
     ------
     ModelFileError
-        If it is not a 32-bit ELF file of this project's node.
+        If the file is not a 32-bit ELF file of this project's node.
     """
-    sections, symbols = _read_elf(firmware)
-    constant = {name: size for name, size, kind in symbols if kind == "constant"}
-    variable = {name: size for name, size, kind in symbols if kind == "variable"}
+    sizes = read_firmware_sizes(firmware)
+    constants = sizes.constants
     try:
         flash = {
-            "model": constant["edgel3_packed_model"],
-            "frontend tables": sum(constant[name] for name in _TABLE_NAMES),
-            "head": sum(constant.get(name, 0) for name in _HEAD_NAMES),
+            "model": constants["edgel3_packed_model"],
+            "frontend tables": sum(constants[name] for name in _TABLE_NAMES),
+            "head": sum(constants.get(name, 0) for name in _HEAD_NAMES),
         }
-        ram = {name: variable[name] for name in ("arena", "window", "node")}
+        ram = {name: sizes.variables[name] for name in ("arena", "window", "node")}
     except KeyError as error:
-        raise ModelFileError(f"{firmware}: expected the node's firmware, no {error}") from error
-    flash["code"] = sections["constant"] + sections["initialized"] - sum(flash.values())
-    ram["stack and rest"] = sections["initialized"] + sections["zeroed"] - sum(ram.values())
+        raise ModelFileError(
+            f"{firmware}: expected firmware of this project's node, it has no object {error}"
+        ) from error
+    flash["code"] = sizes.constant + sizes.initialized - sum(flash.values())
+    ram["stack and rest"] = sizes.initialized + sizes.zeroed - sum(ram.values())
     return Footprint(
         {name: size for name, size in flash.items() if size},
         ram,
-        "the ELF file of a build for the emulated Cortex-M7 (GCC -O3), its stack included; the"
-        " Arduino core comes on top",
+        "the ELF file of a build for the emulated Cortex-M7 (GCC -O3), including its stack; the"
+        " Arduino core is not included",
     )
 
 
-def _read_elf(path: Path) -> tuple[dict[str, int], list[tuple[str, int, str]]]:
-    """Sizes of a 32-bit little-endian ELF's loaded sections by kind, and its objects."""
-    try:
-        data = path.read_bytes()
-        if data[:6] != b"\x7fELF\x01\x01":
-            raise ModelFileError(f"{path}: expected a 32-bit little-endian ELF file")
-        (table,) = struct.unpack_from("<I", data, 32)
-        entry_bytes, count = struct.unpack_from("<HH", data, 46)
-        headers = [struct.unpack_from("<10I", data, table + entry_bytes * i) for i in range(count)]
-        kinds = []
-        sizes = {"constant": 0, "initialized": 0, "zeroed": 0}
-        for _, kind, flags, _, _, size, *_ in headers:
-            is_loaded, is_writable = flags & 2, flags & 1
-            place = "zeroed" if kind == 8 else "initialized" if is_writable else "constant"
-            kinds.append(place)
-            if is_loaded:
-                sizes[place] += size
-        symbols = []
-        for _, kind, _, _, offset, size, link, *_ in headers:
-            if kind != 2:  # the symbol table
-                continue
-            names = headers[link][4]
-            for at in range(offset, offset + size, 16):
-                name, _, length, info, _, index = struct.unpack_from("<IIIBBH", data, at)
-                if info & 15 == 1 and 0 < index < count:  # an object
-                    end = data.index(b"\0", names + name)
-                    place = "constant" if kinds[index] == "constant" else "variable"
-                    symbols.append((data[names + name : end].decode(), length, place))
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot read: {error.strerror}") from error
-    except (struct.error, ValueError, IndexError) as error:
-        raise ModelFileError(f"{path}: expected a whole ELF file: {error}") from error
-    return sizes, symbols
-
-
 def estimate_work(deployment: Deployment) -> Work:
-    """Instructions from the number of multiply-accumulates and of frames."""
+    """Return an estimate of the instructions from the numbers of MACs and of frames."""
     macs = sum(conv.packed_macs for conv in read_packed(_read_packed(deployment)).convolutions)
     low, high = INSTRUCTIONS_PER_MAC
     return Work(
@@ -327,16 +322,16 @@ def _parse_bench(text: bytes) -> _Bench:
     try:
         return parse_json(text, _Bench)
     except EdgeL3Error as error:
-        raise EdgeL3Error(f"expected what the benchmark wrote; {error}") from error
+        raise EdgeL3Error(f"expected the bench.json of `make bench`; {error}") from error
 
 
 def read_bench(path: Path, deployment: Deployment) -> Work:
-    """Take the instructions that ``micro_app/benchmark/bench.py`` counted for this deployment.
+    """Return the instructions that ``micro_app/benchmark/bench.py`` counted for this deployment.
 
     Raises
     ------
     EdgeL3Error
-        If the file cannot be read or holds no count of this model.
+        If the file cannot be read, or has no count of this model.
     """
     digest = deployment.manifest["artefacts"][quantized_model_name("int8")]["sha256"]
     networks = read_file(path, _parse_bench).networks
@@ -349,25 +344,27 @@ def read_bench(path: Path, deployment: Deployment) -> Work:
     return Work(
         _estimate_frontend(deployment),
         Range(min(counts[0]), max(counts[0])),
-        f"{len(counts[0])} windows counted on the emulated Cortex-M7 ({path.name}); the frontend's"
-        " from its number of frames",
+        f"{len(counts[0])} windows counted on the emulated Cortex-M7 ({path.name}); those of the"
+        " frontend are estimated from the number of frames",
     )
 
 
 def measure_work(firmware: Path, deployment: Deployment) -> Work:
-    """Count the instructions of a window of noise on the emulated board.
+    """Return the instructions that the emulated board takes for a window of noise.
 
     Raises
     ------
     DeviceError
         If the emulator fails.
+    RuntimeUnavailableError
+        If the extra ``device`` is not installed.
     """
-    # Talking to a node needs the extra `device`; nothing else here does.
+    # Imported here because only this function needs the extra `device`.
     from edgel3_tflm.device.client import Device
     from edgel3_tflm.device.emulation import INSTRUCTIONS_PER_TICK, Emulator
 
     spec = deployment.variant.frontend
-    # Rows of zeros are left out, so the count goes with the sound: this one is the same everywhere.
+    # The engine skips rows of zeros, so the count depends on the sound. A fixed seed fixes it.
     noise = np.random.default_rng(0).normal(0, 3000 / FULL_SCALE, spec.window_samples)
     with (
         Emulator(firmware) as emulator,
@@ -388,8 +385,8 @@ def _read_packed(deployment: Deployment) -> bytes:
     blob = deployment.read_packed_model()
     if blob is None:
         raise ModelFileError(
-            f"{deployment.directory}: expected a packed model, it has none; only what the engine"
-            " runs can be estimated"
+            f"{deployment.directory}: expected a packed model, it has none; an estimate needs an"
+            " int8 network that the engine can run"
         )
     return blob
 

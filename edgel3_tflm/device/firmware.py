@@ -1,4 +1,4 @@
-"""Building the node's firmware out of a deployment; needs no extra, only CMake and a compiler."""
+"""Builds the node's firmware from a deployment; needs CMake and a compiler, but no extra."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from typing import Literal
 
 from edgel3_tflm.errors import EdgeL3Error, on_one_line
 
-Board = Literal["mps2_an500", "host"]
-"""The emulated Cortex-M7, or this machine."""
+Target = Literal["mps2_an500", "host"]
+"""What a node is built for: the emulated Cortex-M7, or this machine."""
 
 COMPILER = "arm-none-eabi-gcc"
 QEMU = "qemu-system-arm"
@@ -28,7 +28,7 @@ _TOOL_ERROR = re.compile(r"^.*(?:error:|undefined reference|will not fit).*", re
 
 
 class ToolError(EdgeL3Error):
-    """A tool that is missing or fails."""
+    """A tool is missing, or fails."""
 
 
 def find_sources() -> Path:
@@ -37,7 +37,7 @@ def find_sources() -> Path:
     Raises
     ------
     ToolError
-        If this installation lacks it.
+        If the installation lacks it.
     """
     directory = Path(str(files("edgel3_tflm"))) / "micro_app"
     if not (directory / "CMakeLists.txt").is_file():
@@ -49,14 +49,14 @@ def find_sources() -> Path:
 
 
 def has_compiler() -> bool:
-    """Whether firmware can be built here."""
+    """Whether CMake and the cross compiler for firmware are installed."""
     return all(shutil.which(tool) for tool in ("cmake", COMPILER))
 
 
 def build_node(
     deployment: Path,
     directory: Path,
-    board: Board = "mps2_an500",
+    target: Target = "mps2_an500",
     *,
     head: Path | None = None,
     options: tuple[str, ...] = (),
@@ -66,19 +66,19 @@ def build_node(
     Parameters
     ----------
     deployment : pathlib.Path
-        What convert wrote.
+        Directory that ``convert`` wrote.
     directory : pathlib.Path
-        Where to build; what is there already is used again.
-    board : {'mps2_an500', 'host'}
+        Build directory. CMake reuses what an earlier build left there.
+    target : {'mps2_an500', 'host'}
     head : pathlib.Path, optional
-        Directory of the C files that train-head wrote, if they are not in the deployment.
+        Directory of the C files that ``train-head`` wrote, if they are not in the deployment.
     options : tuple of str
-        More of CMake's.
+        Additional options for CMake.
 
     Returns
     -------
     pathlib.Path
-        The program.
+        The ELF file, or the program for this machine.
 
     Raises
     ------
@@ -87,20 +87,20 @@ def build_node(
     """
     sources = find_sources()
     configuration = [f"-DEDGEL3_DEPLOYMENT={deployment.resolve()}", *options]
-    # Said in either case: what is built already may have had another.
+    # Always given, because an earlier build in this directory may have had another head.
     configuration.append(f"-DEDGEL3_HEAD={head.resolve() if head is not None else ''}")
-    if board == "mps2_an500":
+    if target == "mps2_an500":
         find_tool(COMPILER)
-        toolchain = sources / "boards" / board / "toolchain.cmake"
+        toolchain = sources / "boards" / target / "toolchain.cmake"
         configuration.append(f"-DCMAKE_TOOLCHAIN_FILE={toolchain}")
     cmake = find_tool("cmake")
     run_tool([cmake, "-S", sources, "-B", directory, *configuration])
     run_tool([cmake, "--build", directory, "--parallel", "2"])
-    return directory / ("node.elf" if board == "mps2_an500" else "node")
+    return directory / ("node.elf" if target == "mps2_an500" else "node")
 
 
 def find_tool(program: str) -> str:
-    """Return a program's path.
+    """Return the path of an installed program.
 
     Raises
     ------
@@ -117,13 +117,13 @@ def find_tool(program: str) -> str:
 
 
 def run_tool(command: Sequence[str | Path], *, timeout_s: float = _TIMEOUT_S) -> str:
-    """Run a program and return what it wrote to standard output.
+    """Run a program and return its standard output.
 
     Raises
     ------
     ToolError
-        If it fails or does not end in time. The message has the first error that it reported, on
-        one line, and the path of a file with all that it wrote.
+        If it fails or does not end in time. The message contains the program's first error, on one
+        line, and the path of a file with its whole output.
     """
     name = Path(command[0]).name
     try:
@@ -137,21 +137,22 @@ def run_tool(command: Sequence[str | Path], *, timeout_s: float = _TIMEOUT_S) ->
     except subprocess.TimeoutExpired as error:
         log = _keep_log((error.stderr or b"") + (error.stdout or b""))
         raise ToolError(
-            f"{name} did not end within {timeout_s:g} s; what it wrote is in {log}"
+            f"{name} did not end within {timeout_s:g} s; its output is in {log}"
         ) from error
     except OSError as error:
         raise ToolError(f"cannot run {command[0]}: {error.strerror}; install it again") from error
     if done.returncode != 0:
-        said = done.stderr + done.stdout
+        output = done.stderr + done.stdout
+        first_error = _first_error(output.decode(errors="replace"))
         raise ToolError(
-            f"{name} ended with code {done.returncode}:"
-            f" {_first_error(said.decode(errors='replace'))}; the whole log is in {_keep_log(said)}"
+            f"{name} ended with code {done.returncode}: {first_error}; the whole log is in"
+            f" {_keep_log(output)}"
         )
     return done.stdout.decode(errors="replace")
 
 
 def _first_error(log: str) -> str:
-    """Return the first error in a tool's output, on one line; its last line if none is marked."""
+    """Return the first error in a tool's output on one line, or its last line if none is marked."""
     if found := _CMAKE_ERROR.search(log):
         line = found[1] or found[2]
     elif found := _TOOL_ERROR.search(log):
@@ -161,7 +162,8 @@ def _first_error(log: str) -> str:
     return on_one_line(" ".join(line.split()))
 
 
-def _keep_log(said: bytes) -> str:
+def _keep_log(output: bytes) -> str:
     with tempfile.NamedTemporaryFile(prefix="edgel3-", suffix=".log", delete=False) as log:
-        log.write(said)
+        log.write(output)
+
     return log.name

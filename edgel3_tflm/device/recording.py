@@ -1,4 +1,4 @@
-"""Embeddings of a device, with the times they came at, as a file."""
+"""Writes a device's embeddings and their times to a file."""
 
 import csv
 import io
@@ -21,14 +21,22 @@ SUFFIXES = (".csv", ".npz")
 
 @dataclass
 class Recording(Closing):
-    """A file that takes the windows of a device as they come.
+    """A file with the results of a device's windows.
 
-    CSV is written line by line: the columns time_s (host's clock, seconds since 1970), milliseconds
-    (the node's, since its start), number, e0, e1 and so on (int8 values of the embedding) and a
-    score for each class. NPZ is written at the end: arrays of the same names, ``embedding`` of
-    shape (n, d) int8 and ``scores`` of shape (n, classes) float32, with ``classes``, ``scale`` and
-    ``zero_point`` (``real = scale * (embedding - zero_point)``). Without a window no file is
-    written, and one that is there stays.
+    A ``.csv`` file is written line by line. Its columns are time_s (host's clock, seconds since
+    1970), milliseconds (node's clock, since its start), number, e0, e1 and so on (int8 values of
+    the embedding), and a score for each class. A ``.npz`` file is written at the end. Its arrays
+    have the same names; ``embedding`` has shape (n, d), int8, and ``scores`` has shape
+    (n, classes), float32; it also contains ``classes``, ``scale`` and ``zero_point``
+    (``real = scale * (embedding - zero_point)``). If no window was added, no file is written and an
+    existing file is kept.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The suffix determines the format.
+    info : Info
+        The device that the windows come from.
 
     Raises
     ------
@@ -44,19 +52,19 @@ class Recording(Closing):
     def __post_init__(self) -> None:
         if self.path.suffix not in SUFFIXES:
             raise EdgeL3Error(f"{self.path}: expected a name that ends in {' or '.join(SUFFIXES)}")
-        with self._telling_errors():
+        with self._report_errors():
             if self.path.is_dir():
                 raise IsADirectoryError(None, "it is a directory")
-            # The disk should refuse now, not when the windows have been heard.
+            # If the directory cannot be written, fail now and not after the recording.
             with tempfile.TemporaryFile(dir=self.path.parent):
                 pass
 
     def add(self, time_s: float, event: LiveEvent) -> None:
-        """Take a window that came at this time, in seconds since 1970."""
+        """Add a window that the host received at this time, in seconds since 1970."""
         if self.path.suffix != ".csv":
             self._events.append((time_s, event))
             return
-        with self._telling_errors():
+        with self._report_errors():
             if self._file is None:
                 self._file = self.path.open("w", newline="", encoding="utf-8")
                 values = (f"e{position}" for position in range(self.info.embedding_size))
@@ -66,9 +74,9 @@ class Recording(Closing):
             self._write_row(*start, *event.embedding.tolist(), *scores)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Close a CSV file, or write an NPZ file."""
         if self._file is not None:
-            with self._telling_errors():
+            with self._report_errors():
                 self._file.close()
         if not self._events:
             return
@@ -97,7 +105,7 @@ class Recording(Closing):
         self._file.flush()
 
     @contextmanager
-    def _telling_errors(self) -> Iterator[None]:
+    def _report_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

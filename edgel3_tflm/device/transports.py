@@ -1,28 +1,24 @@
-"""The ports that a node is reached through."""
+"""Byte streams to a node: serial ports and sockets."""
 
 import select
 import socket
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from edgel3_tflm.device.wire import (
-    MAX_BODY,
-)
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 
 _OPEN_TIMEOUT_S = 5.0
-_CHUNK_BYTES = MAX_BODY - 4
 
 
 class DeviceError(EdgeL3Error):
-    """A node that cannot be reached, does not answer or answers nonsense."""
+    """A node cannot be reached, does not answer, or has another model."""
 
 
 class Closing:
-    """What a `with` statement closes."""
+    """Base of classes that a ``with`` statement closes."""
 
     def close(self) -> object:
-        """Give up what it holds."""
+        """Release all resources."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -38,29 +34,29 @@ class Closing:
 
 
 class Transport(Protocol):
-    """A pipe of bytes to a node."""
+    """A stream of bytes to and from a node."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes; TimeoutError if they are not taken in time."""
+        """Send bytes; raises TimeoutError if the other end does not accept them in time."""
         ...
 
     def read(self, timeout_s: float) -> bytes:
-        """Give what has come; after the timeout nothing."""
+        """Wait for bytes and return them; returns no bytes after the timeout."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         ...
 
 
 class SocketTransport:
-    """A connected stream socket: TCP, or an emulator's.
+    """A connected stream socket: TCP, or the emulator's.
 
     Parameters
     ----------
     connected : socket.socket
     name : str
-        For error messages.
+        Name of the connection in error messages.
     """
 
     def __init__(self, connected: socket.socket, name: str) -> None:
@@ -69,7 +65,7 @@ class SocketTransport:
         connected.settimeout(_OPEN_TIMEOUT_S)
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
+        """Send bytes; raises TimeoutError if the other end does not accept them in time."""
         try:
             self._socket.sendall(data)
         except TimeoutError:
@@ -78,7 +74,7 @@ class SocketTransport:
             raise self._lost(str(error.strerror)) from error
 
     def read(self, timeout_s: float) -> bytes:
-        """Give what has come; after the timeout nothing."""
+        """Wait for bytes and return them; returns no bytes after the timeout."""
         try:
             if not select.select([self._socket], [], [], max(0.0, timeout_s))[0]:
                 return b""
@@ -86,7 +82,7 @@ class SocketTransport:
         except (OSError, ValueError) as error:
             raise self._lost(str(error)) from error
         if not data:
-            raise self._lost("it was closed at the other end")
+            raise self._lost("the other end closed it")
         return data
 
     def close(self) -> None:
@@ -98,7 +94,14 @@ class SocketTransport:
 
 
 class SerialTransport:
-    """A serial port; over USB the rate is only a number.
+    """A serial port.
+
+    Parameters
+    ----------
+    port : str
+        Its name, ``/dev/ttyACM0`` or ``COM3`` for example, or a URL of pyserial.
+    baud : int
+        Rate in bits per second. USB ports ignore it.
 
     Raises
     ------
@@ -126,11 +129,12 @@ class SerialTransport:
         except (serial.SerialException, OSError, ValueError) as error:
             raise DeviceError(
                 f"{port}: expected a serial port, or tcp:HOST:PORT; it cannot be opened ({error});"
-                " is the board plugged in, may you use the port, and does no other program use it?"
+                " check that the board is plugged in, that you have permission to use the port, and"
+                " that no other program uses it"
             ) from error
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
+        """Send bytes; raises TimeoutError if the other end does not accept them in time."""
         try:
             self._serial.write(data)
         except self._timeout_error as error:
@@ -139,7 +143,7 @@ class SerialTransport:
             raise self._lost(error) from error
 
     def read(self, timeout_s: float) -> bytes:
-        """Give what has come; after the timeout nothing."""
+        """Wait for bytes and return them; returns no bytes after the timeout."""
         try:
             self._serial.timeout = max(0.0, timeout_s)
             first: bytes = self._serial.read(1)
@@ -168,13 +172,13 @@ def open_transport(port: str) -> Transport:
         return SerialTransport(port)
     host, _, number = port.removeprefix("tcp:").rpartition(":")
     if not host or not number.isdecimal() or not 0 < int(number) < 65536:
-        raise DeviceError(f"expected tcp:HOST:PORT, tcp:127.0.0.1:5555 for example, got {port}")
+        raise DeviceError(f"expected tcp:HOST:PORT (example: tcp:127.0.0.1:5555), got {port}")
     try:
         connected = socket.create_connection((host.strip("[]"), int(number)), _OPEN_TIMEOUT_S)
     except OSError as error:
         raise DeviceError(
             f"{port}: expected a node that listens there, cannot connect"
-            f" ({error.strerror or error}); is it running?"
+            f" ({error.strerror or error}); start the node, or check host and port"
         ) from error
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return SocketTransport(connected, port)

@@ -1,8 +1,8 @@
-"""The wire between host and node: packets, and what the answers say.
+"""The wire protocol between host and node: frames, packets and the contents of answers.
 
-A frame is a packet, COBS-encoded, with a zero byte behind it. A packet is command, sequence number
-and status, a byte each, a body of at most :data:`MAX_BODY` bytes, and the CRC-32 of all that. What
-the commands mean is written in ``edgel3_wire.h`` of the C library; all numbers are little-endian.
+A frame is a COBS-encoded packet, followed by a zero byte. A packet consists of command, sequence
+number and status (one byte each), a body of at most :data:`MAX_BODY` bytes, and the CRC-32 of all
+these. ``edgel3_wire.h`` of the C library defines the commands. All numbers are little-endian.
 """
 
 import struct
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
+from edgel3_tflm.runtime.tensors import TensorSpec
 
 try:
     from cobs import cobs
@@ -33,7 +34,7 @@ _MAX_FRAME = _MAX_PACKET + _MAX_PACKET // 254 + 2
 
 
 class Command(IntEnum):
-    """What is asked; LIVE is sent unasked."""
+    """Commands of a request. A node sends LIVE without a request."""
 
     INFO = 1
     BEGIN = 2
@@ -48,7 +49,7 @@ class Command(IntEnum):
 
 
 class Refusal(IntEnum):
-    """Why a node does not do what it is asked."""
+    """Reason why a node refuses a request."""
 
     COMMAND = 1
     LENGTH = 2
@@ -61,7 +62,7 @@ class Refusal(IntEnum):
 
 
 class Failure(IntFlag):
-    """What a self-test finds."""
+    """Failures that a self-test reports."""
 
     MODEL_REFUSED = 1
     MEMORY_TOO_SMALL = 2
@@ -69,20 +70,20 @@ class Failure(IntFlag):
 
     @property
     def names(self) -> list[str]:
-        """Name of each bit that is set; a bit that this version does not know has its number."""
+        """Names of the bits that are set; unknown bits are given by number."""
         bits = [bit for bit in range(32) if self >> bit & 1]
         return [Failure(1 << bit).name or f"UNKNOWN_BIT_{bit}" for bit in bits]
 
 
 class WireError(EdgeL3Error):
-    """An answer that is not what the protocol says."""
+    """An answer violates the protocol."""
 
 
 @dataclass(frozen=True)
 class Packet:
     """A packet without its checksum.
 
-    ``status`` is 0 in a request; in an answer 0, or a :class:`Refusal`.
+    ``status`` is 0 in a request. In an answer it is 0 or a :class:`Refusal`.
     """
 
     command: int
@@ -93,12 +94,12 @@ class Packet:
 
 
 def encode(packet: Packet) -> bytes:
-    """Write the frame of a packet, the zero at its end included.
+    """Return the frame of a packet, including the zero byte at its end.
 
     Raises
     ------
     ValueError
-        If a field does not fit.
+        If the command or the body is too large.
     """
     if len(packet.body) > MAX_BODY or not 0 <= packet.command < _ANSWER:
         raise ValueError(
@@ -112,7 +113,7 @@ def encode(packet: Packet) -> bytes:
 
 
 def _read_frame(frame: bytes) -> Packet | None:
-    """Read a frame without its zero; None if it is damaged."""
+    """Return the packet in a frame without its zero byte, or None if the frame is damaged."""
     try:
         content: bytes = cobs.decode(frame)
     except cobs.DecodeError:
@@ -129,7 +130,7 @@ def _read_frame(frame: bytes) -> Packet | None:
 
 
 class Decoder:
-    """Takes the bytes of frames, in pieces of any size, and gives packets.
+    """Decodes frames that arrive in pieces of any size.
 
     ``dropped`` counts the frames that were damaged, cut or too long.
     """
@@ -139,7 +140,7 @@ class Decoder:
         self._frame = bytearray()
 
     def feed(self, data: bytes) -> list[Packet]:
-        """Take bytes; give the packets that they complete."""
+        """Return the packets that these bytes complete."""
         packets = []
         *ends, rest = data.split(b"\0")
         for end in ends:
@@ -156,7 +157,7 @@ class Decoder:
         return packets
 
     def _append(self, part: bytes) -> None:
-        """Keep no more of a frame without an end than shows that it is too long."""
+        """Append to the current frame, at most until its length shows that it is too long."""
         self._frame += part[: _MAX_FRAME - len(self._frame)]
 
 
@@ -165,22 +166,26 @@ _INFO = struct.Struct("<HHII4Hfi16s4I")
 
 @dataclass(frozen=True)
 class Info:
-    """What a node says about itself.
+    """A node's description of itself.
 
     Parameters
     ----------
     board, version : str
-        The node's board, and the version of its C library.
-    source_sha256 : bytes
-        First half of the SHA-256 of the dense flatbuffer that the model was packed from.
+        Name of the board, and version of the C library.
+    sample_rate_hz, window_samples : int
+    mels, frames : int
+        Shape of the log-mel spectrogram of a window.
+    embedding_size : int
     embedding_scale, embedding_zero_point : float, int
         ``real = scale * (q - zero_point)``.
+    source_sha256 : bytes
+        First half of the SHA-256 of the dense flatbuffer that the model was packed from.
     packed_bytes, arena_bytes, window_bytes : int
-        The packed model in flash; the two memories in RAM.
+        Sizes of the packed model (flash), of the arena and of the window (both RAM).
     ticks_per_second : int
-        Of the counts in :class:`Statistics`.
+        Frequency of the ticks in :class:`Statistics`.
     classes : tuple of str
-        Of the node's classifier; none without one.
+        Classes of the node's classifier; empty if it has none.
     """
 
     board: str
@@ -199,30 +204,40 @@ class Info:
     ticks_per_second: int
     classes: tuple[str, ...]
 
+    @property
+    def embedding(self) -> TensorSpec:
+        """Shape, type and quantization of the embedding."""
+        return TensorSpec(
+            shape=(1, self.embedding_size),
+            dtype=np.dtype(np.int8),
+            scale=self.embedding_scale,
+            zero_point=self.embedding_zero_point,
+        )
+
     @classmethod
     def parse(cls, body: bytes) -> "Info":
-        """Read an answer's body.
+        """Return the description in an answer's body.
 
         Raises
         ------
         WireError
-            If it is of another version of the protocol, or not whole.
+            If the version of the protocol is another one, or the body is cut.
         """
         if len(body) >= 2 and (version := int.from_bytes(body[:2], "little")) != VERSION:
             raise WireError(
-                f"expected a node with version {VERSION} of the protocol, this one has {version};"
+                f"expected a node with version {VERSION} of the protocol, got version {version};"
                 " update this package, or the node's firmware"
             )
         strings = [text.decode(errors="replace") for text in body[_INFO.size :].split(b"\0")]
         if len(body) < _INFO.size or len(strings) < 3:
-            raise WireError(f"expected all of the node's description, got {len(body)} bytes")
+            raise WireError(f"expected a whole description of the node, got {len(body)} bytes")
         fields = _INFO.unpack_from(body)
         _, classes, sample_rate_hz, window_samples, mels, frames, embedding_size, _ = fields[:8]
         scale, zero_point, digest = fields[8:11]
         packed_bytes, arena_bytes, window_bytes, ticks_per_second = fields[11:]
         board, library, *labels = strings[:-1]
         if len(labels) != classes:
-            raise WireError(f"expected names of {classes} classes, got {len(labels)}")
+            raise WireError(f"expected the names of {classes} classes, got {len(labels)}")
         return cls(
             board=board,
             version=library,
@@ -247,20 +262,20 @@ _STATISTICS = struct.Struct("<6I")
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a node has counted since its start, modulo 2^32.
+    """Counters of a node since its start, modulo 2^32.
 
     Parameters
     ----------
     requests : int
-        Answered ones, before the one that asks.
+        Requests answered before this one.
     dropped_frames : int
-        Damaged, cut or too long ones.
+        Frames that were damaged, cut or too long.
     windows : int
-        Computed ones.
+        Windows computed.
     missed_samples : int
-        Heard and not used, for want of time.
+        Samples from the microphone that the node discarded because it was computing.
     frontend_ticks, engine_ticks : int
-        Of the last window. The frontend's are 0 where log-mel values came.
+        Time for the last window. ``frontend_ticks`` is 0 if the host sent log-mel values.
     """
 
     requests: int
@@ -272,7 +287,7 @@ class Statistics:
 
     @classmethod
     def parse(cls, body: bytes) -> "Statistics":
-        """Read an answer's body."""
+        """Return the counters in an answer's body."""
         if len(body) != _STATISTICS.size:
             raise WireError(f"expected statistics of {_STATISTICS.size} bytes, got {len(body)}")
         return cls(*_STATISTICS.unpack(body))
@@ -283,14 +298,14 @@ _LIVE = struct.Struct("<II")
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """A window that a node has heard.
+    """The result for a window that a node recorded with its microphone.
 
     Parameters
     ----------
     number : int
-        Of the window, since the node's start.
+        Number of the window since the node's start.
     milliseconds : int
-        When it was computed, since the node's start.
+        Time at which it was computed, in ms since the node's start.
     embedding : numpy.ndarray, shape (embedding_size,), int8
     scores : numpy.ndarray, shape (classes,), float32
     """
@@ -302,7 +317,7 @@ class LiveEvent:
 
     @classmethod
     def parse(cls, body: bytes, info: Info) -> "LiveEvent":
-        """Read an event's body; ``info`` says how long its parts are."""
+        """Return the event in a packet's body; ``info`` determines the lengths of its parts."""
         split = _LIVE.size + info.embedding_size
         expected = split + 4 * len(info.classes)
         if len(body) != expected:

@@ -16,7 +16,6 @@ from edgel3_tflm.runtime.interpreters import (
     RUNTIMES,
     runs_packed_models,
 )
-from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.types import FloatArray
 
 if TYPE_CHECKING:
@@ -132,10 +131,9 @@ def _open_device(deployment: Deployment, name: str) -> Subject:
             f"{name}: expected a node with the model of {deployment.directory}, it has another;"
             " flash it again"
         )
-    scale, zero_point = device.info.embedding_scale, device.info.embedding_zero_point
-    spec = TensorSpec((1, device.info.embedding_size), np.dtype(np.int8), scale, zero_point)
+    spec = device.info.embedding
 
     def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
         return spec.dequantize(np.stack([device.embed_pcm(each) for each in to_int16(windows)]))
 
-    return Subject(name, PACKED_MODEL_NAME, embed, scale, device.close)
+    return Subject(name, PACKED_MODEL_NAME, embed, spec.scale, device.close)

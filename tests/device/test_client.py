@@ -243,7 +243,7 @@ def test_what_a_node_hears_is_what_it_embeds(emulator: Emulator, pcm: list[Int16
 
 def test_a_microphone_that_says_nothing_is_an_error(emulator: Emulator) -> None:
     with Device(emulator.connect()) as device:
-        with pytest.raises(DeviceError, match=r"within 0\.2 s, none came; does its microphone"):
+        with pytest.raises(DeviceError, match=r"within 0\.2 s, none came; check its microphone"):
             next(device.stream(timeout_s=0.2))
         assert device.self_test() == Failure(0)  # it streams no longer
 

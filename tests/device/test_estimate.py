@@ -144,10 +144,10 @@ def test_other_firmware_and_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="edgel3_packed_model"):
         measure_footprint(other)
     other.write_bytes(whole[:100])
-    with pytest.raises(ModelFileError, match="whole ELF"):
+    with pytest.raises(ModelFileError, match="expected a whole 32-bit ELF file"):
         measure_footprint(other)
     other.write_bytes(b"no" + whole)
-    with pytest.raises(ModelFileError, match="32-bit"):
+    with pytest.raises(ModelFileError, match="expected a whole 32-bit ELF file"):
         measure_footprint(other)
     # A symbol table whose strings lie beyond the end.
     (table,) = struct.unpack_from("<I", whole, 32)
@@ -179,10 +179,13 @@ def test_a_benchmarks_counts_are_taken_for_the_same_model_only(
     assert (work.engine.low, work.engine.high) == (1, 3)
     for damaged, reason in (
         ({"networks": [{**network, "flatbuffer_sha256": "0"}]}, "found none"),
-        ({"networks": [{}]}, "what the benchmark wrote"),
-        ([], "what the benchmark wrote"),
+        ({"networks": [{}]}, "bench.json of `make bench`"),
+        ([], "bench.json of `make bench`"),
         *(
-            ({"networks": [{**network, "edgel3": {"instructions": counts}}]}, "benchmark wrote")
+            (
+                {"networks": [{**network, "edgel3": {"instructions": counts}}]},
+                "bench.json of `make bench`",
+            )
             for counts in ([], [-5], [0], ["3"], [float("nan")], [float("inf")], 5)
         ),
     ):
@@ -242,8 +245,9 @@ def test_estimate_needs_no_extra(tiny_int8: Deployment) -> None:
 
 _STUDY = """
 from pathlib import Path
+from edgel3_tflm.converters.compression.study import STUDY, has_emulator, study
 from edgel3_tflm.converters.pipeline import ConvertOptions
-from edgel3_tflm.converters.study import STUDY, has_emulator, study
+from edgel3_tflm.converters.quantization.quantizer import PLAIN
 from edgel3_tflm.networks.catalogue import find_variant
 variant = find_variant("sea", embedding_size=64).with_filters((4,) * 8)
 options = ConvertOptions(variant, "generated", Path(sys.argv[1]), quantizer=PLAIN)

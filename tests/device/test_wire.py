@@ -260,9 +260,9 @@ def test_info_is_read_field_by_field() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "all of the node's description, got 0 bytes"),
-        (INFO, "all of the node's description, got 60 bytes"),
-        (b"\2" + INFO[1:], "version 1 of the protocol, this one has 2"),
+        (b"", "a whole description of the node, got 0 bytes"),
+        (INFO, "a whole description of the node, got 60 bytes"),
+        (b"\2" + INFO[1:], "version 1 of the protocol, got version 2"),
         (INFO + b"board\x000.1.0\0dog\0", "names of 2 classes, got 1"),
     ],
 )

@@ -105,7 +105,7 @@ def embed_command(
         screen.progress() as progress,
         open_device(port, emulate, head, progress) as (device, _),
     ):
-        from edgel3_tflm.device.check import dequantize, read_pcm_windows
+        from edgel3_tflm.device.check import read_pcm_windows
         from edgel3_tflm.device.recording import Recording
         from edgel3_tflm.device.wire import LiveEvent
 
@@ -124,7 +124,7 @@ def embed_command(
                     recording.add(event.milliseconds / 1000, event)
         table = new_table("window", "from s", "length", *device.info.classes)
         for event in events[:_MAX_ROWS]:
-            length = float(np.linalg.norm(dequantize(event.embedding, device.info)))
+            length = float(np.linalg.norm(device.info.embedding.dequantize(event.embedding)))
             table.add_row(
                 str(event.number),
                 f"{event.milliseconds / 1000:.2f}",

@@ -128,11 +128,9 @@ def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen
 
 def _format_similarity(info: "Info", event: "LiveEvent", previous: "LiveEvent | None") -> str:
     """Return the cosine similarity to the previous window's embedding."""
-    from edgel3_tflm.device.check import dequantize
-
     if previous is None:
         return "-"
-    pair = [dequantize(each.embedding[np.newaxis], info) for each in (previous, event)]
+    pair = [info.embedding.dequantize(each.embedding[np.newaxis]) for each in (previous, event)]
     return f"{cosine_similarity(*pair)[0]:.3f}"
 
 
