@@ -1,5 +1,5 @@
-# `make demo` and `make test` do everything on a fresh machine with Python 3.11 (with venv), make
-# and a C++ compiler; nothing but installing the packages needs a network.
+# `make demo` and `make test` work on a fresh machine with Python 3.11 (with venv), make and a C++
+# compiler. Only the installation of packages needs a network.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,8 +7,8 @@ DEMO := build/demo
 
 .PHONY: demo test bench throughput light lint clean
 
-# The installed package is what runs: a wheel without a file the tests need would fail them.
-# An earlier build's leavings would be packed into the wheel.
+# Commands and tests run the installed package, so that a file that is missing from the wheel fails
+# them. Files of an earlier build would end up in the wheel and are removed first.
 define install
 	rm -rf build/lib* build/temp.* build/bdist.*
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,18 +28,18 @@ test:
 	$(install)
 	$(BIN)/pytest -n auto --dist loadfile
 
-# Instructions, memory and flash on an emulated Cortex-M7, beside dense CMSIS-NN; converted networks
-# stay in build/bench. Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
+# Instructions, memory and flash on an emulated Cortex-M7, compared with dense CMSIS-NN. The converted
+# networks stay in build/bench. Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
 bench:
 	$(install)
 	$(BIN)/python micro_app/benchmark/bench.py
 
-# int8 on this machine beside the float Keras network that starts at the samples.
+# Time of the int8 network on this machine, compared with the float Keras network that edgel3 runs.
 throughput:
 	$(install)
 	$(BIN)/python micro_app/benchmark/throughput.py
 
-# Embedding alone: the package without an extra, and so without TensorFlow.
+# The package without extras: it embeds without TensorFlow.
 light:
 	rm -rf build/lib* build/temp.* build/bdist.* build/light/embeddings
 	test -x build/light/bin/python || $(PYTHON) -m venv build/light
@@ -58,9 +58,7 @@ lint:
 	PLATFORMIO_CORE_DIR=$(CURDIR)/build/platformio/core build/platformio/bin/pio project config -d micro_app --lint \
 	  | grep "free from linting errors"
 	$(BIN)/lint-imports
-	rm -rf build/types
-	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgel3_tflm -m synthesise
+	$(BIN)/mypy -p edgel3_tflm -m synthesise
 
 clean:
 	rm -rf build $(VENV) *.egg-info

@@ -1,7 +1,7 @@
-"""Builds the C library ``edgel3`` for this machine, as ``edgel3_tflm._engine``.
+"""Build the C library ``edgel3`` for this machine as the module ``edgel3_tflm._engine``.
 
-Leaves the scripts in ``calibration_data/`` out of the wheel.
-Everything else about the package is in pyproject.toml.
+The scripts in ``calibration_data/`` are left out of the wheel. All other settings of the package
+are in pyproject.toml.
 """
 
 import re
@@ -13,9 +13,9 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 SOURCES = Path("micro_app/lib/edgel3/src")
-# Kernels for desktop processors, which are no part of the Arduino library.
+# Kernels for desktop processors. They are not part of the Arduino library.
 HOST_KERNELS = Path("micro_app/host/edgel3_kernels_avx512.c")
-# The wire of the same library is not what Python runs.
+# The library's other files are the node and its wire protocol, which Python does not run.
 ENGINE_FILES = (
     "edgel3_engine.c",
     "edgel3_fft.c",
@@ -27,13 +27,13 @@ HEADERS = ("edgel3.h", "edgel3_frontend.h")
 
 
 def read_declarations(name: str) -> str:
-    """Take what a header declares, in the subset of C that cffi parses."""
+    """Return the declarations of a header in the subset of C that cffi parses."""
     header = (SOURCES / name).read_text(encoding="utf-8")
     constants = re.findall(r"^#define (EDGEL3_\w+) \d", header, re.MULTILINE)
     opening, closing = 'extern "C" {\n#endif\n', "#ifdef __cplusplus\n}"
     code = header[header.index(opening) + len(opening) : header.rindex(closing)]
     declarations = re.sub(r"^#.*\n", "", code, flags=re.MULTILINE)
-    # The compiler knows their values.
+    # cffi asks the compiler for the constants' values.
     return declarations + "".join(f"#define {name} ...\n" for name in constants)
 
 
@@ -56,7 +56,7 @@ engine.set_source(
     depends=["setup.py", *(path.as_posix() for path in sorted(SOURCES.glob("*.h")))],
     include_dirs=[SOURCES.as_posix()],
     extra_compile_args=[] if sys.platform == "win32" else ["-std=c99", "-O3"],
-    # Without a compiler everything but the runtime "engine" works.
+    # Without a C compiler the package works, but the runtime "engine" is missing.
     optional=True,
 )
 
@@ -64,18 +64,18 @@ engine.set_source(
 class BuildWithoutScripts(build_py):
     """Leave the scripts that make the calibration clips out of the wheel.
 
-    They import each other as siblings, so that they run from a checkout. In an installed package
-    nothing could import them.
+    They import each other as top-level modules, so that they run from a checkout. An installed
+    package could not import them.
     """
 
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
-        """Return a package's modules: (package, module, file) each."""
+        """Return a package's modules as tuples (package, module, file)."""
         modules = super().find_package_modules(package, package_dir)
         if package == "edgel3_tflm.calibration_data":
             return [module for module in modules if module[1] == "__init__"]
         return modules
 
 
-# cffi runs this file a second time, under another name, to read `engine`.
+# cffi executes this file again under another name to read `engine`.
 if __name__ == "__main__":
     setup(cffi_modules=["setup.py:engine"], cmdclass={"build_py": BuildWithoutScripts})

@@ -1,6 +1,6 @@
 """EdgeL3 audio embeddings on microcontrollers.
 
-The public API; everything that needs TensorFlow lies in ``edgel3_tflm.converters``.
+The names below are the public API. Only ``edgel3_tflm.converters`` needs TensorFlow.
 """
 
 from edgel3_tflm._version import __version__

@@ -1,4 +1,4 @@
-"""``python -m edgel3_tflm``."""
+"""Runs the command line as ``python -m edgel3_tflm``."""
 
 from edgel3_tflm.cli.commands import main
 

@@ -1,4 +1,4 @@
-"""edgel3's module of this name: embeddings of arrays and files."""
+"""The names of ``edgel3.core``: embeddings of arrays and files."""
 
 from edgel3_tflm.audio.framing import center_audio as _center_audio
 from edgel3_tflm.audio.framing import pad_audio as _pad_audio

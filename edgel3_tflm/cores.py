@@ -1,10 +1,10 @@
-"""How many processor cores this process may use."""
+"""The number of processor cores."""
 
 import os
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

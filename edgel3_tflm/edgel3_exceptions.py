@@ -1,4 +1,4 @@
-"""The exceptions under edgel3's name for this module."""
+"""The names of ``edgel3.edgel3_exceptions``."""
 
 from edgel3_tflm.errors import EdgeL3Error
 

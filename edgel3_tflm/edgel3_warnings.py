@@ -1,4 +1,4 @@
-"""The warnings under edgel3's name for this module."""
+"""The names of ``edgel3.edgel3_warnings``."""
 
 from edgel3_tflm.errors import EdgeL3Warning
 

@@ -1,4 +1,4 @@
-"""The exceptions and warnings of this package: one root, so that a caller needs one ``except``."""
+"""The exceptions and warnings of this package, and helpers for their messages."""
 
 import json
 import shlex
@@ -11,18 +11,18 @@ _DISTRIBUTION = "edgel3-tflm"
 
 
 class EdgeL3Error(Exception):
-    """Something the user can mend.
+    """Base class of all errors that the user can correct.
 
-    The message is one line: what was expected, what came, what to do.
+    The message is one line. It says what was expected, what was found and what to do.
     """
 
 
 class EdgeL3Warning(UserWarning):
-    """Something the user should know of a result."""
+    """A fact about a result that the user should know."""
 
 
 class WeightsError(EdgeL3Error):
-    """Weights that are missing, damaged, of another shape or not the published bytes."""
+    """Weights that are missing or damaged, or have another shape or digest than expected."""
 
 
 class WeightsUnreachableError(WeightsError):
@@ -30,17 +30,18 @@ class WeightsUnreachableError(WeightsError):
 
 
 class AudioError(EdgeL3Error):
-    """A clip that cannot be read or holds no usable samples."""
+    """A clip that cannot be read or contains no usable samples."""
 
 
 class VideoError(EdgeL3Error):
-    """A video that cannot be decoded, or lacks pictures or sound; ``path`` is the file.
+    """A video that cannot be decoded, or that has no pictures or no sound.
 
     Parameters
     ----------
     path : pathlib.Path
+        The video file.
     reason : str
-        What was expected, and what came.
+        What was expected, and what was found.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -49,7 +50,7 @@ class VideoError(EdgeL3Error):
 
 
 class ModelFileError(EdgeL3Error):
-    """A flatbuffer or deployment directory that is damaged or not of this project's layout."""
+    """A flatbuffer or deployment directory that is damaged or has another layout."""
 
 
 class RuntimeUnavailableError(EdgeL3Error):
@@ -57,22 +58,25 @@ class RuntimeUnavailableError(EdgeL3Error):
 
 
 def on_one_line(text: str, most: int = 500) -> str:
-    """Escape what does not print and cut what is long: text that a file from outside brings."""
+    """Return text from an untrusted file in a form that fits into a message.
+
+    Characters that do not print are escaped. After ``most`` characters the text is cut.
+    """
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return line if len(line) <= most else line[:most] + "..."
 
 
 def install_hint(extra: str | None = None, *, options: str | None = None) -> str:
-    """Command that installs this package from where it was installed, with an extra.
+    """Return the command that installs this package with an extra, from its present source.
 
-    A directory, an archive and a repository are named as pip recorded them (PEP 610); else the
-    package is named, for a package index to find.
+    The source is the directory, archive or repository that pip recorded (PEP 610). Without a record
+    it is the package index.
 
     Parameters
     ----------
     extra : str, optional
     options : str, optional
-        Of ``pip install``.
+        Options of ``pip install``.
     """
     brackets = f"[{extra}]" if extra else ""
     editable, what = _installed_source(brackets)
@@ -81,7 +85,7 @@ def install_hint(extra: str | None = None, *, options: str | None = None) -> str
 
 
 def _installed_source(brackets: str) -> tuple[bool, str]:
-    """Whether the installation is editable, and pip's requirement for what was installed."""
+    """Return whether the installation is editable, and pip's requirement for its source."""
     by_name = f"{_DISTRIBUTION}{brackets}"
     try:
         record = json.loads(distribution(_DISTRIBUTION).read_text("direct_url.json") or "{}")

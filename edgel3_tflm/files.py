@@ -1,4 +1,4 @@
-"""Writing files and directories that appear whole or not at all, and their digests."""
+"""Atomic writes of files and directories, checks before long work, and digests."""
 
 import errno
 import hashlib
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from edgel3_tflm.errors import EdgeL3Error
 
-# What a write to an open file ends with where the disk, or what a user may have of it, is full.
-_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a write to an open file. Python reports them without a file name."""
 
 
 def sha256_hex(data: bytes) -> str:
-    """SHA-256 digest of some bytes."""
+    """Return the SHA-256 digest as hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def git_blob_id(data: bytes) -> str:
-    """Id git gives a file: SHA-1 over ``blob <size>``, a NUL byte and the bytes."""
-    # SHA-1 is what git published; it identifies the authors' file, it guards no secret.
+    """Return git's id of a file: SHA-1 over ``blob <size>``, a NUL byte and the contents."""
+    # git publishes SHA-1 ids. Here they identify the authors' file and protect no secret.
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
@@ -33,19 +33,19 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises
     ------
     EdgeL3Error
-        If the disk refuses; what was at ``path`` is as it was.
+        If the system refuses a write. An earlier file at ``path`` is then unchanged.
     """
     with new_file(path) as temporary:
         temporary.write_bytes(data)
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those above it, unless it is there.
+    """Make a directory and its missing parents. An existing directory is no error.
 
     Raises
     ------
     EdgeL3Error
-        If the disk refuses.
+        If the system refuses.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -55,15 +55,15 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give an empty file under a temporary name; rename it to ``path`` at the end.
+    """Yield an empty file under a temporary name; rename it to ``path`` at the end.
 
-    The name is one that no other writer has, in the same directory. On any exception what was at
-    ``path`` is as it was.
+    The temporary name is unique and in the same directory. On any exception an earlier file at
+    ``path`` is unchanged.
 
     Raises
     ------
     EdgeL3Error
-        If the disk refuses a write. Other errors of the body pass as they are.
+        If the system refuses a write. Other exceptions of the body pass unchanged.
     """
     temporary = path.with_name(_temporary_name(path) + ".part")
     try:
@@ -79,17 +79,17 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_directory(target: Path, marker: str) -> Iterator[Path]:
-    """Fill a directory under a temporary name, then rename it to ``target``.
+    """Yield a directory under a temporary name; rename it to ``target`` at the end.
 
-    A directory already at ``target`` is replaced if it is empty or holds the file ``marker``, which
-    shows that this package wrote it. On any exception nothing of the new directory remains and the
-    old one is as it was.
+    An earlier directory at ``target`` is replaced if it is empty or contains the file ``marker``,
+    which shows that this package wrote it. On any exception the new directory is removed and the
+    earlier one is unchanged.
 
     Raises
     ------
     EdgeL3Error
-        If ``target`` is a file or a directory of something else, or the disk refuses a write. Other
-        errors of the body pass as they are.
+        If ``target`` is a file or a directory with other contents, or if the system refuses a
+        write. Other exceptions of the body pass unchanged.
     """
     target = Path(target)
     unchanged = "; nothing was changed there"
@@ -99,7 +99,7 @@ def new_directory(target: Path, marker: str) -> Iterator[Path]:
             target = target.resolve()
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:  # a file is there
+        except FileExistsError as error:  # a parent is a file
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
     temporary = target.with_name(_temporary_name(target))
     old = temporary.with_name(temporary.name + ".old")
@@ -113,7 +113,7 @@ def new_directory(target: Path, marker: str) -> Iterator[Path]:
                 target.rename(old)
             temporary.rename(target)
     finally:
-        # After an error or an interruption between the two renames the old one goes back.
+        # After an exception between the two renames, move the earlier directory back.
         if old.exists() and not target.exists():
             old.rename(target)
         _remove(temporary)
@@ -121,12 +121,12 @@ def new_directory(target: Path, marker: str) -> Iterator[Path]:
 
 
 def _temporary_name(path: Path) -> str:
-    """Name beside a path that nothing else has; a long one is cut, for the system to take it."""
+    """Return a unique name for the same directory, cut to what file systems allow."""
     return f".{path.name[:40]}.{secrets.token_hex(8)}"
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a directory if it is there; one that cannot be removed stays."""
+    """Remove a file or a directory if it exists and can be removed."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
@@ -135,26 +135,26 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _one_line(target: Path, temporary: Path | None = None, *, advice: str = "") -> Iterator[None]:
-    """Turn errors of the system into one line; with ``temporary`` those of writing there only."""
+    """Turn errors of the system into one line; with ``temporary``: only errors of writing there."""
     try:
         yield
     except OSError as error:
-        if temporary is not None and not _is_of_writing(error, temporary):
+        if temporary is not None and not _is_write_error(error, temporary):
             raise
         raise EdgeL3Error(f"cannot write {target}: {error.strerror or error}{advice}") from error
 
 
-def _is_of_writing(error: OSError, temporary: Path) -> bool:
-    """Whether a write to a path failed: the error names it, or says that a disk takes no more."""
+def _is_write_error(error: OSError, temporary: Path) -> bool:
+    """Return whether a write to a path failed: the error contains it, or the disk is full."""
     if error.filename is None:
-        return error.errno in _NO_MORE
-    if isinstance(error.filename, int):  # a file that was opened by its descriptor
+        return error.errno in _DISK_FULL
+    if isinstance(error.filename, int):  # a file descriptor
         return False
     return Path(os.fsdecode(error.filename)).is_relative_to(temporary)
 
 
 def check_directory(target: Path, marker: str) -> None:
-    """Check before long work that :func:`new_directory` could write ``target`` now.
+    """Check, before long work, that :func:`new_directory` can write ``target``.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def check_directory(target: Path, marker: str) -> None:
 
 
 def check_file(target: Path) -> None:
-    """Check before long work that :func:`write_whole` could write ``target`` now.
+    """Check, before long work, that :func:`write_whole` can write ``target``.
 
     Raises
     ------
@@ -183,12 +183,12 @@ def check_file(target: Path) -> None:
 
 
 def check_output_directory(directory: Path) -> None:
-    """Check before long work that files can be written to ``directory``, which may be made.
+    """Check, before long work, that files can be written to a directory, or that it can be made.
 
     Raises
     ------
     EdgeL3Error
-        If it is a file, or a file cannot be written to it.
+        If ``directory`` is a file or cannot be written to.
     """
     if (directory.exists() or directory.is_symlink()) and not directory.is_dir():
         raise EdgeL3Error(f"{directory}: expected a directory to write to, it is a file")
@@ -196,7 +196,7 @@ def check_output_directory(directory: Path) -> None:
 
 
 def _check_writable(directory: Path, target: Path) -> None:
-    """Write a file that vanishes to a directory, or to the nearest one above it that exists."""
+    """Write and delete a temporary file in a directory or its nearest existing parent."""
     while not (directory.exists() or directory.is_symlink()) and directory != directory.parent:
         directory = directory.parent
     try:
@@ -209,12 +209,13 @@ def _check_writable(directory: Path, target: Path) -> None:
 
 
 def _check_replaceable(target: Path, marker: str) -> None:
+    """Check that a path is a directory that :func:`new_directory` may replace."""
     if not target.is_dir():
         raise EdgeL3Error(f"{target}: expected a directory to write to, it is a file")
     if target.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise EdgeL3Error(
-            f"{target}: expected a directory other than the current one and those above it, which"
-            " would be replaced under your feet; choose another"
+            f"{target}: expected a directory other than the current one and its parents, because"
+            " the output replaces the directory; choose another"
         )
     if any(target.iterdir()) and not (target / marker).is_file():
         raise EdgeL3Error(

@@ -1,8 +1,8 @@
-"""How far one set of embeddings lies from another: every metric with its formula and its source.
+"""Metrics of the difference between two sets of embeddings, with formulas and sources.
 
-``METRICS`` is the registry: what a report shows, a gate may name and ``report diff`` compares.
-Rows ``a`` are the reference's embeddings, rows ``b`` the other's; ``m`` is the mean of the
-reference's rows over the whole run.
+``METRICS`` lists the metrics that reports show, gates check and ``report diff`` compares. In the
+formulas the rows ``a`` are the embeddings of the reference and the rows ``b`` those of the model
+under test; ``m`` is the mean of the reference's rows over the whole run.
 """
 
 from collections.abc import Callable
@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.floating[Any]]
+from edgel3_tflm.types import DoubleArray, RealArray
 
 
-def cosine_similarity(reference: FloatArray, other: FloatArray) -> npt.NDArray[np.float64]:
-    """Cosine of the angle between rows: ``a.b / (|a| |b|)``.
+def cosine_similarity(reference: RealArray, other: RealArray) -> DoubleArray:
+    """Return the cosine of the angle between rows: ``a.b / (|a| |b|)``.
 
-    Two zero rows agree (1); a zero row and another do not (0).
+    It is 1 for two zero rows, and 0 for a zero row and any other row.
 
     Parameters
     ----------
@@ -36,20 +35,20 @@ def cosine_similarity(reference: FloatArray, other: FloatArray) -> npt.NDArray[n
     return np.where(both_zero, 1.0, np.clip(cosine, -1.0, 1.0))
 
 
-def mean_squared_error(reference: FloatArray, other: FloatArray) -> float:
-    """Mean over all values of ``(a - b)^2``."""
+def mean_squared_error(reference: RealArray, other: RealArray) -> float:
+    """Return the mean of ``(a - b)^2`` over all values."""
     return float(np.mean((reference.astype(np.float64) - other.astype(np.float64)) ** 2))
 
 
-def mean_absolute_error(reference: FloatArray, other: FloatArray) -> float:
-    """Mean over all values of ``|a - b|``."""
+def mean_absolute_error(reference: RealArray, other: RealArray) -> float:
+    """Return the mean of ``|a - b|`` over all values."""
     return float(np.mean(np.abs(reference.astype(np.float64) - other.astype(np.float64))))
 
 
-def noise_to_signal(reference: FloatArray, other: FloatArray) -> float:
-    """Share of noise: ``sum (a - b)^2 / sum a^2``.
+def noise_to_signal(reference: RealArray, other: RealArray) -> float:
+    """Return the ratio of noise to signal: ``sum (a - b)^2 / sum a^2``.
 
-    0 where nothing differs; infinite where only the reference is zero.
+    It is 0 if nothing differs, and infinite if only the reference is zero.
     """
     a = reference.astype(np.float64)
     signal, noise = float((a**2).sum()), float(((a - other) ** 2).sum())
@@ -58,25 +57,25 @@ def noise_to_signal(reference: FloatArray, other: FloatArray) -> float:
     return noise / signal if signal > 0 else float("inf")
 
 
-def relative_l2(reference: FloatArray, other: FloatArray) -> float:
-    """Length of the difference by that of the reference: ``sqrt(sum (a - b)^2 / sum a^2)``."""
+def relative_l2(reference: RealArray, other: RealArray) -> float:
+    """Return the relative length of the difference: ``sqrt(sum (a - b)^2 / sum a^2)``."""
     return float(np.sqrt(noise_to_signal(reference, other)))
 
 
-def sqnr_db(reference: FloatArray, other: FloatArray) -> float:
-    """Signal to quantization noise ratio: ``10 log10(sum a^2 / sum (a - b)^2)``, in dB.
+def sqnr_db(reference: RealArray, other: RealArray) -> float:
+    """Return the signal-to-quantization-noise ratio in dB: ``10 log10(sum a^2 / sum (a - b)^2)``.
 
-    Infinite where nothing differs; minus infinite where only the reference is zero.
+    It is infinite if nothing differs, and minus infinite if only the reference is zero.
     """
     ratio = noise_to_signal(reference, other)
     return float("inf") if ratio == 0 else -10 * float(np.log10(ratio))
 
 
-def linear_cka(reference: FloatArray, other: FloatArray) -> float:
-    """Linear centred kernel alignment: ``|B'A|^2 / (|A'A| |B'B|)``, Frobenius norms.
+def linear_cka(reference: RealArray, other: RealArray) -> float:
+    """Return the linear centred kernel alignment: ``|B'A|^2 / (|A'A| |B'B|)``, Frobenius norms.
 
-    A and B are the rows with the mean of each column removed. 1 for the same geometry up to
-    rotation and one factor; NaN where a side does not vary.
+    ``A`` and ``B`` are the rows minus the mean of each column. The result is 1 if the sides differ
+    only by a rotation and a scale, and NaN if a side is constant.
 
     Parameters
     ----------
@@ -88,22 +87,22 @@ def linear_cka(reference: FloatArray, other: FloatArray) -> float:
     return float(np.linalg.norm(b.T @ a) ** 2 / scale) if scale > 0 else float("nan")
 
 
-Compute = Callable[[FloatArray, FloatArray, FloatArray], float]
-"""Takes the reference (n, d), the other (n, d) and the reference's mean over the run (d,)."""
+Compute = Callable[[RealArray, RealArray, RealArray], float]
+"""Arguments: the reference (n, d), the model under test (n, d), the reference's mean (d,)."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure over a set of windows.
+    """A metric over a set of windows.
 
     Parameters
     ----------
     name : str
-        As in drift.json, and as a gate names it.
+        Name in drift.json and in gates.
     title : str
-        As a table names it.
+        Name in tables.
     formula, source : str
-        What is computed, and who describes it.
+        Formula, and the publication that describes it.
     higher_is_better : bool
     compute : callable
     """
@@ -116,8 +115,8 @@ class Metric:
     compute: Compute
 
 
-def _of_cosine(reduce: Callable[[FloatArray], Any], *, centred: bool) -> Compute:
-    def compute(a: FloatArray, b: FloatArray, m: FloatArray) -> float:
+def _of_cosine(reduce: Callable[[RealArray], Any], *, centred: bool) -> Compute:
+    def compute(a: RealArray, b: RealArray, m: RealArray) -> float:
         return float(
             reduce(cosine_similarity(a - m, b - m) if centred else cosine_similarity(a, b))
         )
@@ -125,15 +124,15 @@ def _of_cosine(reduce: Callable[[FloatArray], Any], *, centred: bool) -> Compute
     return compute
 
 
-def _of_all(function: Callable[[FloatArray, FloatArray], float]) -> Compute:
+def _of_all(function: Callable[[RealArray, RealArray], float]) -> Compute:
     return lambda a, b, _: function(a, b)
 
 
-def _percentile_5(values: FloatArray) -> Any:
+def _percentile_5(values: RealArray) -> Any:
     return np.percentile(values, 5)
 
 
-_REDUCTIONS: tuple[tuple[str, str, str, Callable[[FloatArray], Any]], ...] = (
+_REDUCTIONS: tuple[tuple[str, str, str, Callable[[RealArray], Any]], ...] = (
     ("mean", "mean", "mean", np.mean),
     ("p5", "5th percentile", "5th percentile", _percentile_5),
     ("worst", "worst window", "least", np.min),

@@ -1,4 +1,4 @@
-"""edgel3's module of this name: loading a network."""
+"""The names of ``edgel3.models``: loading a network."""
 
 from edgel3_tflm.embedding.loading import load_embedding_model, load_embedding_model_path
 

@@ -1,4 +1,4 @@
-"""JSON and TOML read through pydantic models: what does not fit a model is one line."""
+"""Readers of JSON and TOML that check the contents by pydantic models."""
 
 import json
 import tomllib
@@ -13,9 +13,10 @@ from pydantic.dataclasses import dataclass
 from edgel3_tflm.errors import EdgeL3Error, on_one_line
 
 OWN = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-"""Of a file that a person writes: a misspelt key is a choice that was not made, refuse it."""
+"""Configuration for files that a person writes. Unknown keys are errors: they may be misspelt."""
 WRITTEN = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
-"""Of a file that a program writes: a later version of the same format may add fields."""
+"""Configuration for files that a program writes. Unknown keys are ignored: later versions of the
+same format may add fields."""
 _MAX_FOUND_CHARACTERS = 80
 
 _Model = TypeVar("_Model")
@@ -23,17 +24,17 @@ _Model = TypeVar("_Model")
 
 @plain_dataclass(frozen=True)
 class Format:
-    """What a file states in ``format`` and ``format_version``.
+    """The fields ``format`` and ``format_version`` that a file must have.
 
-    A later version is one that a reader of this one would misread; fields that it need not know
-    may be added without.
+    The version grows when earlier readers would misread a file. New fields that they can ignore do
+    not change it.
 
     Parameters
     ----------
     name : str
     version : int
     remedy : str
-        What to do about a damaged file.
+        What the user should do about a damaged file; the end of the error message.
     """
 
     name: str
@@ -48,21 +49,21 @@ class _Header:
 
 
 def parse_json(text: bytes | str, model: type[_Model], expected: Format | None = None) -> _Model:
-    """Read JSON.
+    """Read JSON into an instance of a model.
 
     Parameters
     ----------
     text : bytes or str
     model : type
-        A pydantic dataclass or model.
+        A pydantic model or dataclass.
     expected : Format, optional
-        What the file must state to be.
+        The format and version that the text must have.
 
     Raises
     ------
     EdgeL3Error
-        If the text is not JSON, is of another format or version, or a field is missing or not what
-        the model expects.
+        If the text is not JSON or has another format or version, or if a field is missing or does
+        not fit the model.
     """
     if expected is None:
         return _validate(text, model)
@@ -81,10 +82,10 @@ def parse_json(text: bytes | str, model: type[_Model], expected: Format | None =
 
 
 def parse_toml(text: bytes | str, model: type[_Model]) -> _Model:
-    """Read TOML; parameters and errors as :func:`parse_json`."""
+    """Read TOML into an instance of a model; parameters and errors as :func:`parse_json`."""
     try:
         document = tomllib.loads(text.decode() if isinstance(text, bytes) else text)
-        # By way of JSON, for pydantic's strict mode takes a list for a pair only from there.
+        # Encode as JSON, because pydantic's strict mode accepts a list as a tuple only there.
         encoded = json.dumps(document)
     except (ValueError, TypeError, RecursionError) as error:  # a TOML date is not JSON
         raise EdgeL3Error(f"expected TOML: {error}") from error
@@ -94,12 +95,12 @@ def parse_toml(text: bytes | str, model: type[_Model]) -> _Model:
 def read_file(
     path: Path, parse: Callable[[bytes], _Model], error_type: type[EdgeL3Error] = EdgeL3Error
 ) -> _Model:
-    """Read a file by a function that parses it; errors name the file.
+    """Read a file and parse its bytes. Errors begin with the path.
 
     Raises
     ------
     EdgeL3Error
-        Of ``error_type``, if the file cannot be read or the function raises an EdgeL3Error.
+        As ``error_type``, if the file cannot be read or ``parse`` raises an EdgeL3Error.
     """
     try:
         return parse(path.read_bytes())
@@ -117,7 +118,7 @@ def _validate(text: bytes | str, model: type[_Model]) -> _Model:
 
 
 def _describe(error: ValidationError) -> str:
-    """Describe the first thing that is wrong: field, what was expected, what was found."""
+    """Describe the first error: the field, what was expected and what was found."""
     first = error.errors(include_url=False)[0]
     field = on_one_line(".".join(map(str, first["loc"])))
     where = f"{field}: " if field else ""
@@ -131,6 +132,6 @@ def _describe(error: ValidationError) -> str:
         return f"expected the field {field}, it is missing"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{field}: expected no such field"
-    if first["type"] == "value_error":  # a model's own words, which say what was found
+    if first["type"] == "value_error":  # raised by a model, whose message says what was found
         return f"{where}{context['error']}"
     return f"{where}{first['msg'].replace('Input should be', 'expected')}, found {found}"

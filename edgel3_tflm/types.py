@@ -1,4 +1,4 @@
-"""Types that several rooms share: arrays by their element, and the callback of progress."""
+"""Types that several packages share: arrays by element type, and the progress callback."""
 
 from collections.abc import Callable
 from typing import Any
