@@ -1,1 +1,1 @@
-"""From float weights to int8: calibration, ranges, rounding, and the search for the best."""
+"""Quantization of float weights to int8: calibration, ranges, rounding, and the search."""

@@ -1,4 +1,4 @@
-"""Calibration: the clips whose activations set the ranges of a quantized model."""
+"""The calibration clips: their activations determine the ranges of a quantized model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _HOP_S = 0.5
 
 @dataclass(frozen=True)
 class Calibration:
-    """A directory of clips and the frontend they are seen through."""
+    """A directory of clips, and the frontend that turns them into log-mel spectrograms."""
 
     directory: Path
     frontend: FrontendSpec
@@ -31,12 +31,12 @@ class Calibration:
         Raises
         ------
         AudioError
-            If there is none.
+            If the directory contains no clip.
         """
         return find_clips([self.directory])
 
     def digests(self) -> list[dict[str, str]]:
-        """Name and SHA-256 of every clip."""
+        """Return the name and SHA-256 of every clip, for the manifest."""
         return [
             {
                 "file": clip.relative_to(self.directory).as_posix(),
@@ -46,10 +46,10 @@ class Calibration:
         ]
 
     def spectrograms(self) -> Iterator[FloatArray]:
-        """Log-mel spectrograms, clip by clip.
+        """Compute log-mel spectrograms, clip by clip.
 
-        The first is a click in silence: its decibels reach both ends of the scale, so the input's
-        quantization covers all that the frontend can produce, whatever the clips hold.
+        The first is of a click in silence. Its decibels reach both ends of the scale, so the
+        input's quantization covers every output of the frontend, whatever the clips contain.
 
         Yields
         ------
@@ -58,7 +58,7 @@ class Calibration:
         Raises
         ------
         AudioError
-            For the first clip that cannot be used.
+            If a clip cannot be used; the message contains the first such clip.
         """
         spec = self.frontend
         click = np.zeros((1, spec.window_samples), np.float32)

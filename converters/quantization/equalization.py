@@ -1,11 +1,14 @@
-"""Cross-layer equalization: channels of one map brought closer to one range.
+"""Cross-layer equalization: bring the ranges of the channels of one map closer together.
 
-A map has one scale for all of its channels, so that small channels have few steps. Dividing channel
-``c`` of a layer's output by ``s[c] > 0`` and multiplying the next layer's weights that read it by
-``s[c]`` changes nothing in float: ``max(x, 0) / s == max(x / s, 0)``, and a maximum over places of
-one channel is divided likewise, so that ReLU and maximum pools may stand in between. In the layer
-itself it costs nothing, for each of its output channels has a scale of its own. In the next layer
-all inputs of a filter share a scale, and the factors spread its weights: hence a power below 1.
+All channels of a map share one scale, so a channel with small values uses few quantized values.
+Equalization divides the output of channel ``c`` of a layer by ``s[c] > 0`` and multiplies the
+weights of the next layer that read this channel by ``s[c]``. In float this changes nothing:
+``max(x, 0) / s == max(x / s, 0)``, and a maximum over positions of one channel is divided in the
+same way. So a ReLU and a maximum pool may be between the two layers.
+
+The layer itself loses no accuracy, because each of its output channels has a scale of its own. In
+the next layer, all inputs of a filter share a scale, and the factors spread its weights. A power
+below 1 is a compromise between the two layers.
 """
 
 from collections.abc import Sequence
@@ -21,16 +24,16 @@ from edgel3_tflm.types import FloatArray
 def equalize(
     layers: Sequence[Layer], activations: Sequence[Activations], power: float
 ) -> tuple[tuple[Layer, ...], tuple[Activations, ...]]:
-    """Divide each channel by its greatest magnitude to a power, in all maps but the last.
+    """Divide each channel by a power of its largest magnitude, in all maps but the last.
 
-    The last is the embedding: its values are what the user gets.
+    The last map is the embedding, which must not change.
 
     Parameters
     ----------
     layers, activations : sequence
-        In order, one of each for every layer.
+        One of each for every layer, in order.
     power : float
-        0 to 1; 0 changes nothing.
+        From 0 to 1. 0 changes nothing.
     """
     if power == 0:
         return tuple(layers), tuple(activations)
@@ -46,10 +49,10 @@ def equalize(
 
 
 def _factors(activations: Activations, power: float) -> FloatArray:
-    greatest = np.maximum(abs(activations.minimum), abs(activations.maximum)).astype(np.float64)
-    factors = np.ones_like(greatest)
-    alive = greatest > greatest.max() * 1e-6  # a channel that is always zero says nothing
-    logarithms = power * np.log(greatest[alive])
-    # Around 1, so that the numbers stay of the size they were.
+    largest = np.maximum(abs(activations.minimum), abs(activations.maximum)).astype(np.float64)
+    factors = np.ones_like(largest)
+    alive = largest > largest.max() * 1e-6  # a channel that is always zero has no range
+    logarithms = power * np.log(largest[alive])
+    # The geometric mean of the factors is 1, so that the values keep their order of magnitude.
     factors[alive] = np.exp(logarithms - logarithms.mean()) if alive.any() else 1
     return factors.astype(np.float32)

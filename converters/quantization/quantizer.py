@@ -1,38 +1,30 @@
-"""Post-training quantization to int8: steps beyond TensorFlow Lite's, chosen by what they give.
+"""Post-training quantization to int8, with a search for the best steps.
 
-The ladder, each rung on top of what the rungs before it chose:
+The search decides one step after the other, each with the choices made before:
 
 ============== ====================================================================================
-bias           each channel's mean error over the calibration windows, taken from its bias
-equalization   channels of a map brought closer to one range (:mod:`.equalization`)
-ranges         what of the activations int8 spans (:mod:`.ranges`)
-rounding       weights rounded up or down, whichever the layer's output wants (:mod:`.rounding`)
+bias           subtract each channel's mean error over the calibration windows from its bias
+equalization   bring the ranges of the channels of a map closer together (:mod:`.equalization`)
+ranges         choose the range of the activations that int8 spans (:mod:`.ranges`)
+rounding       learn whether to round each weight up or down (:mod:`.rounding`)
 ============== ====================================================================================
 
-A choice that is left open falls on the candidate whose model has the highest SQNR on calibration
-windows, in the integers that a device computes.
+If the options leave a step open, the search builds a model of each candidate and takes the one with
+the highest SQNR (signal-to-quantization-noise ratio) on calibration windows. The models compute the
+same integers as on a device.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from edgel3_tflm.audio.log_mel import is_silent
 from edgel3_tflm.converters.export.pack import pack
-from edgel3_tflm.converters.quantization.chain import (
-    Layer,
-    Quantization,
-    QuantizedLayer,
-    fold,
-    in_batches,
-    quantize_layer,
-    round_bias,
-    write_chain,
-)
+from edgel3_tflm.converters.quantization.chain import Quantization, fold, quantize_layer
+from edgel3_tflm.converters.quantization.chain_writer import write_chain
 from edgel3_tflm.converters.quantization.equalization import equalize
 from edgel3_tflm.converters.quantization.ranges import (
     PERCENTILE,
@@ -41,43 +33,40 @@ from edgel3_tflm.converters.quantization.ranges import (
     RangeMethod,
     choose_range,
 )
-from edgel3_tflm.converters.quantization.rounding import (
-    RoundingSettings,
-    choose_places,
-    gather_patches,
-    round_adaptively,
-)
+from edgel3_tflm.converters.quantization.refinement import refine
+from edgel3_tflm.converters.quantization.rounding import RoundingSettings, choose_positions
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError
 from edgel3_tflm.metrics import cosine_similarity, sqnr_db
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, open_interpreter
 from edgel3_tflm.runtime.tensors import Interpreter
-from edgel3_tflm.types import FloatArray, Progress
+from edgel3_tflm.types import FloatArray, IntArray, Progress
 
 CalibrationMethod = Literal["auto"] | RangeMethod
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = ("auto", *RANGE_METHODS)
 
 _POWERS = (0.25, 0.4, 0.5)
-# Correction and rounding compute every layer twice for all of their windows: the dense L3 has 10
-# GMAC a window, and 13 MB in its largest map.
+# Bias correction and rounding compute every layer twice for each window. The dense L3 has 10 GMAC
+# a window, and its largest map takes 13 MB.
 _REFINE_MACS = 1.5e11
 _REFINE_MAX_WINDOWS = 512
-# Values of each layer that the search for a range looks at.
+# Values of each layer that the choice of a range is based on.
 _SAMPLE_VALUES = 2**21
-# The packed model skips zeros: from this share of them it is quicker than the flatbuffer.
+# The packed model skips zeros. It is faster than the flatbuffer from this share of zeros.
 _SPARSE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class QuantizerOptions:
-    """Which steps to take: yes, no, or None for whatever measures better.
+    """Which steps to take.
 
     Parameters
     ----------
     calibration_method : {'auto', 'minmax', 'percentile', 'mse'}
-        How the activations' ranges are chosen.
+        How to choose the ranges of the activations. 'auto' searches for the best.
     equalize, bias_correction, adaround : bool, optional
+        Whether to take the step. None searches for the better choice.
     """
 
     calibration_method: CalibrationMethod = "auto"
@@ -86,7 +75,7 @@ class QuantizerOptions:
     adaround: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown method."""
+        """Check the calibration method."""
         if self.calibration_method not in CALIBRATION_METHODS:
             raise EdgeL3Error(
                 f"unknown calibration method {self.calibration_method!r}: expected one of"
@@ -95,20 +84,28 @@ class QuantizerOptions:
 
     @property
     def is_plain(self) -> bool:
-        """Whether TensorFlow Lite's own converter does all that is asked for."""
+        """Whether TensorFlow Lite's own converter takes exactly these steps."""
         steps = (self.equalize, self.bias_correction, self.adaround)
         return self.calibration_method == "minmax" and steps == (False,) * len(steps)
 
 
 AUTO = QuantizerOptions()
-"""Whatever measures best."""
+"""Search for the best of every step."""
 PLAIN = QuantizerOptions("minmax", equalize=False, bias_correction=False, adaround=False)
 """TensorFlow Lite's own quantization."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of one candidate; ``equalization_power`` is 0 for none."""
+    """The steps of one candidate. The manifest contains them by these names.
+
+    Parameters
+    ----------
+    calibration_method : {'minmax', 'percentile', 'mse'}
+    equalization_power : float
+        0 for no equalization.
+    bias_correction, adaround : bool
+    """
 
     calibration_method: RangeMethod = "minmax"
     equalization_power: float = 0.0
@@ -116,7 +113,7 @@ class Steps:
     adaround: bool = False
 
     def __str__(self) -> str:
-        """Name the steps, for people."""
+        """List the steps in words."""
         method = self.calibration_method
         words = [f"{method} {PERCENTILE:g}" if method == "percentile" else method]
         if self.equalization_power:
@@ -129,8 +126,17 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """What a candidate gave, against the float network, on calibration windows."""
+class Candidate:
+    """The steps of a candidate, and its drift from the float network on calibration windows.
+
+    Parameters
+    ----------
+    steps : Steps
+    cosine_mean, cosine_p5 : float
+        Mean and 5th percentile of the cosine similarity.
+    sqnr_db : float
+        Infinite if there is no drift.
+    """
 
     steps: Steps
     cosine_mean: float
@@ -138,7 +144,7 @@ class Rung:
     sqnr_db: float
 
     def to_json(self) -> dict[str, Any]:
-        """Turn it into plain data; an infinite SQNR (no drift) is None."""
+        """Return plain data, in which an infinite SQNR is None."""
         found = asdict(self)
         found["sqnr_db"] = self.sqnr_db if math.isfinite(self.sqnr_db) else None
         return found
@@ -146,19 +152,25 @@ class Rung:
 
 @dataclass(frozen=True)
 class QuantizerResult:
-    """An int8 flatbuffer and how it came to be.
+    """An int8 flatbuffer, and how it was quantized.
 
-    ``ladder`` has what was measured, in that order, and is empty if nothing was left open.
-    ``windows`` are those of the measurement and of correction and rounding.
+    Parameters
+    ----------
+    model : bytes
+    steps : Steps
+    candidates : tuple of Candidate
+        In the order of the search. Empty if the options left no step open.
+    windows : int
+        Number of calibration windows of the search, of bias correction and of rounding.
     """
 
     model: bytes
     steps: Steps
-    ladder: tuple[Rung, ...]
+    candidates: tuple[Candidate, ...]
     windows: int
 
     def to_json(self) -> dict[str, Any]:
-        """Turn all but the flatbuffer into plain data, for the manifest."""
+        """Return plain data for the manifest: everything but the flatbuffer."""
         parameters: dict[str, Any] = {}
         if self.steps.calibration_method == "percentile":
             parameters["percentile"] = PERCENTILE
@@ -169,8 +181,8 @@ class QuantizerResult:
             "steps": asdict(self.steps),
             "parameters": parameters,
             "windows": self.windows,
-            "chosen_by": "sqnr_db" if self.ladder else None,
-            "ladder": [rung.to_json() for rung in self.ladder],
+            "chosen_by": "sqnr_db" if self.candidates else None,
+            "ladder": [each.to_json() for each in self.candidates],
         }
 
 
@@ -186,18 +198,28 @@ def quantize(
     ----------
     weights : NetworkWeights
     decibels : numpy.ndarray, shape (n, mels, frames), float32
-        The calibration windows' log-mel.
+        Log-mel of the calibration windows.
     options : QuantizerOptions
     progress : callable
     """
     quantizer = _Quantizer(weights, decibels, progress)
-    steps = quantizer.climb(options)
+    steps = quantizer.search(options)
     return QuantizerResult(
-        quantizer.build(steps), steps, tuple(quantizer.ladder), len(quantizer.windows)
+        quantizer.build(steps), steps, tuple(quantizer.measured.values()), len(quantizer.windows)
     )
 
 
 class _Quantizer:
+    """Builds and measures candidates.
+
+    Attributes
+    ----------
+    windows : numpy.ndarray, shape (n, mels, frames), float32
+        Log-mel of the calibration windows that candidates are refined and measured on.
+    measured : dict
+        The candidates by their steps, in the order in which they were measured.
+    """
+
     def __init__(self, weights: NetworkWeights, decibels: FloatArray, progress: Progress) -> None:
         self._progress = progress
         self._spec = weights.variant.frontend
@@ -213,41 +235,41 @@ class _Quantizer:
         self._inputs = inputs[chosen]
         self._embeddings = embeddings[chosen]
         self._models: dict[Steps, bytes] = {}
-        self.ladder: list[Rung] = []
+        self.measured: dict[Steps, Candidate] = {}
 
-    def climb(self, options: QuantizerOptions) -> Steps:
-        """Decide each step in turn; what is left open, by measuring."""
+    def search(self, options: QuantizerOptions) -> Steps:
+        """Decide one step after the other; measure candidates where the options leave a choice."""
 
         def allowed(wanted: bool | None, without: Any, *others: Any) -> list[Any]:
             return [without, *others] if wanted is None else list(others) if wanted else [without]
 
         method = options.calibration_method
-        rungs: dict[str, Sequence[Any]] = {
-            # First, for what it mends hides how well the others do.
+        choices: dict[str, Sequence[Any]] = {
+            # Bias correction comes first, because the mean errors that it removes would hide the
+            # differences between the candidates of the other steps.
             "bias_correction": allowed(options.bias_correction, False, True),
             "equalization_power": allowed(options.equalize, 0.0, *_POWERS),
             "calibration_method": RANGE_METHODS if method == "auto" else [method],
             "adaround": allowed(options.adaround, False, True),
         }
         best = Steps()
-        for field, values in rungs.items():
+        for field, values in choices.items():
             candidates = [Steps(**{**asdict(best), field: value}) for value in values]
             best = max(candidates, key=self._score) if len(candidates) > 1 else candidates[0]
         return best
 
     def _score(self, steps: Steps) -> float:
-        """SQNR of a candidate's model, which becomes a rung of the ladder."""
-        known = {rung.steps: rung for rung in self.ladder}
-        if steps not in known:
-            self.ladder.append(self._measure(steps))
-        return known.get(steps, self.ladder[-1]).sqnr_db
+        """Return the SQNR of a candidate, which is measured once."""
+        if steps not in self.measured:
+            self.measured[steps] = self._measure(steps)
+        return self.measured[steps].sqnr_db
 
-    def _measure(self, steps: Steps) -> Rung:
+    def _measure(self, steps: Steps) -> Candidate:
         interpreter = self._open(self.build(steps))
-        codes = interpreter.run(self._input_map.apply(self.windows, interpreter.input))
-        found = interpreter.output.dequantize(codes)
+        quantized = interpreter.run(self._input_map.apply(self.windows, interpreter.input))
+        found = interpreter.output.dequantize(quantized)
         cosine = cosine_similarity(self._embeddings, found)
-        return Rung(
+        return Candidate(
             steps,
             float(cosine.mean()),
             float(np.percentile(cosine, 5)),
@@ -255,7 +277,7 @@ class _Quantizer:
         )
 
     def _open(self, model: bytes) -> Interpreter:
-        """Open a model where it gives the device's integers soonest."""
+        """Open a model in the fastest runtime that computes the same integers as a device."""
         if self._is_sparse:
             try:
                 return open_interpreter(pack(model), "engine")
@@ -264,23 +286,30 @@ class _Quantizer:
         return open_interpreter(model, DEFAULT_RUNTIME)
 
     def build(self, steps: Steps) -> bytes:
-        """Make the flatbuffer of a candidate."""
+        """Return the flatbuffer of a candidate, which is made once."""
         if steps not in self._models:
             layers, activations = equalize(
                 self._layers, self._activations, steps.equalization_power
             )
             outputs = [choose_range(each, steps.calibration_method) for each in activations]
-            # A window whose embedding is clamped loses most: the embedding keeps its full range.
+            # The embedding keeps its full range, because a window whose embedding is clamped has
+            # the largest error.
             outputs[-1] = activations[-1].full_range
             quantizations = [self._input, *(Quantization.of_range(*each) for each in outputs)]
             chain = tuple(map(quantize_layer, layers, quantizations[:-1], quantizations[1:]))
             if steps.bias_correction or steps.adaround:
-                chain = self._refine(chain, steps)
+                chain = refine(
+                    chain,
+                    self._inputs,
+                    adaround=steps.adaround,
+                    bias_correction=steps.bias_correction,
+                    on_layer=lambda done, total: self._progress(f"int8: {steps}", done, total),
+                )
             self._models[steps] = write_chain(chain, self._spec.mels, self._spec.frames)
         return self._models[steps]
 
     def _observe(self, inputs: FloatArray) -> tuple[tuple[Activations, ...], FloatArray]:
-        """Run the float network: its activations, and the embeddings, shape (n, d)."""
+        """Run the float network; return its activations, and the embeddings of shape (n, d)."""
         count = len(self._layers)
         rng = np.random.default_rng(0)
         minima: list[list[FloatArray]] = [[] for _ in self._layers]
@@ -290,13 +319,13 @@ class _Quantizer:
         for position, window in enumerate(inputs):
             maps = window[np.newaxis]
             for number, layer in enumerate(self._layers):
-                maps = layer.finish(layer.convolve(maps)).numpy()
+                maps = layer.run(maps)
                 values = maps.reshape(-1, maps.shape[-1])
                 total = _SAMPLE_VALUES // len(inputs) // values.shape[1]
-                places = choose_places(1, len(values), total, rng)[0]
+                positions = choose_positions(1, len(values), total, rng)[0]
                 minima[number].append(values.min(axis=0))
                 maxima[number].append(values.max(axis=0))
-                samples[number].append(values[places])
+                samples[number].append(values[positions])
             embeddings.append(maps.ravel())
             self._progress("int8: activations of the float network", position + 1, len(inputs))
         activations = tuple(
@@ -309,75 +338,9 @@ class _Quantizer:
         )
         return activations, np.stack(embeddings)
 
-    def _refine(self, chain: Sequence[QuantizedLayer], steps: Steps) -> tuple[QuantizedLayer, ...]:
-        """Round and correct layer after layer, each behind the ones that are done."""
-        quantization = chain[0].input
-        reals = self._inputs
-        codes = np.rint(reals / quantization.scale) + quantization.zero_point
-        codes = codes.clip(-128, 127).astype(np.int8)
-        found = []
-        for number, each in enumerate(chain):
-            self._progress(f"int8: {steps}", number, len(chain))
-            if steps.adaround:
-                each = _adaround(each, reals, codes, number)
-            pre_activations = in_batches(lambda maps, each=each: _convolve(each, maps), codes)
-            if steps.bias_correction:
-                each, pre_activations = _correct(each, reals, pre_activations)
-            codes = in_batches(each.finish, pre_activations)
-            reals = in_batches(lambda maps, layer=each.layer: _run(layer, maps), reals)
-            found.append(each)
-        self._progress(f"int8: {steps}", len(chain), len(chain))
-        return tuple(found)
 
-
-def _choose_windows(decibels: FloatArray, count: int) -> npt.NDArray[np.int64]:
-    """Spread some windows over all there are; silence, which devices hear often, is among them."""
+def _choose_windows(decibels: FloatArray, count: int) -> IntArray:
+    """Choose evenly spread windows, and a silent one, because devices often record silence."""
     chosen = np.linspace(0, len(decibels) - 1, min(max(count, 1), len(decibels))).astype(np.int64)
     silent = np.flatnonzero(is_silent(decibels))[:1]
     return np.union1d(chosen, silent)
-
-
-def _run(layer: Layer, maps: FloatArray) -> FloatArray:
-    found: FloatArray = layer.finish(layer.convolve(maps)).numpy()
-    return found
-
-
-def _convolve(quantized: QuantizedLayer, codes: npt.NDArray[np.int8]) -> FloatArray:
-    """Pre-activations of a quantized layer, in real units."""
-    bias = quantized.bias * quantized.bias_scales
-    real = replace(quantized.layer, kernel=quantized.real_kernel, bias=bias.astype(np.float32))
-    found: FloatArray = real.convolve(quantized.real_input(codes)).numpy()
-    return found
-
-
-def _adaround(
-    quantized: QuantizedLayer, reals: FloatArray, codes: npt.NDArray[np.int8], number: int
-) -> QuantizedLayer:
-    settings = RoundingSettings()
-    rng = np.random.default_rng(number)
-    rows, columns = reals.shape[1:3]
-    chosen = choose_places(len(reals), rows * columns, settings.places, rng)
-    kernel = quantized.layer.kernel.reshape(-1, quantized.layer.kernel.shape[-1])
-    patches, targets = [], []
-    for real, code, places in zip(reals, codes, chosen, strict=True):
-        patches.append(gather_patches(quantized.real_input(code), places))
-        targets.append(gather_patches(real, places) @ kernel + quantized.layer.bias)
-    return round_adaptively(
-        quantized, np.concatenate(patches), np.concatenate(targets), settings, seed=number
-    )
-
-
-def _correct(
-    quantized: QuantizedLayer, reals: FloatArray, pre_activations: FloatArray
-) -> tuple[QuantizedLayer, FloatArray]:
-    """Take each channel's mean error from its bias, and from the pre-activations."""
-    wanted = in_batches(
-        lambda maps: quantized.layer.convolve(maps).numpy().sum((1, 2), dtype=np.float64), reals
-    )
-    found = pre_activations.sum((1, 2), dtype=np.float64)
-    places = pre_activations.shape[0] * pre_activations.shape[1] * pre_activations.shape[2]
-    error = (found - wanted).sum(axis=0) / places
-    scales = quantized.bias_scales
-    bias = round_bias(quantized.bias * scales.astype(np.float64) - error, scales)
-    moved = (bias.astype(np.float64) - quantized.bias) * scales
-    return replace(quantized, bias=bias), pre_activations + moved.astype(np.float32)

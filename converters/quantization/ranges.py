@@ -1,4 +1,4 @@
-"""Ranges of activations: what the calibration clips reach, and how much of it int8 spans."""
+"""Ranges of activations: the range on the calibration clips, and the range that int8 spans."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,20 +12,20 @@ RangeMethod = Literal["minmax", "percentile", "mse"]
 RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
 
 PERCENTILE = 99.999
-"""Of all values: 99.99 already cuts off so much that SQNR falls below that of the full range."""
-# Fractions of the full range that the search for the least error tries.
+"""Percentile of all values. At 99.99 the SQNR is already lower than with the full range."""
+# Fractions of the full range that the search for the smallest squared error tries.
 _MSE_FRACTIONS = np.linspace(0.3, 1, 71)
 
 
 @dataclass(frozen=True)
 class Activations:
-    """What the outputs of a layer, behind its pool, are over the calibration windows.
+    """The outputs of a layer, after its pool, over the calibration windows.
 
     Parameters
     ----------
     minimum, maximum : numpy.ndarray, shape (channels,), float32
     sample : numpy.ndarray, shape (n, channels), float32
-        Values at some places, drawn from all windows alike.
+        Values at some positions of the map; each window contributes equally many.
     """
 
     minimum: FloatArray
@@ -38,12 +38,20 @@ class Activations:
 
     @property
     def full_range(self) -> tuple[float, float]:
-        """Least and greatest value, widened to hold zero."""
+        """Smallest and largest value over all channels, extended to zero."""
         return min(float(self.minimum.min()), 0.0), max(float(self.maximum.max()), 0.0)
 
 
 def choose_range(activations: Activations, method: RangeMethod) -> tuple[float, float]:
-    """Choose the range that int8 spans; values outside are clamped to its ends."""
+    """Choose the range that int8 spans. Values outside are clamped to its ends.
+
+    Parameters
+    ----------
+    activations : Activations
+    method : {'minmax', 'percentile', 'mse'}
+        The full range; the range between two percentiles (:data:`PERCENTILE`); or the fraction of
+        the full range with the smallest mean squared error.
+    """
     low, high = activations.full_range
     values = activations.sample
     if method == "percentile":
@@ -58,6 +66,5 @@ def choose_range(activations: Activations, method: RangeMethod) -> tuple[float, 
 
 def _squared_error(values: FloatArray, low: float, high: float) -> float:
     quantization = Quantization.of_range(low, high)
-    steps = np.rint(values / quantization.scale) + quantization.zero_point
-    found = (steps.clip(-128, 127) - quantization.zero_point) * quantization.scale
+    found = quantization.dequantize(quantization.quantize(values))
     return float(np.mean((found - values) ** 2, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Flatbuffers from a network: float, and post-training quantized by TensorFlow Lite."""
+"""Flatbuffers that TensorFlow Lite's converter makes of a network: float and quantized."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,14 +24,14 @@ def _converter(network: Any) -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep what the converter prints and warns of from the user's terminal."""
+    """Hide the messages and warnings of the converter."""
     with native_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def to_float(network: Any) -> bytes:
-    """Float flatbuffer of a network (BatchNorms folded into the convolutions before them)."""
+    """Make the float flatbuffer of a network, with BatchNorms folded into the convolutions."""
     with _quietly():
         return bytes(_converter(network).convert())
 
@@ -39,16 +39,18 @@ def to_float(network: Any) -> bytes:
 def to_quantized(
     network: Any, quantization: str, inputs: Callable[[], Iterator[FloatArray]]
 ) -> bytes:
-    """Quantized flatbuffer: weights int8 per output channel, input and output quantized too.
+    """Make the quantized flatbuffer of a network, with TensorFlow Lite's own quantization.
+
+    Weights are int8 with a scale for each output channel. Input and output are quantized as well.
 
     Parameters
     ----------
     network : tf_keras.Model
     quantization : {'int8', 'int16x8'}
-        Type of the activations; int16x8 has int16 activations and int8 weights.
+        int16x8 has int16 activations and int8 weights.
     inputs : callable
-        Returns the calibration inputs, each of shape (1, mels, frames, 1), float32: what the
-        network takes, behind the input BatchNorm.
+        Returns the calibration inputs, each of shape (1, mels, frames, 1), float32. They are
+        inputs of the network, after the input BatchNorm.
 
     Raises
     ------

@@ -311,7 +311,8 @@ def _open_float(
     if runs_packed_models(runtime):
         raise EdgeL3Error(f"the runtime {runtime} runs int8 only: expected quantization int8")
     from edgel3_tflm.converters.pruning.prune import PruningResult, prune
-    from edgel3_tflm.converters.quantization.chain import fold, write_float_chain
+    from edgel3_tflm.converters.quantization.chain import fold
+    from edgel3_tflm.converters.quantization.chain_writer import write_float_chain
 
     given = _load(variant, source)
     variant = given.variant  # a weight file may have its own numbers of filters

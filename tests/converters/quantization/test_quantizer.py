@@ -1,10 +1,11 @@
-"""The quantizer: what each step must keep, and that the integers are those of a device."""
+"""The quantizer: what each step must preserve, and that all runtimes compute the same integers."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers.keras_hdf5 import random_weights
+from helpers.progress import ignore_progress
 from tflite_runtime.interpreter import Interpreter
 
 from edgel3_tflm.converters.export.pack import pack
@@ -13,9 +14,8 @@ from edgel3_tflm.converters.quantization.chain import (
     Quantization,
     fold,
     quantize_layer,
-    write_chain,
-    write_float_chain,
 )
+from edgel3_tflm.converters.quantization.chain_writer import write_chain, write_float_chain
 from edgel3_tflm.converters.quantization.equalization import equalize
 from edgel3_tflm.converters.quantization.quantizer import (
     PLAIN,
@@ -40,10 +40,6 @@ from edgel3_tflm.runtime.interpreters import open_interpreter
 FILTERS = (4, 4, 6, 6, 8, 8, 8, 8)
 
 
-def ignore(step: str, done: int, total: int) -> None:
-    """A progress callback that says nothing."""
-
-
 @pytest.fixture(scope="module")
 def weights() -> NetworkWeights:
     """A small network, half of its weights zero."""
@@ -65,8 +61,8 @@ def decibels(weights: NetworkWeights) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def everything(weights: NetworkWeights, decibels: np.ndarray) -> bytes:
-    """All of the steps taken."""
-    return quantize(weights, decibels, ALL, ignore).model
+    """A model with every step."""
+    return quantize(weights, decibels, ALL, ignore_progress).model
 
 
 ALL = QuantizerOptions("mse", equalize=True, bias_correction=True, adaround=True)
@@ -87,16 +83,17 @@ def test_without_steps_it_computes_what_tensorflow_lite_computes(
     network = build_network(weights)
     theirs = to_quantized(network, "int8", lambda: (window[np.newaxis] for window in windows))
     options = replace(PLAIN, calibration_method="minmax")
-    ours = quantize(weights, decibels, options, ignore).model
+    ours = quantize(weights, decibels, options, ignore_progress).model
     assert [(each.operator, each.output_shape) for each in summarize(ours).layers] == [
         (each.operator, each.output_shape) for each in summarize(theirs).layers
     ]
     found = [open_interpreter(model) for model in (ours, theirs)]
-    codes = InputMap.of(weights).apply(decibels, found[0].input)
-    # Two float programs find ranges that differ in their last bits: a code may tip over.
+    quantized = InputMap.of(weights).apply(decibels, found[0].input)
+    # The two float programs compute ranges that differ in the last bits, so a value may be rounded
+    # the other way.
     np.testing.assert_allclose(found[0].input.scale, found[1].input.scale, rtol=1e-5)
     np.testing.assert_allclose(found[0].output.scale, found[1].output.scale, rtol=1e-4)
-    embeddings = [each.output.dequantize(each.run(codes)) for each in found]
+    embeddings = [each.output.dequantize(each.run(quantized)) for each in found]
     assert abs(embeddings[0] - embeddings[1]).max() <= 3 * found[0].output.scale
 
 
@@ -105,11 +102,13 @@ def test_every_step_gives_the_integers_of_a_device(
 ) -> None:
     model = everything
     reference = open_interpreter(model, "reference")
-    codes = InputMap.of(weights).apply(decibels, reference.input)
-    expected = reference.run(codes)
+    quantized = InputMap.of(weights).apply(decibels, reference.input)
+    expected = reference.run(quantized)
     assert len(np.unique(expected)) > 20
     for runtime, form in (("tflite-runtime", model), ("tflm", model), ("engine", pack(model))):
-        np.testing.assert_array_equal(open_interpreter(form, runtime).run(codes), expected, runtime)
+        np.testing.assert_array_equal(
+            open_interpreter(form, runtime).run(quantized), expected, runtime
+        )
 
 
 def test_zeros_stay_zeros(everything: bytes, weights: NetworkWeights) -> None:
@@ -117,22 +116,24 @@ def test_zeros_stay_zeros(everything: bytes, weights: NetworkWeights) -> None:
     assert all(found >= before for found, before in zip(zeros_of(everything), given, strict=True))
 
 
-def test_the_best_of_the_ladder_is_taken_and_again_the_same(
+def test_the_search_takes_the_best_candidate_and_is_reproducible(
     weights: NetworkWeights, decibels: np.ndarray
 ) -> None:
-    result = quantize(weights, decibels, QuantizerOptions(), ignore)
-    best = max(result.ladder, key=lambda rung: rung.sqnr_db)
+    result = quantize(weights, decibels, QuantizerOptions(), ignore_progress)
+    best = max(result.candidates, key=lambda each: each.sqnr_db)
     assert result.steps == best.steps
-    assert result.ladder[0].steps == Steps()
-    assert len(result.ladder) == len({rung.steps for rung in result.ladder}) >= 8
-    assert quantize(weights, decibels, QuantizerOptions(), ignore) == result
+    assert result.candidates[0].steps == Steps()
+    assert len(result.candidates) == len({each.steps for each in result.candidates}) >= 8
+    assert quantize(weights, decibels, QuantizerOptions(), ignore_progress) == result
 
 
-def test_what_is_asked_for_is_done(weights: NetworkWeights, decibels: np.ndarray) -> None:
+def test_the_steps_of_the_options_are_taken_without_a_search(
+    weights: NetworkWeights, decibels: np.ndarray
+) -> None:
     options = QuantizerOptions("percentile", False, True, False)
-    result = quantize(weights, decibels, options, ignore)
+    result = quantize(weights, decibels, options, ignore_progress)
     assert result.steps == Steps("percentile", 0.0, bias_correction=True)
-    assert result.ladder == ()
+    assert result.candidates == ()
     assert result.to_json()["parameters"] == {"percentile": 99.999}
 
 
@@ -169,19 +170,21 @@ def test_ranges_leave_out_a_single_spike_but_never_zero() -> None:
     assert high < 50
 
 
-def test_a_range_has_a_code_for_zero() -> None:
+def test_a_range_represents_zero_exactly() -> None:
     for low, high in ((-3.3, 10.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)):
         quantization = Quantization.of_range(low, high)
         assert quantization.scale > 0
         assert -128 <= quantization.zero_point <= 127
+        zero = quantization.quantize(np.zeros(1, np.float32))
+        assert quantization.dequantize(zero).tolist() == [0]
 
 
-def test_adaptive_rounding_beats_the_nearest_and_moves_by_one_step(
+def test_adaptive_rounding_has_a_smaller_error_and_changes_weights_by_less_than_one(
     weights: NetworkWeights,
 ) -> None:
     layer = fold(weights)[4]
     rng = np.random.default_rng(4)
-    # Inputs that hang together, as channels of a map do.
+    # Correlated inputs, like the channels of a map.
     mixed = rng.gamma(1, 1, (4000, 5)) @ rng.gamma(1, 1, (5, layer.kernel[..., 0].size))
     patches = (mixed / 20).astype(np.float32)
     kernel = layer.kernel.reshape(-1, layer.kernel.shape[-1])
