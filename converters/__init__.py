@@ -1,1 +1,1 @@
-"""The pipeline that makes a deployment: prune, quantize, export. Needs the extra ``convert``."""
+"""The conversion of networks: train, prune, quantize, export. This needs the extra ``convert``."""

@@ -1,4 +1,4 @@
-"""TensorFlow and the two packages around it, as the converters use them."""
+"""TensorFlow, Keras 2 and TensorFlow Model Optimization (TF-MOT), imported on demand."""
 
 import os
 import warnings
@@ -11,7 +11,7 @@ from edgel3_tflm.runtime.native import import_tensorflow, native_stderr
 
 
 class Backend(NamedTuple):
-    """The modules the converters work with."""
+    """The modules ``tensorflow``, ``tf_keras`` and TF-MOT's pruning."""
 
     tf: Any
     keras: Any
@@ -27,7 +27,7 @@ def load_backend() -> Backend:
     RuntimeUnavailableError
         If one of them is not installed.
     """
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF-MOT prunes Keras 2 layers only
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF-MOT can prune Keras 2 layers only
     try:
         tf = import_tensorflow()
         with native_stderr(), warnings.catch_warnings():

@@ -1,31 +1,25 @@
-"""From weights to a deployment directory."""
+"""The conversion of weights into a deployment directory."""
 
 import json
 import logging
 import platform
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio.clips import bundled_clips_directory
 from edgel3_tflm.converters.backend import load_backend
-from edgel3_tflm.converters.export import c_array
-from edgel3_tflm.converters.export.pack import pack
-from edgel3_tflm.converters.export.packed_flatbuffer import wrap_packed
+from edgel3_tflm.converters.export.artefacts import export_model
 from edgel3_tflm.converters.keras.generate import generate_weights
 from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.pruning.prune import PruningResult, prune
 from edgel3_tflm.converters.pruning.reduce import reduce_weights
-from edgel3_tflm.converters.quantization.calibrate import (
-    Calibration,
-)
+from edgel3_tflm.converters.quantization.calibrate import Calibration
 from edgel3_tflm.converters.quantization.quantizer import (
     AUTO,
     PLAIN,
@@ -33,7 +27,7 @@ from edgel3_tflm.converters.quantization.quantizer import (
     quantize,
 )
 from edgel3_tflm.converters.quantization.tflite import to_float, to_quantized
-from edgel3_tflm.errors import EdgeL3Error, ModelFileError
+from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import new_directory, sha256_hex
 from edgel3_tflm.networks.sources import Note, WeightsSource, load_given
 from edgel3_tflm.networks.variants import Variant
@@ -41,10 +35,7 @@ from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.artefacts import (
     FLOAT_MODEL_NAME,
     MANIFEST_NAME,
-    PACKED_FLATBUFFER_NAME,
-    PACKED_MODEL_NAME,
     QUANTIZATIONS,
-    quantized_model_name,
 )
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.deployment_manifest import FORMAT
@@ -54,15 +45,10 @@ from edgel3_tflm.runtime.flatbuffer import (
     with_description,
 )
 from edgel3_tflm.runtime.input_map import InputMap
-from edgel3_tflm.runtime.interpreters import measure_arena_bytes, open_interpreter
-from edgel3_tflm.runtime.packed import describe_packed, plan_memory
+from edgel3_tflm.runtime.interpreters import measure_arena_bytes
+from edgel3_tflm.types import FloatArray, Progress
 
 _log = logging.getLogger(__name__)
-
-FloatArray = npt.NDArray[np.float32]
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a step, how much of it is done and how much there is (0: unknown)."""
 
 _TOOLS = (
     "numpy",
@@ -76,24 +62,24 @@ _TOOLS = (
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What to convert.
+    """What to convert, and how.
 
     Parameters
     ----------
     variant : Variant
-        The network to convert, or to cut.
+        The network, before ``depth`` and ``filters`` cut it.
     weights : pathlib.Path or str
-        A weight file, or a word: 'published'; 'bundled', the stand-in; 'auto', the stand-in where
-        the published weights cannot be reached; 'generated', untrained ones made on the spot.
+        A weight file, or a word: 'published'; 'bundled', the stand-in; 'auto', the published
+        weights, or the stand-in if they cannot be fetched; 'generated', untrained weights.
     calibration : pathlib.Path, optional
-        Directory of clips; the ones that ship with the package if None.
+        Directory of calibration clips. None takes the clips that ship with the package.
     quantization : {'int8', 'int16x8'}
     quantizer : QuantizerOptions
-        For int8; int16x8 is TensorFlow Lite's own.
+        For int8. TensorFlow Lite quantizes to int16x8 in one way only.
     depth : int, optional
-        Convolutions that are kept; the embedding is the last one's.
+        Number of convolutions to keep. The embedding is the maximum over the last one's map.
     filters : tuple of int, optional
-        Filters that are kept, of each convolution.
+        Number of filters to keep in each convolution.
     """
 
     variant: Variant
@@ -106,12 +92,12 @@ class ConvertOptions:
 
     @property
     def target(self) -> Variant:
-        """The network that is asked for; a weight file may have filters of its own.
+        """The network after the cut. A weight file may contain a network with other filters.
 
         Raises
         ------
         EdgeL3Error
-            If there is no network of this depth or with these filters.
+            If no network has this depth or these filters.
         """
         variant = self.variant
         if self.depth is not None:
@@ -128,10 +114,10 @@ def convert(
     ----------
     options : ConvertOptions
     output : pathlib.Path
-        The directory to write. It appears whole or not at all.
+        The directory to write. After an error it does not exist, or is as it was.
     progress : callable
     note : callable
-        Told at once when the stand-in takes the place of the published weights.
+        Called at once with one line if the stand-in is used in place of the published weights.
 
     Returns
     -------
@@ -141,7 +127,7 @@ def convert(
     Raises
     ------
     EdgeL3Error
-        If weights, clips or the output directory cannot be used.
+        If the weights, the clips or the output directory cannot be used.
     """
     if options.quantization not in QUANTIZATIONS:
         raise EdgeL3Error(
@@ -158,111 +144,86 @@ def convert(
     return Deployment.load(output)
 
 
+@dataclass(frozen=True)
+class _Network:
+    """A network with its weights before and after pruning.
+
+    Parameters
+    ----------
+    given : NetworkWeights
+        The weights after the cut, before pruning.
+    pruned : PruningResult
+    source_network : str
+        Name of the network that the weight source contains, before the cut.
+    """
+
+    given: NetworkWeights
+    pruned: PruningResult
+    source_network: str
+
+    @property
+    def variant(self) -> Variant:
+        return self.given.variant
+
+    @property
+    def weights(self) -> NetworkWeights:
+        return self.pruned.weights
+
+    @property
+    def description(self) -> str:
+        """What the float flatbuffer and the manifest say of the network."""
+        return f"edgel3-tflm {__version__}, {self.variant.name}, {self.pruned.description}"
+
+
+@dataclass(frozen=True)
+class _QuantizedModel:
+    """A quantized flatbuffer, and how it was quantized.
+
+    Parameters
+    ----------
+    model : bytes
+    description : str
+        What the flatbuffer and the C files say of the model.
+    quantizer : dict
+        Plain data for the manifest.
+    windows : int
+        Number of calibration windows.
+    """
+
+    model: bytes
+    description: str
+    quantizer: dict[str, Any]
+    windows: int
+
+
 def _write(options: ConvertOptions, directory: Path, progress: Progress, note: Note) -> None:
-    variant, quantization = options.target, options.quantization
-    calibration = Calibration(options.calibration or bundled_clips_directory(), variant.frontend)
+    """Write the files of a deployment into an empty directory."""
+    target = options.target
+    calibration = Calibration(options.calibration or bundled_clips_directory(), target.frontend)
     clip_digests = calibration.digests()
-    # Weights are the likelier mistake: they are looked at before the slow import of TensorFlow.
-    given = load_given(options.variant, options.weights, note)
-    network_of_weights = variant.name
-    if given is not None:
-        network_of_weights = given.variant.name
-        given = reduce_weights(given, options.depth, options.filters)
-        variant = given.variant  # with the file's own filters, where it has any
-
-    progress("load TensorFlow", 0, 0)
-    load_backend()
-    if given is None:
-        given = generate_weights(
-            variant,
-            np.concatenate(list(_spectrograms(calibration, progress, "log-mel"))),
-            lambda done, total: progress("generate weights", done, total),
-        )
-    progress("prune", 0, 0)
-    pruned = PruningResult(given, ())
-    if variant.plan is not None:
-        pruned = prune(given, variant.plan)
-    weights, pruned_layers = pruned.weights, pruned.pruned_layers
-    description = f"edgel3-tflm {__version__}, {variant.name}, {pruned.description}"
-
-    input_map = InputMap.of(weights)
-    network = build_network(weights)
+    network = _prepare_network(options, calibration, progress, note)
+    keras_network = build_network(network.weights)
     progress("float flatbuffer", 0, 0)
-    float_model = with_description(to_float(network), description)
-
-    if quantization == "int8" and not options.quantizer.is_plain:
-        decibels = np.concatenate(list(_spectrograms(calibration, progress, "log-mel")))
-        windows = len(decibels)
-        chosen = quantize(weights, decibels, options.quantizer, progress)
-        model, quantizer, steps = chosen.model, chosen.to_json(), str(chosen.steps)
-    else:
-        model, windows = _quantize_plainly(network, input_map, quantization, calibration, progress)
-        quantizer, steps = {"name": "TensorFlow Lite"}, "minmax"
-    model_description = f"{description}; {quantization}: {steps}"
-    model = with_description(model, model_description)
-
+    float_model = with_description(to_float(keras_network), network.description)
+    quantized = _quantize(options, network, keras_network, calibration, progress)
     progress("measure arena", 0, 0)
-    arena_bytes = measure_arena_bytes(model)
-    interpreter = open_interpreter(model)
-    progress("write files", 0, 0)
-    banner = c_array.write_banner(model, variant, model_description)
-    constants = c_array.write_constants(variant, input_map, interpreter.input, interpreter.output)
-    header = c_array.write_header(
-        banner, constants, model_bytes=len(model), arena_bytes=arena_bytes
+    arena_bytes = measure_arena_bytes(quantized.model)
+    exported, packed = export_model(
+        quantized.model,
+        network.variant,
+        InputMap.of(network.weights),
+        quantization=options.quantization,
+        description=quantized.description,
+        arena_bytes=arena_bytes,
+        progress=progress,
     )
-    artefacts = {
-        FLOAT_MODEL_NAME: float_model,
-        quantized_model_name(quantization): model,
-        c_array.SOURCE_NAME: c_array.write_source(model, banner).encode(),
-        c_array.HEADER_NAME: header.encode(),
-    }
-    packed: dict[str, Any] | None = None
-    if quantization == "int8":
-        artefacts |= {
-            c_array.FRONTEND_SOURCE_NAME: c_array.write_frontend_source(
-                variant.frontend, input_map, interpreter.input, banner
-            ).encode(),
-            c_array.FRONTEND_HEADER_NAME: c_array.write_frontend_header(
-                variant.frontend, banner
-            ).encode(),
-        }
-        try:
-            blob = pack(model)
-        except ModelFileError as error:
-            # Some weights only TFLite computes; the dense files are as good as ever.
-            packed = {"refused": str(error)}
-        else:
-            packed = describe_packed(blob)
-            progress("self-test of the device", 0, 0)
-            crc = self_test_crc32(model)
-            artefacts |= _write_packed(blob, variant, model_description, constants, crc)
+    artefacts = {FLOAT_MODEL_NAME: float_model, **exported}
     manifest = {
-        "format": FORMAT.name,
-        "format_version": FORMAT.version,
-        "generator": f"edgel3-tflm {__version__}",
-        "variant": {
-            "name": variant.name,
-            "model_type": variant.model_type,
-            "embedding_size": variant.embedding_size,
-            "filters": variant.filters,
-            "plan_total_percent": variant.plan.total if variant.plan else None,
-        },
-        "quantization": quantization,
-        "quantizer": quantizer,
-        "weights": {
-            **asdict(weights.provenance),
-            "network": network_of_weights,
-            "description": description,
-            "pruned_layers": pruned_layers,
-        },
-        "frontend": asdict(variant.frontend),
-        "input": {"slope_per_db": input_map.slope, "offset": input_map.offset},
-        "layers": _describe_layers(given, weights, summarize(model)),
-        "arena_bytes": arena_bytes,
+        **_describe_network(options.quantization, network, quantized, arena_bytes),
         **({"packed": packed} if packed is not None else {}),
         "calibration": {
             "clips": clip_digests,
-            "windows": windows,
+            "windows": quantized.windows,
             "bundled": options.calibration is None,
         },
         "tools": {"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
@@ -276,14 +237,63 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress, note: N
         (directory / name).write_bytes(data)
 
 
+def _prepare_network(
+    options: ConvertOptions, calibration: Calibration, progress: Progress, note: Note
+) -> _Network:
+    """Load or generate the weights, cut the network, and prune it to its plan."""
+    variant = options.target
+    # Errors in weights are more likely than in TensorFlow, whose import is slow: weights go first.
+    given = load_given(options.variant, options.weights, note)
+    source_network = variant.name if given is None else given.variant.name
+    if given is not None:
+        given = reduce_weights(given, options.depth, options.filters)
+    progress("load TensorFlow", 0, 0)
+    load_backend()
+    if given is None:
+        given = generate_weights(
+            variant,
+            _read_spectrograms(calibration, progress),
+            lambda done, total: progress("generate weights", done, total),
+        )
+    progress("prune", 0, 0)
+    # A weight file may contain a network with filters of its own, so the plan is of its variant.
+    plan = given.variant.plan
+    pruned = PruningResult(given, ()) if plan is None else prune(given, plan)
+    return _Network(given, pruned, source_network)
+
+
+def _quantize(
+    options: ConvertOptions,
+    network: _Network,
+    keras_network: Any,
+    calibration: Calibration,
+    progress: Progress,
+) -> _QuantizedModel:
+    """Quantize by this project's quantizer, or by TensorFlow Lite if it takes the same steps."""
+    quantization = options.quantization
+    if quantization == "int8" and not options.quantizer.is_plain:
+        decibels = _read_spectrograms(calibration, progress)
+        result = quantize(network.weights, decibels, options.quantizer, progress)
+        model, windows = result.model, len(decibels)
+        quantizer, steps = result.to_json(), str(result.steps)
+    else:
+        input_map = InputMap.of(network.weights)
+        model, windows = _quantize_plainly(
+            keras_network, input_map, quantization, calibration, progress
+        )
+        quantizer, steps = {"name": "TensorFlow Lite"}, "minmax"
+    description = f"{network.description}; {quantization}: {steps}"
+    return _QuantizedModel(with_description(model, description), description, quantizer, windows)
+
+
 def _quantize_plainly(
-    network: Any,
+    keras_network: Any,
     input_map: InputMap,
     quantization: str,
     calibration: Calibration,
     progress: Progress,
 ) -> tuple[bytes, int]:
-    """Quantize by TensorFlow Lite; the flatbuffer, and how many windows calibrated it."""
+    """Quantize by TensorFlow Lite; return the flatbuffer and the number of calibration windows."""
     windows = 0
 
     def inputs() -> Iterator[FloatArray]:
@@ -295,52 +305,58 @@ def _quantize_plainly(
                 windows += 1
         progress(f"{quantization} flatbuffer: quantize", 0, 0)
 
-    return to_quantized(network, quantization, inputs), windows
+    return to_quantized(keras_network, quantization, inputs), windows
 
 
-def _write_packed(
-    blob: bytes, variant: Variant, description: str, constants: str, crc: int
-) -> dict[str, bytes]:
-    """Files of a packed model: itself, in a flatbuffer of one custom operator, and as C."""
-    banner = c_array.write_banner(blob, variant, description)
-    header = c_array.write_packed_header(
-        banner,
-        constants,
-        blob_bytes=len(blob),
-        arena_bytes=plan_memory(blob).arena_bytes,
-        self_test_crc32=crc,
-    )
-    return {
-        PACKED_MODEL_NAME: blob,
-        PACKED_FLATBUFFER_NAME: wrap_packed(blob, description),
-        c_array.PACKED_SOURCE_NAME: c_array.write_packed_source(blob, banner).encode(),
-        c_array.PACKED_HEADER_NAME: header.encode(),
-    }
-
-
-def self_test_crc32(model: bytes) -> int:
-    """CRC-32 of the reference's embedding of the window that a node's self-test runs.
-
-    ``edgel3_node_self_test_value`` says what it holds.
-    """
-    interpreter = open_interpreter(model, "reference")
-    shape = interpreter.input.shape
-    numbers = np.arange(np.prod(shape), dtype=np.uint32)
-    values = (numbers * np.uint32(2654435761) >> np.uint32(24)).astype(np.uint8).view(np.int8)
-    return zlib.crc32(interpreter.run(values.reshape(shape)).tobytes())
+def _read_spectrograms(calibration: Calibration, progress: Progress) -> FloatArray:
+    """Compute all calibration windows' log-mel, shape (n, mels, frames)."""
+    return np.concatenate(list(_spectrograms(calibration, progress, "log-mel")))
 
 
 def _spectrograms(calibration: Calibration, progress: Progress, step: str) -> Iterator[FloatArray]:
+    """Compute log-mel spectrograms clip by clip, and report progress."""
     total = len(calibration.clips) + 1  # the click comes first
     for done, batch in enumerate(calibration.spectrograms(), start=1):
         yield batch
         progress(step, done, total)
 
 
+def _describe_network(
+    quantization: str, network: _Network, quantized: _QuantizedModel, arena_bytes: int
+) -> dict[str, Any]:
+    """Describe a network and its quantized model, as plain data for the manifest."""
+    variant, weights = network.variant, network.weights
+    input_map = InputMap.of(weights)
+    return {
+        "format": FORMAT.name,
+        "format_version": FORMAT.version,
+        "generator": f"edgel3-tflm {__version__}",
+        "variant": {
+            "name": variant.name,
+            "model_type": variant.model_type,
+            "embedding_size": variant.embedding_size,
+            "filters": variant.filters,
+            "plan_total_percent": variant.plan.total if variant.plan else None,
+        },
+        "quantization": quantization,
+        "quantizer": quantized.quantizer,
+        "weights": {
+            **asdict(weights.provenance),
+            "network": network.source_network,
+            "description": network.description,
+            "pruned_layers": network.pruned.pruned_layers,
+        },
+        "frontend": asdict(variant.frontend),
+        "input": {"slope_per_db": input_map.slope, "offset": input_map.offset},
+        "layers": _describe_layers(network.given, weights, summarize(quantized.model)),
+        "arena_bytes": arena_bytes,
+    }
+
+
 def _describe_layers(
     given: NetworkWeights, weights: NetworkWeights, quantized: FlatbufferSummary
 ) -> list[dict[str, Any]]:
-    """Zeros of every convolution: as given, behind pruning, behind quantization, and planned."""
+    """Count the zeros of every convolution: planned, before and after pruning, and quantized."""
     variant = weights.variant
     plan = variant.plan.layers if variant.plan else [None] * len(variant.layers)
     convolutions = [layer for layer in quantized.layers if layer.weights]
