@@ -1,16 +1,18 @@
-"""The published compression study again: eleven plans, three depths, three widths.
+"""The published compression study repeated: eleven plans, three depths, three widths.
 
-Every row of the published tables is converted, packed and, where the tools are there, run on the
-emulated Cortex-M7; what it takes stands beside what was published of it.
+Each row of the published tables is converted and packed. If the tools are installed, the packed
+model also runs on the emulated Cortex-M7. The result is shown beside the published figures.
 
-Weights reduction is counted as the published tables count it for the plans: the kernel weights and
-biases that stay, each bias counted as pruned as its layer's kernel, by L3's 4,688,066 parameters
-(kernels, biases, gamma and beta of the BatchNorms). So counted, all eleven plans and conv7 agree
-with the published percents to their second decimal. The published percents of conv6, conv5 and the
-three widths cannot be had by counting: those networks keep fewer weights than published. The
-percents of conv6 and of the widths fit each other if a cut layer is taken to keep the input
-channels of the uncut network, and the whole for some 4,134,000 weights, which is no count of L3's;
-conv5 and conv7 do not fit that. Such rows are shown with both figures and marked.
+Weights reduction is computed as in the published tables of the plans: the kernel weights and biases
+that remain, divided by L3's 4,688,066 parameters (kernels, biases, gamma and beta of the
+BatchNorms). Of a layer's biases, the same share is taken as pruned as of its kernel. Computed in
+this way, all eleven plans and conv7 agree with the published percentages to two decimals.
+
+The published percentages of conv6, conv5 and the three widths do not agree with any such count:
+those networks keep fewer weights than published. The percentages of conv6 and of the widths are
+consistent with each other if a cut layer keeps the input channels of the uncut network and the
+total is about 4,134,000 weights, which is not the number of L3's weights. Those of conv5 and conv7
+are not consistent with that. Such rows show both figures and are marked.
 """
 
 import shutil
@@ -20,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgel3_tflm.converters.pipeline import ConvertOptions, Progress, convert
+from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
 from edgel3_tflm.device.estimate import Range, estimate_work, measure_work
 from edgel3_tflm.device.firmware import QEMU, build_node, has_compiler
@@ -33,34 +35,35 @@ from edgel3_tflm.networks.published import (
 )
 from edgel3_tflm.networks.sources import WeightsSource, WeightsWord, find_weights
 from edgel3_tflm.networks.variants import Variant
+from edgel3_tflm.types import Progress
 
 STUDY = tuple(each for each in PUBLISHED_RESULTS if each.kind in ("plan", "depth", "width"))
-"""The published rows, as :mod:`edgel3_tflm.networks.published` has them."""
+"""The rows of :mod:`edgel3_tflm.networks.published` that the study repeats."""
 AGREEMENT_POINTS = 0.1
-"""How far a counted reduction may be from the published one, in percent points."""
+"""Largest difference between a counted and a published reduction that agree, in percent points."""
 
 
 @dataclass(frozen=True)
 class StudyRow:
-    """What a network takes, and the published row it stands beside.
+    """Size and work of a converted network, and its published row.
 
     Parameters
     ----------
     published : PublishedResult
     network : str
-        Its name; ``VARIANTS`` knows it.
+        Name of the network's variant.
     weights : str
-        Where they come from.
+        Kind of the weights' source, as in the manifest.
     reduction_percent : float
-        Of the weights, counted in what was converted.
+        Weights reduction of the converted network, see :func:`count_reduction`.
     flash_bytes, arena_bytes : int
-        Of the packed model and of the engine's arena.
+        Size of the packed model, and of the engine's arena.
     packed_macs : int
         Multiply-accumulates of the engine for one window.
     instructions : Range
-        Of the engine for one window.
+        Instructions of the engine for one window.
     is_counted : bool
-        Whether they were counted on the emulated Cortex-M7, or else estimated.
+        True if the instructions were counted on the emulated Cortex-M7, false if estimated.
     """
 
     published: PublishedResult
@@ -75,11 +78,11 @@ class StudyRow:
 
     @property
     def agrees(self) -> bool:
-        """Whether the reduction is the published one, to AGREEMENT_POINTS."""
+        """Whether the reduction differs from the published one by at most AGREEMENT_POINTS."""
         return agrees(self.published, self.reduction_percent)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the figures as they stand in JSON."""
+        """Return plain data for JSON."""
         return {
             **asdict(self),
             "instructions": [self.instructions.low, self.instructions.high],
@@ -88,7 +91,7 @@ class StudyRow:
 
 
 def agrees(published: PublishedResult, reduction_percent: float) -> bool:
-    """Whether a counted reduction is the published one, to AGREEMENT_POINTS."""
+    """Whether a counted reduction differs from the published one by at most AGREEMENT_POINTS."""
     expected = published.reduction_percent
     return expected is not None and abs(reduction_percent - expected) <= AGREEMENT_POINTS
 
@@ -96,16 +99,19 @@ def agrees(published: PublishedResult, reduction_percent: float) -> bool:
 def options_of(
     published: PublishedResult, weights: WeightsSource, calibration: Path | None = None
 ) -> ConvertOptions:
-    """Choose how a row is converted: plainly quantized, which is quick.
+    """Return the options that convert a row's network.
+
+    The quantization is TensorFlow Lite's own, which takes less time than a search for the best.
 
     Parameters
     ----------
     published : PublishedResult
         One of STUDY.
     weights : pathlib.Path or str
-        As for ``ConvertOptions``; but 'auto' falls back to 'generated' where there is neither a
-        published file nor the stand-in: L3's own weights are not published here.
+        As for ``ConvertOptions``. But 'auto' becomes 'generated' for a network that has neither a
+        published file nor the stand-in. The dense L3 has neither.
     calibration : pathlib.Path, optional
+        As for ``ConvertOptions``.
     """
     if published.kind == "plan":
         variant = find_variant(sparsity=published.name)
@@ -122,13 +128,13 @@ def options_of(
 
 
 def count_reduction(variant: Variant, zeros: Sequence[float]) -> float:
-    """Weights reduction beside L3 in percent, counted as the published tables count the plans.
+    """Compute the weights reduction against L3 in percent, as the published tables of the plans do.
 
     Parameters
     ----------
     variant : Variant
     zeros : sequence of float
-        Kernel weights of each convolution that are zero, and are not stored.
+        Number of zeros in the kernel of each convolution.
     """
     kept = sum(
         (layer.kernel_size + layer.out_channels) * (1 - count / layer.kernel_size)
@@ -138,11 +144,11 @@ def count_reduction(variant: Variant, zeros: Sequence[float]) -> float:
 
 
 def has_emulator() -> bool:
-    """Whether instructions can be counted here: compiler, QEMU and the extra ``device``."""
+    """Whether the tools for counting are installed: compiler, QEMU, the extra ``device``."""
     if not has_compiler() or shutil.which(QEMU) is None:
         return False
     try:
-        pass
+        import edgel3_tflm.device.wire  # noqa: F401 - needs a package of the extra `device`
     except RuntimeUnavailableError:
         return False
     return True
@@ -151,24 +157,22 @@ def has_emulator() -> bool:
 def study(
     published: PublishedResult, options: ConvertOptions, *, emulate: bool, progress: Progress
 ) -> StudyRow:
-    """Convert a row's network, and count.
+    """Convert a row's network and measure its size and work.
 
     Parameters
     ----------
     published : PublishedResult
-        What it stands beside.
     options : ConvertOptions
-        As :func:`options_of` gives them, say.
+        For example, those of :func:`options_of`.
     emulate : bool
-        Count instructions on the emulated Cortex-M7; else estimate them from the
-        multiply-accumulates.
+        Count instructions on the emulated Cortex-M7 if true. Estimate them from the
+        multiply-accumulates if false.
     progress : callable
 
     Raises
     ------
     EdgeL3Error
-        If weights or clips cannot be used, a tool is missing, or the engine does not run the
-        network.
+        If weights or clips cannot be used, a tool is missing, or the engine cannot run the network.
     """
     with tempfile.TemporaryDirectory() as scratch:
         deployment = convert(options, Path(scratch) / "deployment", progress)
@@ -179,7 +183,7 @@ def study(
             progress("count instructions", 0, 0)
             work = measure_work(firmware, deployment)
     layers, packed = deployment.manifest["layers"], deployment.manifest["packed"]
-    # A cut takes away whole filters; whatever zeros the weights have beside is not its doing.
+    # A cut removes whole filters. Zeros in the remaining weights do not result from it.
     zeros = [each["zeros"] if published.kind == "plan" else 0 for each in layers]
     return StudyRow(
         published,
