@@ -1,1 +1,1 @@
-"""Studies of compression: sensitivity of layers, plans within a budget, the published networks."""
+"""Studies of compression: sensitivity of layers, plans for a target size, published networks."""

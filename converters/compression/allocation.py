@@ -1,9 +1,10 @@
-"""A plan for a whole network from the curves of its layers.
+"""The plan with the smallest error for a target size, from the sensitivity curves of the layers.
 
-Errors of the layers are taken to add up, and a dynamic program over a divided budget finds the
-sparsities with the least sum: Frantar and Alistarh, "SPDY: Accurate Pruning with Speedup
-Guarantees" (ICML 2022), section 3.1, with weights or bytes in place of time. Between two measured
-sparsities the error is taken to grow with the sum of the squared weights that go.
+The errors of the layers are assumed to add up. A dynamic program over a discretized budget finds
+the sparsities with the smallest sum of errors: Frantar and Alistarh, "SPDY: Accurate Pruning with
+Speedup Guarantees" (ICML 2022), section 3.1, with weights or bytes in place of time. Between two
+measured sparsities, the error is interpolated linearly in the sum of the squares of the pruned
+weights.
 """
 
 import math
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from edgel3_tflm.converters.compression.sensitivity import LayerCurve, Sensitivity
 from edgel3_tflm.converters.export.pack import measure_weights
@@ -27,13 +27,14 @@ from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.variants import Plan
 from edgel3_tflm.networks.weights import ConvWeights, NetworkWeights
 from edgel3_tflm.runtime.packed import CHANNEL_TABLE_BYTES, HEADER, RECORD, round_up
-from edgel3_tflm.types import DoubleArray, IntArray, Progress
+from edgel3_tflm.types import BoolArray, DoubleArray, Int8Array, IntArray, Progress
 
 Goal = Literal["sparsity", "bytes"]
 
-# Finer where half a point is much of what is left.
+# Sparsities that a plan can have. Above 90 %, one point is a large share of the remaining weights.
 _STEPS_PERCENT = np.concatenate([np.arange(1, 90), np.arange(90, 100, 0.25)])
-# prune() takes a layer as pruned that lacks half a point or one weight.
+# Smallest increase of a layer's zeros. It exceeds the tolerance of prune(), which does not change a
+# layer if half a percent point or one weight is missing.
 _LEAST_STEP_PERCENT = 1.0
 _LEAST_STEP_WEIGHTS = 2
 _BUDGET_PARTS = 20_000
@@ -42,39 +43,39 @@ _UNIFORM_PERCENT = 0.02
 
 @dataclass(frozen=True)
 class Target:
-    """What a plan is to reach: percent of zeros over all kernels, or bytes of the packed model."""
+    """The target of a plan: percent of zeros over all kernels, or bytes of the packed model."""
 
     goal: Goal
     value: float
 
     def __post_init__(self) -> None:
-        """Refuse what no network can have."""
+        """Check the percentage."""
         if self.goal == "sparsity" and not 0 < self.value < 100:
             raise EdgeL3Error(
                 f"expected a target sparsity between 0 and 100 (percent), got {self.value:g}"
             )
 
     def __str__(self) -> str:
-        """Say it, for people."""
+        """Describe the target in words."""
         if self.goal == "sparsity":
             return f"{self.value:g} % zeros"
         return f"a packed model of {self.value:,.0f} bytes"
 
     def limit(self, weights: NetworkWeights) -> int:
-        """Most that a network may cost: weights that are not zero, or bytes."""
+        """Return the largest cost that meets the target, in weights that are not zero or bytes."""
         if self.goal == "bytes":
             return int(self.value)
-        # Rounded, for a percentage like 95.45 is a hair off as a binary fraction.
+        # Rounded, because a percentage such as 95.45 is not exact in binary.
         return math.floor(round(_size(weights) * (100 - self.value) / 100, 6))
 
     def measure(self, weights: NetworkWeights) -> int:
-        """Measure what a network costs, in the same unit."""
+        """Return the cost of a network, in the same unit."""
         if self.goal == "bytes":
             return measure_packed_bytes(weights)
         return sum(conv.kernel.size - conv.zeros for conv in weights.convs)
 
     def describe(self, cost: int, weights: NetworkWeights) -> str:
-        """Say a cost, for people."""
+        """Describe a cost in words."""
         if self.goal == "bytes":
             return f"{cost:,} bytes"
         return f"{100 * (1 - cost / _size(weights)):.2f} % zeros"
@@ -82,9 +83,16 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class LayerChoices:
-    """What a layer may become: percents of zeros, how many they are and what each costs.
+    """The sparsities that a layer can have, in ascending order, from that of the given layer.
 
-    The first is what the layer is. The arrays have shape (n,).
+    Parameters
+    ----------
+    percents : numpy.ndarray, shape (n,)
+        Percents of zeros.
+    zeros : numpy.ndarray, shape (n,)
+        Numbers of zeros.
+    costs : numpy.ndarray, shape (n,)
+        Weights that are not zero, or bytes.
     """
 
     percents: DoubleArray
@@ -94,7 +102,7 @@ class LayerChoices:
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What the layers may become, and the most that they may cost in all."""
+    """The choices of all layers, and the largest sum of their costs that meets the target."""
 
     target: Target
     layers: tuple[LayerChoices, ...]
@@ -103,15 +111,15 @@ class Choices:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A plan that keeps a target.
+    """A plan that meets a target.
 
     Parameters
     ----------
     plan : Plan
     weights : NetworkWeights
-        The network, pruned to it.
+        The network, pruned to the plan.
     packed_bytes : int
-        Most that the packed model takes, by :func:`measure_packed_bytes`.
+        Upper bound of the packed model's size, see :func:`measure_packed_bytes`.
     predicted_error : float
         Sum of the layers' mean squared errors.
     """
@@ -125,61 +133,61 @@ class Proposal:
 def list_choices(
     weights: NetworkWeights, inputs: dict[str, Any], target: Target, progress: Progress
 ) -> Choices:
-    """List what each layer may become on the way to a target.
+    """List the sparsities that each layer can have in a plan for a target.
 
     Parameters
     ----------
     weights : NetworkWeights
     inputs : dict
-        Of the measurement, as :func:`describe_inputs` gives them: layers it leaves out stay as
-        they are, the others get no sparser than the sparsest that it tries.
+        The result of :func:`describe_inputs`. Layers that are not in it are not pruned. The highest
+        of its sparsities is the limit for the other layers.
     target : Target
     progress : callable
 
     Raises
     ------
     EdgeL3Error
-        If the network keeps the target already, or cannot reach it.
+        If the network meets the target already, or cannot meet it.
     """
     given, limit = target.measure(weights), target.limit(weights)
     if given <= limit:
         raise EdgeL3Error(
-            f"nothing to prune: expected a target that the network misses, {target} it keeps as it"
-            f" is ({target.describe(given, weights)})"
+            f"nothing to prune: expected a target that the network does not meet, got {target};"
+            f" the network has {target.describe(given, weights)}"
         )
     layers = []
     for number, (conv, layer) in enumerate(zip(weights.convs, fold(weights), strict=True)):
-        progress("what each layer may become", number, len(weights.convs))
+        progress("list sparsities of layers", number, len(weights.convs))
         tried = inputs["sparsities"] if layer.name in inputs["layers"] else []
         layers.append(_list_layer(conv, layer, tried, target.goal))
-    # Headers and tables, as bytes, are no layer's choice.
+    # The cost of headers and tables is the same for every choice.
     budget = limit - (given - sum(int(each.costs[0]) for each in layers))
     least = sum(int(each.costs.min()) for each in layers)
     if least > budget:
         raise EdgeL3Error(
-            f"cannot reach {target}: with up to {inputs['sparsities'][-1]:g} % in"
-            f" {', '.join(inputs['layers'])} there are"
+            f"cannot reach {target}: with {inputs['sparsities'][-1]:g} % zeros in"
+            f" {', '.join(inputs['layers'])} the network has"
             f" {target.describe(least + limit - budget, weights)}; try higher --sparsities or more"
-            " layers"
+            " --layers"
         )
     return Choices(target, tuple(layers), budget)
 
 
 def propose(weights: NetworkWeights, sensitivity: Sensitivity, choices: Choices) -> Proposal:
-    """Propose the plan with the least sum of errors that keeps the target.
+    """Find the plan with the smallest sum of errors that meets the target.
 
     Parameters
     ----------
     weights : NetworkWeights
     sensitivity : Sensitivity
-        Measured on them.
+        Measured on these weights.
     choices : Choices
-        Of the same inputs.
+        Listed for the same weights and inputs.
 
     Raises
     ------
     EdgeL3Error
-        If weights of the same magnitude, which stay or go together, leave the target out of reach.
+        If no plan meets the target, because weights of equal magnitude can only be pruned together.
     """
     curves = {curve.name: curve for curve in sensitivity.layers}
     errors = [
@@ -198,7 +206,7 @@ def propose(weights: NetworkWeights, sensitivity: Sensitivity, choices: Choices)
         excess = target.measure(pruned) - target.limit(weights)
         if excess <= 0:
             break
-        budget -= excess  # fewer went than planned, for they tie: plan for more
+        budget -= excess  # equal magnitudes: fewer weights were pruned than planned
         if budget < sum(int(each.costs.min()) for each in choices.layers):
             raise EdgeL3Error(f"cannot reach {target}: too many weights have the same magnitude")
     return Proposal(
@@ -210,9 +218,9 @@ def propose(weights: NetworkWeights, sensitivity: Sensitivity, choices: Choices)
 
 
 def uniform_plan(weights: NetworkWeights, target: Target) -> Plan:
-    """Find the least percentage that keeps a target if all layers have it, to 0.02 points.
+    """Find the lowest percentage that meets a target if all layers have it, to 0.02 points.
 
-    Layers that have more zeros already keep them.
+    Layers with more zeros keep them.
     """
     low, high = 0.0, 99.99
     while high - low > _UNIFORM_PERCENT:
@@ -232,10 +240,10 @@ def _size(weights: NetworkWeights) -> int:
 
 
 def measure_packed_bytes(weights: NetworkWeights) -> int:
-    """Bytes that a packed model of this network will take at most.
+    """Compute an upper bound of the size of the packed model of a network, in bytes.
 
-    Which of the smallest weights int8 rounds to zero is the quantizer's choice, so for each layer
-    the more of two: rounding to the nearest, and a quantizer that rounds no weight to zero.
+    The quantizer decides which of the smallest weights become zero in int8. The bound of each layer
+    is the larger of two sizes: all weights rounded to the nearest, and no weight rounded to zero.
     """
     tables = sum(
         RECORD.size + round_up(CHANNEL_TABLE_BYTES * conv.kernel.shape[3], 4)
@@ -256,46 +264,48 @@ def _list_layer(
     least = given + max(_LEAST_STEP_PERCENT, 100 * _LEAST_STEP_WEIGHTS / size)
     steps = np.union1d(_STEPS_PERCENT, tried)
     further = steps[(steps >= least) & (steps <= max(tried, default=0))]
-    # Of what is kept as given the plan says no more than it has.
+    # Rounded down, so that a layer that is not pruned keeps its measured sparsity in the plan.
     percents = np.concatenate([[math.floor(100 * given) / 100], further])
     zeros = np.concatenate([[conv.zeros], np.rint(further * size / 100).astype(np.int64)])
     if goal == "sparsity":
         return LayerChoices(percents, zeros, size - zeros)
-    codes = _quantize(layer)
+    kernels = _quantize(layer)
     magnitudes = np.append(np.sort(abs(conv.kernel), axis=None), np.inf)
-    costs = [_measure_kernel(codes, abs(conv.kernel) >= magnitudes[count]) for count in zeros]
+    costs = [_measure_kernel(kernels, abs(conv.kernel) >= magnitudes[count]) for count in zeros]
     return LayerChoices(percents, zeros, np.array(costs))
 
 
 def interpolate_errors(
     conv: ConvWeights, choices: LayerChoices, curve: LayerCurve | None
 ) -> DoubleArray:
-    """Errors of a layer's choices, between the measured ones by the squared weights that go."""
+    """Interpolate a layer's errors linearly in the sum of the squares of the pruned weights.
+
+    A layer without a curve has an error of 0.
+    """
     if curve is None:
         return np.zeros(len(choices.zeros))
     magnitudes = np.sort(abs(conv.kernel), axis=None).astype(np.float64)
     lost = np.concatenate([[0], np.cumsum(magnitudes**2)])
     zeros = [point.zeros for point in curve.points]
     errors = [point.score.mean_squared_error for point in curve.points]
-    # A measured error may fall where more is pruned, by chance: no plan should bet on that.
+    # By chance, a measured error can be lower at a higher sparsity. A plan must not exploit that.
     return np.interp(lost[choices.zeros], lost[zeros], np.maximum.accumulate(errors))
 
 
-def _quantize(layer: Layer) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-    """Int8 codes of a kernel, rounded to the nearest, and with no weight rounded to zero."""
+def _quantize(layer: Layer) -> tuple[Int8Array, Int8Array]:
+    """Quantize a kernel twice: rounded to the nearest, and with no weight rounded to zero."""
     unused = Quantization.of_range(0, 1)
-    codes = quantize_layer(layer, unused, unused).kernel
-    return codes, np.where(codes == 0, np.sign(layer.kernel), codes).astype(np.int8)
+    rounded = quantize_layer(layer, unused, unused).kernel
+    return rounded, np.where(rounded == 0, np.sign(layer.kernel), rounded).astype(np.int8)
 
 
-def _measure_kernel(
-    codes: tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]], mask: npt.NDArray[np.bool_]
-) -> int:
+def _measure_kernel(kernels: tuple[Int8Array, Int8Array], mask: BoolArray) -> int:
+    """Compute the larger packed size of two kernels in bytes; ``mask`` is false for zeros."""
     rounded, full = (
-        (each * mask).transpose(3, 0, 1, 2).reshape(mask.shape[3], -1) for each in codes
+        (each * mask).transpose(3, 0, 1, 2).reshape(mask.shape[3], -1) for each in kernels
     )
     size = measure_weights(full)
-    # Places and signs alone decide on the size, and of large weights none is rounded to zero.
+    # The size depends on positions and signs alone. They differ only if a weight became zero.
     if np.count_nonzero(rounded) == np.count_nonzero(full):
         return size
     return max(size, measure_weights(rounded))
@@ -304,9 +314,21 @@ def _measure_kernel(
 def choose_levels(
     costs: Sequence[IntArray], errors: Sequence[DoubleArray], budget: int
 ) -> list[int]:
-    """Choose a level of each layer: the least sum of errors whose sum of costs keeps the budget.
+    """Choose a level of each layer, so that the sum of errors is smallest within the budget.
 
-    Costs are rounded up to a part of the budget, so that the sum never exceeds it.
+    Costs are rounded up to multiples of a small part of the budget, so that their sum never exceeds
+    it.
+
+    Parameters
+    ----------
+    costs, errors : sequence of numpy.ndarray
+        For each layer, the costs and errors of its levels.
+    budget : int
+
+    Returns
+    -------
+    list of int
+        The level of each layer, counted from 0.
     """
     slack = budget - sum(int(each.min()) for each in costs)
     unit = max(slack / _BUDGET_PARTS, np.finfo(np.float64).tiny)

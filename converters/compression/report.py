@@ -1,4 +1,4 @@
-"""A study of sensitivity in a directory: figures, plot and plan. Needs the extra ``report``."""
+"""A sensitivity study in a directory: scores, plot and plan. This needs the extra ``report``."""
 
 import io
 import json
@@ -50,15 +50,24 @@ SCORE_TITLES = {
     "centred_cosine_mean": "mean centred cosine",
     "probe_percent": "probe, % right",
 }
-"""How a table or a plot names the fields of a score."""
+"""Titles of the fields of a score, in tables and plots."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A proposed plan beside the plan of one percentage for all layers that costs the same.
+class PlanEvaluation:
+    """Scores of a proposed plan and of a uniform plan for the same target.
 
-    ``seen`` is of the windows that the curves were measured on, the others of the windows kept from
-    them; these are None where there are too few clips to keep any.
+    The uniform plan has one percentage for all layers. The fields are keys of ``sensitivity.json``.
+
+    Parameters
+    ----------
+    seen : Score
+        Of the proposed plan, on the windows that the curves were measured on.
+    kept : Score or None
+        Of the proposed plan, on the windows that are held out; None if there are none.
+    uniform_percent : float
+    uniform_kept : Score or None
+        Of the uniform plan, on the windows that are held out; None if there are none.
     """
 
     seen: Score
@@ -68,16 +77,16 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Study:
-    """What was measured, and the plan if one was asked for."""
+class SensitivityStudy:
+    """The sensitivity curves, and the plan if the study had a target."""
 
     sensitivity: Sensitivity
     target: Target | None = None
     proposal: Proposal | None = None
-    judgement: Judgement | None = None
+    evaluation: PlanEvaluation | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Turn the figures into plain data."""
+        """Return plain data for ``sensitivity.json``."""
         found = self.sensitivity.to_json()
         if self.target is not None and self.proposal is not None:
             found["plan"] = {
@@ -86,7 +95,7 @@ class Study:
                 "total_percent": self.proposal.plan.total,
                 "packed_bytes_at_most": self.proposal.packed_bytes,
                 "predicted_mean_squared_error": self.proposal.predicted_error,
-                "judgement": asdict(self.judgement) if self.judgement else None,
+                "judgement": asdict(self.evaluation) if self.evaluation else None,
             }
         return found
 
@@ -100,22 +109,35 @@ def study_sensitivity(
     target: Target | None,
     output: Path,
     progress: Progress,
-) -> Study:
-    """Measure the curves, propose a plan, and write both to a directory of their own.
+) -> SensitivityStudy:
+    """Measure the sensitivity curves, find a plan for the target, and write both to a directory.
 
-    Curves of the same weights, clips and sparsities that are in the directory already are not
-    measured again; nor are those of a study that was interrupted, which leaves them in
-    :func:`partial_path`.
+    Curves of the same weights, clips and sparsities are not measured again. They are read from the
+    directory, or from the file of an interrupted study (:func:`partial_path`).
+
+    Parameters
+    ----------
+    weights : NetworkWeights
+    sample : Sample
+    sparsities : sequence of float
+        In percent.
+    layers : sequence of str
+        Names of the layers to measure.
+    target : Target, optional
+        Target of the plan. None measures the curves only.
+    output : pathlib.Path
+        The directory to write. After an error it is as it was.
+    progress : callable
 
     Raises
     ------
     EdgeL3Error
-        If a choice is out of its range, the target cannot be reached, or the directory holds other
-        files or cannot be written.
+        If a sparsity or layer is invalid, the target cannot be reached, or the directory contains
+        other files or cannot be written.
     """
     inputs = describe_inputs(weights, sample, sparsities, layers)
     with new_directory(output, marker=JSON_NAME) as new:
-        # A target out of reach is refused before anything takes long.
+        # A target that cannot be reached is an error before the long measurement.
         choices = None if target is None else list_choices(weights, inputs, target, progress)
         partial = partial_path(output)
         sensitivity = measure_sensitivity(
@@ -126,7 +148,7 @@ def study_sensitivity(
             known=_find_measured([output / JSON_NAME, partial], inputs),
             on_layer=lambda found: _write_json(partial, _describe_partial(found)),
         )
-        study = Study(sensitivity)
+        study = SensitivityStudy(sensitivity)
         if choices is not None:
             study = _propose(weights, sample, sensitivity, choices, progress)
         _write_json(new / JSON_NAME, study.to_json())
@@ -138,13 +160,13 @@ def study_sensitivity(
 
 
 def partial_path(output: Path) -> Path:
-    """Name the file beside a study's directory that holds its curves until all are measured."""
+    """Return the file, beside a study's directory, of the curves measured so far."""
     output = output.absolute()
     return output.with_name(f"{output.name}.partial.json")
 
 
 def describe_partial_study(output: Path) -> str:
-    """Say what a study that was interrupted has left."""
+    """Describe the files of an interrupted study in a message."""
     path = partial_path(output)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -168,7 +190,7 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def _find_measured(paths: Sequence[Path], inputs: dict[str, Any]) -> list[LayerCurve]:
-    """Read the curves that were measured on the same inputs, whichever layers were asked for."""
+    """Read the curves that were measured on the same inputs, except for the list of layers."""
     curves: list[LayerCurve] = []
     for path in paths:
         try:
@@ -186,40 +208,39 @@ def _propose(
     sensitivity: Sensitivity,
     choices: Choices,
     progress: Progress,
-) -> Study:
+) -> SensitivityStudy:
     target, proposal = choices.target, propose(weights, sensitivity, choices)
-    progress("judge the plan", 0, 0)
+    progress("evaluate the plan", 0, 0)
     uniform = uniform_plan(weights, target)
 
-    def judge(network: NetworkWeights, *, kept: bool) -> Score | None:
-        if not (sample.kept == kept).any():
+    def score_held_out(network: NetworkWeights) -> Score | None:
+        if not sample.held_out.any():
             return None
-        return score_network(network, weights, sample, kept=kept)
+        return score_network(network, weights, sample, held_out=True)
 
-    seen = score_network(proposal.weights, weights, sample, kept=False)
-    judgement = Judgement(
-        seen,
-        judge(proposal.weights, kept=True),
-        uniform.total,
-        judge(prune(weights, uniform).weights, kept=True),
+    evaluation = PlanEvaluation(
+        seen=score_network(proposal.weights, weights, sample, held_out=False),
+        kept=score_held_out(proposal.weights),
+        uniform_percent=uniform.total,
+        uniform_kept=score_held_out(prune(weights, uniform).weights),
     )
-    return Study(sensitivity, target, proposal, judgement)
+    return SensitivityStudy(sensitivity, target, proposal, evaluation)
 
 
-def _describe_plan(study: Study) -> str:
+def _describe_plan(study: SensitivityStudy) -> str:
     inputs, proposal = study.sensitivity.inputs, study.proposal
     assert proposal is not None  # noqa: S101 - narrows for the type checker
     seen = inputs["windows"] - inputs["windows_kept"]
     return (
         f"Proposed by edgel3-tflm {__version__} for {inputs['variant']}: {study.target}.\n"
         f"Weights: {inputs['weights']['description']}; SHA-256 {inputs['weights']['sha256']}.\n"
-        f"Each layer was pruned alone and judged on {seen} windows; errors are taken to add up.\n"
+        f"Each layer was pruned alone and scored on {seen} windows; errors are assumed to add up.\n"
         f"{proposal.plan.total:g} % zeros in all; packed at most {proposal.packed_bytes:,} bytes."
     )
 
 
 def plot_curves(sensitivity: Sensitivity) -> bytes:
-    """Draw each score against sparsity, a line a layer; a PNG image."""
+    """Plot each score against sparsity, with one line for each layer; return a PNG image."""
     curves = sensitivity.layers
     names = [name for name in SCORE_TITLES if getattr(curves[0].points[0].score, name) is not None]
     figure = Figure(figsize=(5.2 * len(names), 4.2), layout="constrained", dpi=110)
@@ -247,7 +268,7 @@ def plot_curves(sensitivity: Sensitivity) -> bytes:
 
 
 def _least_error(sensitivity: Sensitivity) -> float:
-    """Least error above zero, below which a logarithmic axis is linear."""
+    """Return the smallest error above zero. Below it, the logarithmic axis is linear."""
     errors = [
         point.score.mean_squared_error for curve in sensitivity.layers for point in curve.points
     ]

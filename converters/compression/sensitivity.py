@@ -1,9 +1,11 @@
-"""How much each layer's pruning costs: one layer at a time over a range of sparsities.
+"""Sensitivity curves: the error from pruning one layer alone, over a range of sparsities.
 
 Kumari et al. (2019) chose their plans by such curves, after Han et al., "Learning both Weights and
-Connections for Efficient Neural Networks" (NIPS 2015); they judged by audio-visual correspondence,
-here the embedding of the network as it was given is what a pruned one is measured against. Nothing
-is retrained.
+Connections for Efficient Neural Networks" (NIPS 2015). They measured the accuracy of audio-visual
+correspondence. This module compares the embeddings of the pruned network with those of the given
+network. Nothing is retrained.
+
+Some clips are held out: the curves do not use their windows. A plan is evaluated on them.
 """
 
 import math
@@ -13,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio.clips import bundled_clips_directory
@@ -22,9 +23,7 @@ from edgel3_tflm.audio.log_mel import is_silent, log_mel
 from edgel3_tflm.audio.manifest import LabelledClip
 from edgel3_tflm.converters.keras.generate import generate_weights
 from edgel3_tflm.converters.pruning.prune import prune
-from edgel3_tflm.converters.quantization.calibrate import (
-    Calibration,
-)
+from edgel3_tflm.converters.quantization.calibrate import Calibration
 from edgel3_tflm.converters.quantization.chain import Layer, fold
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import sha256_hex
@@ -33,18 +32,28 @@ from edgel3_tflm.networks.sources import WeightsSource, load_given
 from edgel3_tflm.networks.variants import FrontendSpec, Plan, Variant
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.input_map import InputMap
-from edgel3_tflm.types import FloatArray, Progress
+from edgel3_tflm.types import BoolArray, FloatArray, IntArray, Progress
 
 DEFAULT_WINDOWS = 64
 _HOP_S = 0.5
-# The inputs of all layers for one window of L3 take 30 MB; the suffixes start from them.
+# The inputs of all layers for one window of L3 take 30 MB.
 _BATCH_WINDOWS = 8
-_KEPT_EVERY = 4
+# Of clips without labels, every fourth is held out.
+_HELD_OUT_EVERY = 4
 
 
 @dataclass(frozen=True)
 class SampledClip:
-    """A clip that windows were taken from; ``is_kept`` from the curves, for judging a plan."""
+    """A clip that windows were taken from. The fields are keys of ``sensitivity.json``.
+
+    Parameters
+    ----------
+    file, sha256 : str
+    label : str or None
+    fold : int or None
+    is_kept : bool
+        True if the clip is held out.
+    """
 
     file: str
     sha256: str
@@ -55,32 +64,32 @@ class SampledClip:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Windows that a network is measured on.
+    """The windows that networks are measured on.
 
     Parameters
     ----------
     clips : tuple of SampledClip
     decibels : numpy.ndarray, shape (n, mels, frames), float32
     clip : numpy.ndarray, shape (n,), int64
-        Which clip a window is of.
+        Position in ``clips`` of each window's clip.
     """
 
     clips: tuple[SampledClip, ...]
     decibels: FloatArray
-    clip: npt.NDArray[np.int64]
+    clip: IntArray
 
     @property
-    def kept(self) -> npt.NDArray[np.bool_]:
-        """Windows of the clips that the curves do not see, shape (n,)."""
+    def held_out(self) -> BoolArray:
+        """Whether each window is of a clip that is held out, shape (n,)."""
         return np.array([clip.is_kept for clip in self.clips])[self.clip]
 
 
 @dataclass(frozen=True)
 class Score:
-    """How far a network's embeddings lie from those of the network as it was given.
+    """Difference between the embeddings of a network and those of the given network.
 
-    The first three are those of :data:`edgel3_tflm.metrics.METRICS`; ``probe_percent`` is the share
-    of clips that a linear probe gets right, None where the clips have no labels.
+    The first three fields are metrics of :data:`edgel3_tflm.metrics.METRICS`. ``probe_percent`` is
+    the accuracy of a linear probe on the network's embeddings; None if the clips have no labels.
     """
 
     mean_squared_error: float
@@ -91,7 +100,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Point:
-    """A layer with ``zeros`` of its kernel weights zero, ``percent`` of them."""
+    """A point of a curve: zeros in the layer's kernel, as number and in percent, and the score."""
 
     zeros: int
     percent: float
@@ -100,7 +109,10 @@ class Point:
 
 @dataclass(frozen=True)
 class LayerCurve:
-    """Scores of a layer pruned alone: first as it was given, then ever sparser."""
+    """Scores of a layer that is pruned alone, from its given zeros to the highest sparsity.
+
+    ``weights`` is the number of weights in the layer's kernel.
+    """
 
     name: str
     weights: int
@@ -109,18 +121,24 @@ class LayerCurve:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The curves, and ``inputs``: plain data that says what they were measured on."""
+    """The curves, and the ``inputs`` of the measurement (see :func:`describe_inputs`)."""
 
     layers: tuple[LayerCurve, ...]
     inputs: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Turn it into plain data."""
+        """Return plain data for JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "Sensitivity":
-        """Undo :meth:`to_json`; a KeyError, TypeError or ValueError if it was something else."""
+        """Read the data of :meth:`to_json`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If the data has another structure.
+        """
         return cls(
             tuple(
                 LayerCurve(
@@ -138,7 +156,13 @@ class Sensitivity:
 
 
 def load_network(variant: Variant, source: WeightsSource, progress: Progress) -> NetworkWeights:
-    """Load or generate the weights that are asked for; errors as ``sources.load_given``."""
+    """Load weights, or generate them if ``source`` is 'generated'.
+
+    Raises
+    ------
+    WeightsError
+        If the weights cannot be loaded.
+    """
     given = load_given(variant, source)
     if given is not None:
         return given
@@ -156,24 +180,25 @@ def sample_clips(
     windows: int | None,
     progress: Progress,
 ) -> Sample:
-    """Take the loudest windows of clips spread evenly over all there are.
+    """Choose evenly spread clips and take the loudest windows of each.
 
-    Of labelled clips the last fold is kept for judging a plan, of others every fourth clip.
+    The last fold of labelled clips is held out. Of clips without labels, every fourth is held out.
 
     Parameters
     ----------
     clips : sequence of pathlib.Path or LabelledClip
     spec : FrontendSpec
     windows : int, optional
-        How many; 64 if None, or one of each labelled clip.
+        Number of windows. None takes one window of each labelled clip, or 64 windows of clips
+        without labels.
     progress : callable
 
     Raises
     ------
     AudioError
-        For the first clip that cannot be used.
+        If a clip cannot be used; the message contains the first such clip.
     EdgeL3Error
-        If ``windows`` is not positive.
+        If ``windows`` is not positive, or a fold has fewer than two classes outside of it.
     """
     labelled = isinstance(clips[0], LabelledClip)
     if windows is None:
@@ -199,9 +224,12 @@ def sample_clips(
         clip.append(np.full(len(loudest), number))
         each = chosen[number]
         label, its_fold = (each.label, each.fold) if isinstance(each, LabelledClip) else (None,) * 2
-        is_kept = its_fold == max(folds) if folds else number % _KEPT_EVERY == _KEPT_EVERY - 1
+        if folds:
+            is_held_out = its_fold == max(folds)
+        else:
+            is_held_out = number % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
         digest = sha256_hex(path.read_bytes())
-        sampled.append(SampledClip(path.name, digest, label, its_fold, is_kept))
+        sampled.append(SampledClip(path.name, digest, label, its_fold, is_held_out))
         progress("log-mel", number + 1, len(chosen))
     sample = Sample(tuple(sampled), np.concatenate(decibels), np.concatenate(clip))
     if labelled:
@@ -214,21 +242,21 @@ def _check_probe(sample: Sample) -> None:
         classes = {clip.label for clip in sample.clips if clip.fold != tested}
         if len(classes) < 2:
             raise EdgeL3Error(
-                "expected clips of at least two classes outside each fold, to probe with; outside"
-                f" fold {tested} there are {len(classes)} among {len(sample.clips)} clips;"
-                " take more --windows, or --clips in place of --manifest"
+                "the linear probe expected clips of at least two classes outside each fold, got"
+                f" {len(classes)} outside fold {tested} among {len(sample.clips)} clips; increase"
+                " --windows, or give --clips in place of --manifest"
             )
 
 
 def describe_inputs(
     weights: NetworkWeights, sample: Sample, sparsities: Sequence[float], layers: Sequence[str]
 ) -> dict[str, Any]:
-    """Say, as plain data, what a measurement depends on.
+    """Return everything that a measurement depends on, as plain data.
 
     Raises
     ------
     EdgeL3Error
-        If a sparsity is no percentage between 0 and 100, or the network has no such layer.
+        If a sparsity is not between 0 and 100, or the network does not have a layer.
     """
     for percent in sparsities:
         if not 0 < percent < 100:
@@ -244,7 +272,7 @@ def describe_inputs(
         "sparsities": sorted(set(map(float, sparsities))),
         "layers": [name for name in known if name in layers],
         "windows": len(sample.clip),
-        "windows_kept": int(sample.kept.sum()),
+        "windows_kept": int(sample.held_out.sum()),
         "clips": [asdict(clip) for clip in sample.clips],
     }
 
@@ -258,23 +286,22 @@ def measure_sensitivity(
     known: Sequence[LayerCurve] = (),
     on_layer: Callable[[Sensitivity], None] = lambda _: None,
 ) -> Sensitivity:
-    """Prune each layer alone and score the embeddings.
+    """Prune each layer alone, to each sparsity, and score the embeddings.
 
-    A layer that has its share of zeros already is not pruned: its curve starts at what it has. The
-    layers in front of the pruned one are computed once a layer.
+    Sparsities that a layer has already are left out: its curve starts at its given zeros.
 
     Parameters
     ----------
     weights : NetworkWeights
     sample : Sample
-        The three distances are of the windows that are not kept, the probe is of all.
+        The three metrics use the windows that are not held out. The probe uses all windows.
     inputs : dict
-        Of :func:`describe_inputs`.
+        The result of :func:`describe_inputs`.
     progress : callable
     known : sequence of LayerCurve
-        Curves of the same inputs, which are not measured again.
+        Curves that were measured on the same inputs. They are not measured again.
     on_layer : callable
-        Called after each layer with the curves that there are by then.
+        Called after each layer with all curves measured so far.
     """
     curves = {curve.name: curve for curve in known}
 
@@ -302,8 +329,8 @@ def measure_sensitivity(
     for batch in batches:
         reference.append(_run(layers, batch))
         count(len(batch))
-    judge = _Judge(sample, _flatten(reference))
-    given = judge.score(judge.reference)
+    scorer = _Scorer(sample, _flatten(reference))
+    given = scorer.score(scorer.reference)
     for position, (layer, conv) in enumerate(zip(layers, weights.convs, strict=True)):
         if layer.name not in missing:
             continue
@@ -315,21 +342,21 @@ def measure_sensitivity(
                 trials.append([fold(pruned)[position], *layers[position + 1 :]])
         found: list[list[FloatArray]] = [[] for _ in trials]
         for batch in batches:
-            source = _run(layers[:position], batch)
+            source = _run(layers[:position], batch)  # once for all sparsities of the layer
             for parts, trial in zip(found, trials, strict=True):
                 parts.append(_run(trial, source))
             count(len(batch))
         size = conv.kernel.size
         points = [_point(conv.zeros, size, given)]
         for count_of_zeros, parts in zip(zeros, found, strict=True):
-            points.append(_point(count_of_zeros, size, judge.score(_flatten(parts))))
+            points.append(_point(count_of_zeros, size, scorer.score(_flatten(parts))))
         curves[layer.name] = LayerCurve(layer.name, size, tuple(points))
         on_layer(collect())
     return collect()
 
 
 def prune_alone(weights: NetworkWeights, position: int, percent: float) -> NetworkWeights:
-    """Prune one layer, counted from 0; the same object if it has its share of zeros already."""
+    """Prune one layer, counted from 0. Return the same object if it has these zeros already."""
     percents = [0.0] * len(weights.convs)
     percents[position] = percent
     result = prune(weights, Plan(math.nan, tuple(percents)))
@@ -337,24 +364,24 @@ def prune_alone(weights: NetworkWeights, position: int, percent: float) -> Netwo
 
 
 def score_network(
-    weights: NetworkWeights, reference: NetworkWeights, sample: Sample, *, kept: bool
+    weights: NetworkWeights, reference: NetworkWeights, sample: Sample, *, held_out: bool
 ) -> Score:
-    """Score a network's embeddings against another's, of the same input.
+    """Score the embeddings of a network against those of a reference network.
 
     Parameters
     ----------
     weights, reference : NetworkWeights
     sample : Sample
-    kept : bool
-        On the windows that were kept from the curves, or on the others.
+    held_out : bool
+        Use the windows that are held out if true, and the other windows if false.
     """
     maps = InputMap.of(reference).normalise(sample.decibels)
-    wanted, found = (_embed(fold(each), maps) for each in (reference, weights))
-    return Score(**_distances(wanted, found, sample, kept=kept))
+    expected, found = (_embed(fold(each), maps) for each in (reference, weights))
+    return Score(**_compute_metrics(expected, found, sample, held_out=held_out))
 
 
-class _Judge:
-    """Scores embeddings of a sample against those of the network as it was given."""
+class _Scorer:
+    """Scores embeddings of a sample against the embeddings of the given network."""
 
     def __init__(self, sample: Sample, reference: FloatArray) -> None:
         self.reference = reference
@@ -362,8 +389,8 @@ class _Judge:
         self._silent = is_silent(sample.decibels)
 
     def score(self, embeddings: FloatArray) -> Score:
-        distances = _distances(self.reference, embeddings, self._sample, kept=False)
-        score = Score(**distances)
+        metrics = _compute_metrics(self.reference, embeddings, self._sample, held_out=False)
+        score = Score(**metrics)
         if self._sample.clips[0].label is None:
             return score
         return replace(score, probe_percent=self._probe(embeddings))
@@ -382,13 +409,13 @@ class _Judge:
         return 100 * right / count
 
 
-def _distances(
-    reference: FloatArray, embeddings: FloatArray, sample: Sample, *, kept: bool
+def _compute_metrics(
+    reference: FloatArray, embeddings: FloatArray, sample: Sample, *, held_out: bool
 ) -> dict[str, float]:
-    """Distances on the windows that are kept or on the others, of all windows' embeddings."""
-    # One mean for both, for a few kept windows have none to speak of.
-    mean = reference[~sample.kept].mean(axis=0, dtype=np.float64)
-    chosen = sample.kept == kept
+    """Compute the metrics of a score on the windows that are held out, or on the others."""
+    # The centred cosine uses the same mean in both cases: few windows give no reliable mean.
+    mean = reference[~sample.held_out].mean(axis=0, dtype=np.float64)
+    chosen = sample.held_out == held_out
     return {
         metric.name: metric.compute(reference[chosen], embeddings[chosen], mean)
         for metric in METRICS
@@ -402,7 +429,7 @@ def _point(zeros: int, weights: int, score: Score) -> Point:
 
 def _run(layers: Sequence[Layer], maps: FloatArray) -> FloatArray:
     for layer in layers:
-        maps = layer.finish(layer.convolve(maps)).numpy()
+        maps = layer.run(maps)
     return maps
 
 
@@ -416,6 +443,6 @@ def _embed(layers: Sequence[Layer], maps: FloatArray) -> FloatArray:
 
 
 def _flatten(parts: Sequence[FloatArray]) -> FloatArray:
-    """Join batches of the last maps, (n, 1, 1, d), to embeddings (n, d)."""
+    """Concatenate batches of the last maps, (n, 1, 1, d), into embeddings (n, d)."""
     maps = np.concatenate(parts)
     return maps.reshape(len(maps), -1)

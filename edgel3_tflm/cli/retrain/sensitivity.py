@@ -28,7 +28,7 @@ from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import parse_weights_source
 
 if TYPE_CHECKING:
-    from edgel3_tflm.converters.compression.report import Study
+    from edgel3_tflm.converters.compression.report import SensitivityStudy
     from edgel3_tflm.converters.compression.sensitivity import Score, Sensitivity
 
 _DEFAULT_SPARSITIES = "50,70,80,90,95,98"
@@ -224,27 +224,27 @@ def _format(name: str, value: float) -> str:
     return f"{value:.1f}" if name == "probe_percent" else f"{value:.4f}"
 
 
-def _describe_plan(study: "Study") -> list[Any]:
-    if study.proposal is None or study.judgement is None:
+def _describe_plan(study: "SensitivityStudy") -> list[Any]:
+    if study.proposal is None or study.evaluation is None:
         return []
-    plan, judgement = study.proposal.plan, study.judgement
+    plan, evaluation = study.proposal.plan, study.evaluation
     table = new_table("plan", *(f"conv{number}" for number in range(1, len(plan.layers) + 1)))
     table.add_row("zeros, %", *(f"{percent:g}" for percent in plan.layers))
     lines: list[Any] = [
         table,
         Text(
             f"{plan.total:g} % zeros, packed at most {study.proposal.packed_bytes:,} bytes; mean"
-            f" squared error {judgement.seen.mean_squared_error:.3g}; sum of the layers' errors"
+            f" squared error {evaluation.seen.mean_squared_error:.3g}; sum of the layers' errors"
             f" {study.proposal.predicted_error:.3g}"
         ),
     ]
-    kept, uniform = judgement.kept, judgement.uniform_kept
+    kept, uniform = evaluation.kept, evaluation.uniform_kept
     if kept is None or uniform is None:
         lines.append(Text("too few clips to keep some for a test of the plan", style="yellow"))
         return lines
     lines.append(
         Text(
-            f"on the test clips: {_format_score(kept)}; {judgement.uniform_percent:g} % in every"
+            f"on the test clips: {_format_score(kept)}; {evaluation.uniform_percent:g} % in every"
             f" layer: {_format_score(uniform)}"
         )
     )

@@ -1,4 +1,4 @@
-"""The published study: what its rows count to, and a row from weights to figures."""
+"""The published study: the reduction of its rows, and a row from weights to figures."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ from edgel3_tflm.networks.published import PUBLISHED_RESULTS
 from edgel3_tflm.networks.variants import Variant
 
 BY_NAME = {each.name: each for each in STUDY}
-# The talk's tables cannot be had by counting here; the counts are of the networks as they are.
+# The published tables do not agree with any count; these figures are the counted ones.
 UNCOUNTABLE = {
     "conv6": 75.59,
     "conv5": 88.18,
@@ -120,7 +120,7 @@ def test_row_has_the_figures_of_what_was_converted(
     kernels = sum(layer.kernel_size for layer in target.layers)
     assert kernels / 2 < row.flash_bytes < row.arena_bytes < 100_000
     expected = planned_reduction(target if counts_zeros else replace(target, plan=None))
-    # A layer's zeros are whole weights, one at most from the plan, of L3's 4.7 million.
+    # The zeros of a layer differ from the plan by at most one of L3's 4.7 million weights.
     assert abs(row.reduction_percent - expected) <= 100 * 5 * 2 / 4_688_066
     assert not row.agrees
 

@@ -1,4 +1,4 @@
-"""Pruning layer by layer: curves, the plan that follows from them, and the command."""
+"""Sensitivity: the curves of layers, the plan that follows from them, and the command."""
 
 import itertools
 import json
@@ -68,7 +68,7 @@ def sample() -> Sample:
 
 @pytest.fixture(scope="module")
 def weights(sample: Sample) -> NetworkWeights:
-    """Those that the command reads from the file that ``weights_file`` writes."""
+    """Weights rounded to float16, as in the file of ``weights_file``."""
     drawn = generate_weights(TINY, sample.decibels, lambda *_: None)
     kernels = [conv.kernel.astype(np.float16).astype(np.float32) for conv in drawn.convs]
     convs = [
@@ -95,10 +95,10 @@ def embed_in_keras(weights: NetworkWeights, decibels: np.ndarray) -> np.ndarray:
     return network(InputMap.of(weights).normalise(decibels), training=False).numpy()
 
 
-def test_a_curve_is_what_the_network_gives_with_that_layer_pruned(
+def test_a_curve_has_the_error_of_the_network_with_that_layer_pruned(
     weights: NetworkWeights, sample: Sample, sensitivity: Sensitivity
 ) -> None:
-    decibels = sample.decibels[~sample.kept]
+    decibels = sample.decibels[~sample.held_out]
     reference = embed_in_keras(weights, decibels)
     for position, percent in ((0, 50), (4, 80), (7, 95)):
         curve = sensitivity.layers[position]
@@ -114,7 +114,7 @@ def test_a_curve_is_what_the_network_gives_with_that_layer_pruned(
         assert point.score.mean_squared_error == pytest.approx(error, rel=2 * relative)
 
 
-def test_a_curve_starts_at_the_network_as_it_was_given(sensitivity: Sensitivity) -> None:
+def test_a_curve_starts_at_the_given_network(sensitivity: Sensitivity) -> None:
     assert [curve.name for curve in sensitivity.layers] == LAYERS
     for curve in sensitivity.layers:
         assert curve.points[0] == Point(0, 0.0, Score(0.0, 1.0, 1.0))
@@ -123,7 +123,7 @@ def test_a_curve_starts_at_the_network_as_it_was_given(sensitivity: Sensitivity)
         assert zeros == sorted(set(zeros))
 
 
-def test_a_layer_that_is_sparse_already_is_pruned_only_beyond(
+def test_sparsities_that_a_layer_has_already_are_not_measured(
     weights: NetworkWeights, sample: Sample
 ) -> None:
     sparse = prune_alone(weights, 6, 80)
@@ -133,12 +133,12 @@ def test_a_layer_that_is_sparse_already_is_pruned_only_beyond(
     assert curve.points[0].score == Score(0.0, 1.0, 1.0)
 
 
-def test_windows_of_every_fourth_clip_are_kept_from_the_curves(
+def test_every_fourth_clip_is_held_out_and_does_not_change_the_curves(
     weights: NetworkWeights, sample: Sample
 ) -> None:
     assert [clip.is_kept for clip in sample.clips] == [False, False, False, True] * 3
     spoiled = sample.decibels.copy()
-    spoiled[sample.kept] = -80
+    spoiled[sample.held_out] = -80
     inputs = describe_inputs(weights, sample, [80], ["conv8"])
     seen, same = (
         measure_sensitivity(weights, replace(sample, decibels=decibels), inputs, ignore_progress)
@@ -192,12 +192,12 @@ def test_errors_grow_between_the_measured_ones(weights: NetworkWeights) -> None:
     choices = LayerChoices(100 * zeros / size, zeros, size - zeros)
     errors = interpolate_errors(conv, choices, LayerCurve("conv7", size, tuple(points)))
     assert (np.diff(errors) >= 0).all()
-    # One that fell by chance counts as the largest before it.
+    # An error that is lower by chance counts as the largest error before it.
     assert errors[[point.zeros for point in points]].tolist() == [0, 1, 1, 4]
 
 
 @pytest.mark.parametrize("percent", [30, 72.5, 94])
-def test_a_plan_keeps_a_target_of_zeros(
+def test_a_plan_meets_a_target_of_zeros(
     weights: NetworkWeights, sensitivity: Sensitivity, percent: float
 ) -> None:
     choices = list_choices(
@@ -222,7 +222,7 @@ def test_a_layer_that_was_not_measured_stays_as_it_is(
     assert min(plan.layers[6:]) > 0
 
 
-def test_targets_out_of_reach_and_kept_already_are_refused(
+def test_targets_that_cannot_be_met_or_are_met_already_are_refused(
     weights: NetworkWeights, sensitivity: Sensitivity
 ) -> None:
     def choose(target: Target) -> Choices:
@@ -253,11 +253,11 @@ def test_the_converted_plan_takes_no_more_bytes_than_the_target(
     packed = deployment.read_packed_model()
     assert packed is not None
     assert len(packed) <= proposal.packed_bytes <= 4000
-    # What is left over is less than one step of a layer.
+    # The remaining bytes are fewer than one step of a layer.
     assert len(packed) > 3800
 
 
-def test_a_plan_is_better_than_the_same_everywhere_on_clips_it_has_not_seen(
+def test_a_plan_is_better_than_a_uniform_plan_on_other_clips(
     sea_weights: Path, esc10: Path
 ) -> None:
     """That what is planned on synthetic clips holds for a trained network on real ones."""
@@ -274,13 +274,13 @@ def test_a_plan_is_better_than_the_same_everywhere_on_clips_it_has_not_seen(
     assert uniform.sparsity_percent == pytest.approx(proposal.weights.sparsity_percent, abs=0.1)
     real = sample_clips(find_clips([esc10]), SEA.frontend, 24, ignore_progress)
     planned, same = (
-        score_network(each, weights, real, kept=False) for each in (proposal.weights, uniform)
+        score_network(each, weights, real, held_out=False) for each in (proposal.weights, uniform)
     )
     assert planned.mean_squared_error < same.mean_squared_error
     assert planned.centred_cosine_mean > same.centred_cosine_mean
 
 
-def test_labelled_clips_are_probed_and_their_last_fold_is_kept(
+def test_labelled_clips_are_probed_and_their_last_fold_is_held_out(
     tiny_weights: Path, sounds: Path
 ) -> None:
     weights = load_weights(SEA, tiny_weights)
@@ -293,7 +293,7 @@ def test_labelled_clips_are_probed_and_their_last_fold_is_kept(
     inputs = describe_inputs(weights, sample, [50, 99.9], ["conv1"])
     (curve,) = measure_sensitivity(weights, sample, inputs, ignore_progress).layers
     given, _, last = (point.score.probe_percent for point in curve.points)
-    # Nobody takes noise for a tone; through a single weight many do.
+    # The given network separates noise from tones; with a single weight left in conv1 it does not.
     assert given is not None
     assert last is not None
     assert given > 90
@@ -389,7 +389,7 @@ def test_ctrl_c_keeps_the_layers_that_were_measured(
     assert [layer["name"] for layer in found["layers"]] == LAYERS[:2]
     assert found["unmeasured"] == LAYERS[2:]
 
-    # A mark that only a curve of this file can bring into the result.
+    # If the result has this value, the curve was read from the file.
     found["layers"][0]["points"][1]["score"]["mean_squared_error"] = 0.125
     partial.write_text(json.dumps(found))
     assert run_here(*common, tmp_path / "plan")[0] == 0
