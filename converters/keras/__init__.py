@@ -1,1 +1,1 @@
-"""The networks in Keras, and weights drawn for them."""
+"""The networks in Keras, and random weights for them."""

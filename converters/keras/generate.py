@@ -1,4 +1,4 @@
-"""Weights made on the spot, for machines that can reach no real ones: never trained."""
+"""Random, untrained weights, for machines that cannot fetch trained ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,26 +23,26 @@ DESCRIPTION = (
     " calibration clips, never trained; embeddings carry no meaning"
 )
 _SEED = 20190524
-# Statistics over 16 windows settle a BatchNorm; the first maps of L3 take 13 MB a window.
+# 16 windows are enough for the statistics of a BatchNorm. The first maps of L3 take 13 MB a window.
 _MAX_WINDOWS = 16
 
 
 def generate_weights(
     variant: Variant, decibels: FloatArray, on_layer: Callable[[int, int], None]
 ) -> NetworkWeights:
-    """Make weights with the statistics of a working network, so that a conversion means something.
+    """Generate weights with which activations have the usual mean and variance in every layer.
 
-    Kernels are drawn from N(0, 2 / fan-in) (He et al., 2015), pruned to the plan if the variant has
-    one, and every BatchNorm gets the mean and variance its input has on the calibration clips;
-    without that, activations of a pruned network die out on the way.
+    Kernels are drawn from N(0, 2 / fan-in) (He et al., 2015) and pruned to the plan if the variant
+    has one. Every BatchNorm gets the mean and variance of its input on the calibration clips.
+    Without that, the activations of a pruned network vanish in the deeper layers.
 
     Parameters
     ----------
     variant : Variant
     decibels : numpy.ndarray, shape (n, mels, frames), float32
-        Log-mel spectrograms of calibration windows; 16 of them, evenly spread, are used.
+        Log-mel spectrograms of calibration windows. 16 of them, evenly spread, are used.
     on_layer : callable
-        Called with the number of convolutions done and their total.
+        Progress callback: ``(done, total)``, in convolutions.
     """
     decibels = decibels[:: -(-len(decibels) // _MAX_WINDOWS)]
     mean, variance = _statistics([decibels[..., np.newaxis]])
@@ -60,13 +60,15 @@ def generate_weights(
 def draw_weights(
     variant: Variant, *, mean: FloatArray, variance: FloatArray, seed: int
 ) -> NetworkWeights:
-    """Draw kernels from N(0, 2 / fan-in) (He et al., 2015); dense, other BatchNorms do nothing.
+    """Draw dense kernels from N(0, 2 / fan-in) (He et al., 2015).
+
+    The input BatchNorm standardises the log-mel. The other BatchNorms are identities.
 
     Parameters
     ----------
     variant : Variant
     mean, variance : numpy.ndarray, shape (1,)
-        Of the log-mel, for the input BatchNorm to standardise it.
+        Mean and variance of the log-mel.
     seed : int
     """
     generator = np.random.default_rng(seed)
@@ -79,7 +81,7 @@ def draw_weights(
 
 
 def draw_layer(layer: ConvLayer, generator: np.random.Generator) -> ConvWeights:
-    """Draw a kernel from N(0, 2 / fan-in); bias and BatchNorm do nothing."""
+    """Draw a kernel from N(0, 2 / fan-in); the bias is zero and the BatchNorm an identity."""
     fan_in = layer.kernel_size // layer.out_channels
     kernel = generator.normal(0, np.sqrt(2 / fan_in), layer.kernel_shape).astype(np.float32)
     zeros = np.zeros(layer.out_channels, np.float32)
@@ -92,17 +94,20 @@ def _batch_norm(mean: FloatArray, variance: FloatArray) -> BatchNorm:
 
 
 def _statistics(maps: list[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Mean and variance per channel over maps of equal size, each (n, rows, columns, channels)."""
-    places = (0, 1, 2)
-    mean = np.mean([m.mean(places, dtype=np.float64) for m in maps], axis=0)
-    variance = np.mean([((m - mean) ** 2).mean(places, dtype=np.float64) for m in maps], axis=0)
+    """Compute the mean and variance of each channel over maps of equal size.
+
+    The maps have shape (n, rows, columns, channels).
+    """
+    axes = (0, 1, 2)
+    mean = np.mean([m.mean(axes, dtype=np.float64) for m in maps], axis=0)
+    variance = np.mean([((m - mean) ** 2).mean(axes, dtype=np.float64) for m in maps], axis=0)
     return mean.astype(np.float32), variance.astype(np.float32)
 
 
 def _set_statistics(
     weights: NetworkWeights, decibels: FloatArray, on_layer: Callable[[int, int], None]
 ) -> NetworkWeights:
-    """Set the BatchNorms in order, each from maps that the ones before it have already shaped."""
+    """Set the BatchNorms in order, each from its input after the BatchNorms before it are set."""
     keras = load_backend().keras
     norm = weights.input_norm
     maps = list((norm.slope * decibels + norm.offset)[:, np.newaxis, ..., np.newaxis])

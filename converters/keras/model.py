@@ -1,4 +1,4 @@
-"""The float network of a deployment in Keras, built again from the weights it was made of."""
+"""The float network of a deployment in Keras, rebuilt from its weights."""
 
 from pathlib import Path
 
@@ -18,30 +18,30 @@ _BATCH_WINDOWS = 8
 
 
 def open_keras(deployment: Deployment, source: Path | None = None) -> Subject:
-    """Build a deployment's float network as it was before it became a flatbuffer.
+    """Rebuild a deployment's float network in Keras, as ``convert`` built it.
 
     Parameters
     ----------
     deployment : Deployment
     source : pathlib.Path, optional
-        The weight file that it was converted from. The stand-in and published weights are found
-        without.
+        The weight file that the deployment was converted from. The stand-in and published weights
+        do not need it.
 
     Returns
     -------
     Subject
-        To be compared, or to compare with.
+        For a comparison, as the model under test or as the reference.
 
     Raises
     ------
     WeightsError
-        If the weights cannot be had, or are others than the manifest names.
+        If the weights cannot be loaded, or differ from those in the manifest.
     RuntimeUnavailableError
         If TensorFlow is not installed.
     """
     weights = _find_weights(deployment, source)
     if (plan := weights.variant.plan) is not None:
-        weights = prune(weights, plan).weights  # as convert did
+        weights = prune(weights, plan).weights  # as convert does
     network = build_network(weights, batch_size=None)
 
     def embed(_: FloatArray, decibels: FloatArray) -> FloatArray:
@@ -53,33 +53,33 @@ def open_keras(deployment: Deployment, source: Path | None = None) -> Subject:
 
 
 def _find_weights(deployment: Deployment, source: Path | None) -> NetworkWeights:
-    named = deployment.manifest["weights"]
-    if source is None and named["kind"] in ("file", *TRAINED_KINDS):
+    recorded = deployment.manifest["weights"]
+    if source is None and recorded["kind"] in ("file", *TRAINED_KINDS):
         raise WeightsError(
-            f"{deployment.directory}: expected --weights with {named['name']}, the file that it was"
-            " converted from: Keras runs no flatbuffer"
+            f"{deployment.directory}: Keras cannot run a flatbuffer: expected --weights with"
+            f" {recorded['name']}, the file that the deployment was converted from"
         )
-    if named["kind"] == "generated":
+    if recorded["kind"] == "generated":
         raise WeightsError(
-            f"{deployment.directory}: expected a deployment of weights from a file to run in Keras,"
-            " those of this one were generated; convert with --weights FILE"
+            f"{deployment.directory}: expected a deployment with weights from a file, but its"
+            " weights were generated; convert with --weights FILE"
         )
     variant = deployment.variant
     try:
-        whole = VARIANTS[named.get("network", variant.name)]  # before convert cut it
+        uncut = VARIANTS[recorded.get("network", variant.name)]
     except KeyError as error:
         raise WeightsError(
-            f"{deployment.directory}: expected weights of a known network, the manifest names"
-            f" {error}; convert again"
+            f"{deployment.directory}: expected weights of a known network, got {error} in the"
+            " manifest; convert again"
         ) from error
-    if source is None and named["kind"] == "bundled":
-        weights = load_bundled_weights(whole)
+    if source is None and recorded["kind"] == "bundled":
+        weights = load_bundled_weights(uncut)
     else:
-        weights = load_weights(whole, source)
-    if (found := weights.provenance.sha256) != named["sha256"]:
+        weights = load_weights(uncut, source)
+    if (found := weights.provenance.sha256) != recorded["sha256"]:
         raise WeightsError(
             f"{source or weights.provenance.name}: expected the weights of"
-            f" {deployment.directory}, SHA-256 {named['sha256'][:12]}..., found {found[:12]}...;"
-            " give --weights FILE with the file that it was converted from"
+            f" {deployment.directory}, SHA-256 {recorded['sha256'][:12]}..., found {found[:12]}...;"
+            " give --weights FILE with the file that the deployment was converted from"
         )
     return reduce_weights(weights, len(variant.filters), variant.filters)

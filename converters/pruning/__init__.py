@@ -1,1 +1,1 @@
-"""Pruning weights to a plan, and cutting networks."""
+"""Pruning of weights to a plan, plan files, and networks with fewer layers or filters."""

@@ -1,8 +1,8 @@
-"""Sparsity plans of one's own, in TOML: percent of zeros, layer by layer.
+"""Files of sparsity plans, in TOML: the percent of zeros of each layer.
 
 .. code-block:: toml
 
-    # where the plan comes from
+    # a comment on the plan's origin
     [zeros_percent]
     conv1 = 0
     conv2 = 85.5
@@ -27,19 +27,19 @@ class _PlanFile:
 
 
 def write_plan(plan: Plan, comment: str) -> bytes:
-    """Write a plan as the text of a file that :func:`read_plan` reads.
+    """Return the text of a plan file, which :func:`read_plan` can read.
 
     Parameters
     ----------
     plan : Plan
-        Of one to eight convolutions.
+        For one to eight convolutions.
     comment : str
-        Where the plan comes from; one line or more.
+        The plan's origin, in one or more lines.
 
     Raises
     ------
     EdgeL3Error
-        If no network can have the plan.
+        If the plan is not valid for any network.
     """
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     lines += [f"[{_TABLE}]"]
@@ -50,7 +50,12 @@ def write_plan(plan: Plan, comment: str) -> bytes:
 
 
 def parse_plan(text: bytes | str) -> Plan:
-    """Read a plan; its total is the share of zeros in the kernels of L3 down to its last layer.
+    """Read the text of a plan file.
+
+    Returns
+    -------
+    Plan
+        Its total is the percent of zeros over the kernels of L3, up to the plan's last layer.
 
     Raises
     ------
@@ -65,7 +70,7 @@ def parse_plan(text: bytes | str) -> Plan:
             f"expected conv1, conv2 and so on up to conv{CONVOLUTIONS} at most in [{_TABLE}],"
             f" found {on_one_line(', '.join(percents)) or 'none'}"
         )
-    # A whole number stays one, so that a plan is always written in the same way.
+    # A whole number is read as int, so that the same plan is always written in the same way.
     found = (percents[name] for name in names)
     values = [int(value) if value.is_integer() else value for value in found]
     network = VARIANTS["l3-dense"].with_depth(len(values))
@@ -73,5 +78,11 @@ def parse_plan(text: bytes | str) -> Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan file; errors as :func:`parse_plan`, with the file's name."""
+    """Read a plan file.
+
+    Raises
+    ------
+    EdgeL3Error
+        As for :func:`parse_plan`, with the file's name, or if the file cannot be read.
+    """
     return read_file(path, parse_plan)

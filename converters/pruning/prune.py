@@ -1,4 +1,4 @@
-"""Magnitude pruning to a plan, by TensorFlow Model Optimization."""
+"""Magnitude pruning to a plan, by TensorFlow Model Optimization (TF-MOT)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,23 +10,24 @@ from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.networks.variants import Plan
 from edgel3_tflm.networks.weights import ConvWeights, NetworkWeights
 
-# A published layer may miss its plan by a few weights: ties at the threshold, and the plan's own
-# rounding to whole percents. Half a percent point is the plan's resolution. In a small layer one
-# weight is more than that, and TF-MOT keeps a whole number of them, one at least.
+# A layer counts as pruned if it misses its plan by no more than this. Published layers do, because
+# some weights have equal magnitudes, and because the published plans are rounded to whole percents:
+# half a percent point is their resolution. In a small layer, one weight is more than that, and
+# TF-MOT keeps a whole number of weights, at least one.
 _ALREADY_PRUNED_TOLERANCE_PERCENT = 0.5
 _ALREADY_PRUNED_TOLERANCE_WEIGHTS = 1
 
 
 @dataclass(frozen=True)
 class PruningResult:
-    """Weights with the plan's zeros, and the layers that had to be pruned to get there."""
+    """Weights with the zeros of a plan, and the layers that were pruned for it."""
 
     weights: NetworkWeights
     pruned_layers: tuple[str, ...]
 
     @property
     def description(self) -> str:
-        """Where the weights come from, and what was done to them here."""
+        """Describe the origin of the weights and the pruning."""
         description = self.weights.provenance.description
         if self.pruned_layers:
             names = ", ".join(self.pruned_layers)
@@ -35,15 +36,15 @@ class PruningResult:
 
 
 class Pruner:
-    """TF-MOT's masks on some convolutions of a network that may be in training.
+    """Masks of TF-MOT on convolutions of a network, also during training.
 
-    TF-MOT's wrappers hold masks and schedule; they stay outside the network, so that its forward
-    pass may compute in another precision than its weights have.
+    TF-MOT's wrappers contain the masks and the schedule. They are not part of the network, so that
+    the forward pass can use another precision than the weights.
 
     Parameters
     ----------
     schedules : mapping
-        For each Keras convolution (already built) the TF-MOT pruning schedule.
+        The TF-MOT pruning schedule of each Keras convolution. The convolutions must be built.
     """
 
     def __init__(self, schedules: Mapping[Any, Any]) -> None:
@@ -55,7 +56,7 @@ class Pruner:
             self.wrappers.append(wrapper)
 
     def apply(self, step: int) -> None:
-        """Update the masks that are due at a training step and zero the weights they cover."""
+        """Update the masks that are due at a training step, and set the masked weights to zero."""
         for wrapper in self.wrappers:
             wrapper.pruning_step.assign(step)
             wrapper.pruning_obj.conditional_mask_update()
@@ -63,9 +64,15 @@ class Pruner:
 
 
 def prune(weights: NetworkWeights, plan: Plan) -> PruningResult:
-    """Prune each convolution to the plan's share of zeros; smallest magnitudes go.
+    """Prune each convolution to its percent of zeros in the plan, smallest magnitudes first.
 
-    A layer that already has its share keeps exactly the zeros it has.
+    A layer that already has these zeros is not changed.
+
+    Parameters
+    ----------
+    weights : NetworkWeights
+    plan : Plan
+        With one percentage for each convolution.
     """
     convs = list(weights.convs)
     pruned = []
@@ -83,7 +90,7 @@ def prune(weights: NetworkWeights, plan: Plan) -> PruningResult:
 
 
 def _prune_layer(conv: ConvWeights, sparsity: float) -> ConvWeights:
-    """Run TF-MOT's own mask update once, at constant sparsity, on a layer of its own."""
+    """Prune a convolution by one mask update of TF-MOT at constant sparsity."""
     _, keras, tfmot = load_backend()
     rows, columns, in_channels, out_channels = conv.kernel.shape
     layer = keras.layers.Conv2D(out_channels, (rows, columns))
@@ -91,4 +98,4 @@ def _prune_layer(conv: ConvWeights, sparsity: float) -> ConvWeights:
     layer.set_weights([conv.kernel, conv.bias])
     Pruner({layer: tfmot.ConstantSparsity(sparsity, begin_step=0, frequency=1)}).apply(0)
     kernel = np.asarray(layer.get_weights()[0], np.float32)
-    return replace(conv, kernel=kernel + np.float32(0))  # a masked negative weight is -0.0
+    return replace(conv, kernel=kernel + np.float32(0))  # -0.0 becomes 0.0

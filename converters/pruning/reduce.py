@@ -1,4 +1,4 @@
-"""Smaller networks out of given weights: fewer convolutions, or fewer filters in each."""
+"""Networks with fewer convolutions, or fewer filters in each, from given weights."""
 
 from dataclasses import replace
 
@@ -12,24 +12,33 @@ from edgel3_tflm.networks.weights import BatchNorm, ConvWeights, NetworkWeights
 def reduce_weights(
     weights: NetworkWeights, depth: int | None, filters: tuple[int, ...] | None
 ) -> NetworkWeights:
-    """Cut depth, then width; None leaves either as it is. Errors as the two functions below."""
+    """Cut the depth and then the width of a network; None leaves it as it is.
+
+    Raises
+    ------
+    EdgeL3Error
+        As for :func:`cut_depth` and :func:`cut_width`.
+    """
     if depth is not None:
         weights = cut_depth(weights, depth)
     return weights if filters is None else cut_width(weights, filters)
 
 
 def cut_depth(weights: NetworkWeights, convolutions: int) -> NetworkWeights:
-    """Keep the first convolutions, unchanged; ``Variant.with_depth`` says what the embedding is.
+    """Keep the first convolutions, unchanged.
+
+    :meth:`Variant.with_depth` describes the embedding of the result.
 
     Parameters
     ----------
     weights : NetworkWeights
     convolutions : int
+        Number of convolutions to keep.
 
     Raises
     ------
     EdgeL3Error
-        If there are not so many.
+        If the network has fewer.
     """
     variant = weights.variant.with_depth(convolutions)
     if variant == weights.variant:
@@ -37,30 +46,30 @@ def cut_depth(weights: NetworkWeights, convolutions: int) -> NetworkWeights:
     kept = weights.convs[:convolutions]
     if not variant.layers[-1].batch_norm:
         kept = (*kept[:-1], replace(kept[-1], batch_norm=None))
-    return _say(
+    return _add_description(
         replace(weights, variant=variant, convs=kept), f"embedding taken from conv{convolutions}"
     )
 
 
 def cut_width(weights: NetworkWeights, filters: tuple[int, ...]) -> NetworkWeights:
-    """Drop the filters with the smallest sums of absolute kernel weights.
+    """Remove the filters with the smallest sums of absolute kernel weights.
 
-    With a filter go its bias, its channel of the BatchNorm and its input channel in the convolution
-    that follows. Li et al., "Pruning Filters for Efficient ConvNets" (ICLR 2017), in their
-    independent form: each layer's sums are of the kernels as given, with the input channels that
-    are dropped in front of it; of equal sums the first stays. The embedding keeps the order of the
-    values that remain.
+    A filter is removed together with its bias, its channel of the BatchNorm and its input channel
+    in the next convolution. The method is the independent one of Li et al., "Pruning Filters for
+    Efficient ConvNets" (ICLR 2017): each layer's sums are over the given kernels, including the
+    input channels that the cut of the layer before removes. Of filters with equal sums, the first
+    is kept. The embedding keeps its order.
 
     Parameters
     ----------
     weights : NetworkWeights
     filters : tuple of int
-        How many are kept of each convolution.
+        Number of filters to keep in each convolution.
 
     Raises
     ------
     EdgeL3Error
-        If the weights have fewer, or the list is not one of the network's.
+        If the weights have fewer filters, or the list does not fit the network.
     """
     variant = weights.variant.with_filters(filters)
     have = weights.variant.filters
@@ -71,7 +80,7 @@ def cut_width(weights: NetworkWeights, filters: tuple[int, ...]) -> NetworkWeigh
             f"expected at most the filters that the weights have, {', '.join(map(str, have))}; got"
             f" {', '.join(map(str, variant.filters))}"
         )
-    inputs = np.zeros(1, np.intp)  # of conv1: the log-mel
+    inputs = np.zeros(1, np.intp)  # input channels of conv1: the log-mel
     convs = []
     for conv, count in zip(weights.convs, variant.filters, strict=True):
         sums = np.abs(conv.kernel).sum((0, 1, 2), dtype=np.float64)
@@ -84,7 +93,7 @@ def cut_width(weights: NetworkWeights, filters: tuple[int, ...]) -> NetworkWeigh
             )
         )
         inputs = kept
-    return _say(
+    return _add_description(
         replace(weights, variant=variant, convs=tuple(convs)),
         f"cut to the filters {', '.join(map(str, variant.filters))} with the largest absolute"
         " kernel weights, not retrained",
@@ -95,7 +104,7 @@ def _keep(norm: BatchNorm, kept: npt.NDArray[np.intp]) -> BatchNorm:
     return BatchNorm(norm.gamma[kept], norm.beta[kept], norm.mean[kept], norm.variance[kept])
 
 
-def _say(weights: NetworkWeights, what: str) -> NetworkWeights:
+def _add_description(weights: NetworkWeights, what: str) -> NetworkWeights:
     provenance = weights.provenance
     return replace(
         weights,
