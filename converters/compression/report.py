@@ -64,10 +64,10 @@ class PlanEvaluation:
     seen : Score
         Of the proposed plan, on the windows that the curves were measured on.
     kept : Score or None
-        Of the proposed plan, on the windows that are held out; None if there are none.
+        Of the proposed plan, on the validation set; None if it is empty.
     uniform_percent : float
     uniform_kept : Score or None
-        Of the uniform plan, on the windows that are held out; None if there are none.
+        Of the uniform plan, on the validation set; None if it is empty.
     """
 
     seen: Score
@@ -213,16 +213,16 @@ def _propose(
     progress("evaluate the plan", 0, 0)
     uniform = uniform_plan(weights, target)
 
-    def score_held_out(network: NetworkWeights) -> Score | None:
-        if not sample.held_out.any():
+    def score_validation(network: NetworkWeights) -> Score | None:
+        if not sample.in_validation.any():
             return None
-        return score_network(network, weights, sample, held_out=True)
+        return score_network(network, weights, sample, validation=True)
 
     evaluation = PlanEvaluation(
-        seen=score_network(proposal.weights, weights, sample, held_out=False),
-        kept=score_held_out(proposal.weights),
+        seen=score_network(proposal.weights, weights, sample, validation=False),
+        kept=score_validation(proposal.weights),
         uniform_percent=uniform.total,
-        uniform_kept=score_held_out(prune(weights, uniform).weights),
+        uniform_kept=score_validation(prune(weights, uniform).weights),
     )
     return SensitivityStudy(sensitivity, target, proposal, evaluation)
 

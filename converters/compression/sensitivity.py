@@ -5,7 +5,8 @@ Connections for Efficient Neural Networks" (NIPS 2015). They measured the accura
 correspondence. This module compares the embeddings of the pruned network with those of the given
 network. Nothing is retrained.
 
-Some clips are held out: the curves do not use their windows. A plan is evaluated on them.
+Some clips are the validation set: the curves do not use their windows, and a plan is evaluated on
+them.
 """
 
 import math
@@ -38,8 +39,8 @@ DEFAULT_WINDOWS = 64
 _HOP_S = 0.5
 # The inputs of all layers for one window of L3 take 30 MB.
 _BATCH_WINDOWS = 8
-# Of clips without labels, every fourth is held out.
-_HELD_OUT_EVERY = 4
+# Of clips without labels, every fourth is in the validation set.
+_VALIDATION_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SampledClip:
     label : str or None
     fold : int or None
     is_kept : bool
-        True if the clip is held out.
+        True if the clip is in the validation set.
     """
 
     file: str
@@ -79,8 +80,8 @@ class Sample:
     clip: IntArray
 
     @property
-    def held_out(self) -> BoolArray:
-        """Whether each window is of a clip that is held out, shape (n,)."""
+    def in_validation(self) -> BoolArray:
+        """Whether each window is of a clip in the validation set, shape (n,)."""
         return np.array([clip.is_kept for clip in self.clips])[self.clip]
 
 
@@ -182,7 +183,7 @@ def sample_clips(
 ) -> Sample:
     """Choose evenly spread clips and take the loudest windows of each.
 
-    The last fold of labelled clips is held out. Of clips without labels, every fourth is held out.
+    The validation set is the last fold of labelled clips, or every fourth of clips without labels.
 
     Parameters
     ----------
@@ -225,11 +226,11 @@ def sample_clips(
         each = chosen[number]
         label, its_fold = (each.label, each.fold) if isinstance(each, LabelledClip) else (None,) * 2
         if folds:
-            is_held_out = its_fold == max(folds)
+            is_validation = its_fold == max(folds)
         else:
-            is_held_out = number % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+            is_validation = number % _VALIDATION_EVERY == _VALIDATION_EVERY - 1
         digest = sha256_hex(path.read_bytes())
-        sampled.append(SampledClip(path.name, digest, label, its_fold, is_held_out))
+        sampled.append(SampledClip(path.name, digest, label, its_fold, is_validation))
         progress("log-mel", number + 1, len(chosen))
     sample = Sample(tuple(sampled), np.concatenate(decibels), np.concatenate(clip))
     if labelled:
@@ -272,7 +273,7 @@ def describe_inputs(
         "sparsities": sorted(set(map(float, sparsities))),
         "layers": [name for name in known if name in layers],
         "windows": len(sample.clip),
-        "windows_kept": int(sample.held_out.sum()),
+        "windows_kept": int(sample.in_validation.sum()),
         "clips": [asdict(clip) for clip in sample.clips],
     }
 
@@ -294,7 +295,7 @@ def measure_sensitivity(
     ----------
     weights : NetworkWeights
     sample : Sample
-        The three metrics use the windows that are not held out. The probe uses all windows.
+        The three metrics use the windows outside the validation set. The probe uses all windows.
     inputs : dict
         The result of :func:`describe_inputs`.
     progress : callable
@@ -364,7 +365,7 @@ def prune_alone(weights: NetworkWeights, position: int, percent: float) -> Netwo
 
 
 def score_network(
-    weights: NetworkWeights, reference: NetworkWeights, sample: Sample, *, held_out: bool
+    weights: NetworkWeights, reference: NetworkWeights, sample: Sample, *, validation: bool
 ) -> Score:
     """Score the embeddings of a network against those of a reference network.
 
@@ -372,12 +373,12 @@ def score_network(
     ----------
     weights, reference : NetworkWeights
     sample : Sample
-    held_out : bool
-        Use the windows that are held out if true, and the other windows if false.
+    validation : bool
+        Use the windows of the validation set if true, and the other windows if false.
     """
     maps = InputMap.of(reference).normalise(sample.decibels)
     expected, found = (_embed(fold(each), maps) for each in (reference, weights))
-    return Score(**_compute_metrics(expected, found, sample, held_out=held_out))
+    return Score(**_compute_metrics(expected, found, sample, validation=validation))
 
 
 class _Scorer:
@@ -389,7 +390,7 @@ class _Scorer:
         self._silent = is_silent(sample.decibels)
 
     def score(self, embeddings: FloatArray) -> Score:
-        metrics = _compute_metrics(self.reference, embeddings, self._sample, held_out=False)
+        metrics = _compute_metrics(self.reference, embeddings, self._sample, validation=False)
         score = Score(**metrics)
         if self._sample.clips[0].label is None:
             return score
@@ -410,12 +411,12 @@ class _Scorer:
 
 
 def _compute_metrics(
-    reference: FloatArray, embeddings: FloatArray, sample: Sample, *, held_out: bool
+    reference: FloatArray, embeddings: FloatArray, sample: Sample, *, validation: bool
 ) -> dict[str, float]:
-    """Compute the metrics of a score on the windows that are held out, or on the others."""
+    """Compute the metrics of a score on the validation set, or on the other windows."""
     # The centred cosine uses the same mean in both cases: few windows give no reliable mean.
-    mean = reference[~sample.held_out].mean(axis=0, dtype=np.float64)
-    chosen = sample.held_out == held_out
+    mean = reference[~sample.in_validation].mean(axis=0, dtype=np.float64)
+    chosen = sample.in_validation == validation
     return {
         metric.name: metric.compute(reference[chosen], embeddings[chosen], mean)
         for metric in METRICS

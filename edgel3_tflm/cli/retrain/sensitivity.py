@@ -185,7 +185,7 @@ def _describe(found: "Sensitivity") -> list[Text]:
         Text(
             f"{inputs['windows'] - inputs['windows_kept']} windows of"
             f" {sum(not clip['is_kept'] for clip in clips)} clips measure the layers;"
-            f" {inputs['windows_kept']} windows of other clips test the plan"
+            f" {inputs['windows_kept']} windows of other clips validate the plan"
         ),
     ]
     given = [
@@ -240,11 +240,11 @@ def _describe_plan(study: "SensitivityStudy") -> list[Any]:
     ]
     kept, uniform = evaluation.kept, evaluation.uniform_kept
     if kept is None or uniform is None:
-        lines.append(Text("too few clips to keep some for a test of the plan", style="yellow"))
+        lines.append(Text("too few clips for a validation set for the plan", style="yellow"))
         return lines
     lines.append(
         Text(
-            f"on the test clips: {_format_score(kept)}; {evaluation.uniform_percent:g} % in every"
+            f"validation set: {_format_score(kept)}; {evaluation.uniform_percent:g} % in every"
             f" layer: {_format_score(uniform)}"
         )
     )

@@ -98,7 +98,7 @@ def embed_in_keras(weights: NetworkWeights, decibels: np.ndarray) -> np.ndarray:
 def test_a_curve_has_the_error_of_the_network_with_that_layer_pruned(
     weights: NetworkWeights, sample: Sample, sensitivity: Sensitivity
 ) -> None:
-    decibels = sample.decibels[~sample.held_out]
+    decibels = sample.decibels[~sample.in_validation]
     reference = embed_in_keras(weights, decibels)
     for position, percent in ((0, 50), (4, 80), (7, 95)):
         curve = sensitivity.layers[position]
@@ -133,12 +133,12 @@ def test_sparsities_that_a_layer_has_already_are_not_measured(
     assert curve.points[0].score == Score(0.0, 1.0, 1.0)
 
 
-def test_every_fourth_clip_is_held_out_and_does_not_change_the_curves(
+def test_the_curves_do_not_depend_on_the_validation_set_of_every_fourth_clip(
     weights: NetworkWeights, sample: Sample
 ) -> None:
     assert [clip.is_kept for clip in sample.clips] == [False, False, False, True] * 3
     spoiled = sample.decibels.copy()
-    spoiled[sample.held_out] = -80
+    spoiled[sample.in_validation] = -80
     inputs = describe_inputs(weights, sample, [80], ["conv8"])
     seen, same = (
         measure_sensitivity(weights, replace(sample, decibels=decibels), inputs, ignore_progress)
@@ -274,13 +274,13 @@ def test_a_plan_is_better_than_a_uniform_plan_on_other_clips(
     assert uniform.sparsity_percent == pytest.approx(proposal.weights.sparsity_percent, abs=0.1)
     real = sample_clips(find_clips([esc10]), SEA.frontend, 24, ignore_progress)
     planned, same = (
-        score_network(each, weights, real, held_out=False) for each in (proposal.weights, uniform)
+        score_network(each, weights, real, validation=False) for each in (proposal.weights, uniform)
     )
     assert planned.mean_squared_error < same.mean_squared_error
     assert planned.centred_cosine_mean > same.centred_cosine_mean
 
 
-def test_labelled_clips_are_probed_and_their_last_fold_is_held_out(
+def test_labelled_clips_are_probed_and_their_last_fold_is_the_validation_set(
     tiny_weights: Path, sounds: Path
 ) -> None:
     weights = load_weights(SEA, tiny_weights)
