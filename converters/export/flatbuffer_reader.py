@@ -9,6 +9,7 @@ import numpy.typing as npt
 import tflite
 
 from edgel3_tflm.errors import ModelFileError
+from edgel3_tflm.runtime.flatbuffer import builtin_operator
 from edgel3_tflm.runtime.packed import (
     MAX_CONVOLUTIONS,
     RING_MAX_BYTES,
@@ -85,7 +86,7 @@ class ChainReader:
         # Refusals bound this loop: eight convolutions, a pool behind each, and a reshape.
         for position in range(graph.OperatorsLength()):
             operation = graph.Operators(position)
-            operator = self._operator_name(operation)
+            operator = tflite.opcode2name(builtin_operator(self._root, operation))
             name = f"operator {position} ({operator})"
             if (
                 operation.InputsLength() < 1
@@ -129,14 +130,6 @@ class ChainReader:
         if not reshaped or current != graph.Outputs(0):
             raise ModelFileError("expected a chain from the input to a RESHAPE that is the output")
         return convolutions
-
-    def _operator_name(self, operation: Any) -> str:
-        index = operation.OpcodeIndex()
-        if not 0 <= index < self._root.OperatorCodesLength():
-            raise ValueError(f"operator code {index}")
-        code = self._root.OperatorCodes(index)
-        # Codes below 127 stand in both fields, newer ones only in the wider.
-        return str(tflite.opcode2name(max(code.BuiltinCode(), code.DeprecatedBuiltinCode())))
 
     def _tensor(self, index: int) -> Any:
         if not 0 <= index < self._graph.TensorsLength():

@@ -18,8 +18,9 @@ from edgel3_tflm.cores import available_cores
 from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.metrics import sqnr_db
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.flatbuffer import damage_reported
+from edgel3_tflm.runtime.flatbuffer import builtin_operator, damage_reported
 from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.runtime.native import import_tflite_runtime
 from edgel3_tflm.types import FloatArray
 
 INPUT = "input"
@@ -92,8 +93,7 @@ def _find_layers(model: bytes) -> list[_Layer]:
         layers = [_Layer(graph.Inputs(0))]
         for position in range(graph.OperatorsLength()):
             operation = graph.Operators(position)
-            code = root.OperatorCodes(operation.OpcodeIndex())
-            builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            builtin = builtin_operator(root, operation)
             inputs, output = operation.InputsAsNumpy().tolist(), operation.Outputs(0)
             if builtin == tflite.BuiltinOperator.CONV_2D:
                 layers.append(_Layer(output, *inputs[1:3]))
@@ -112,10 +112,8 @@ class _Tracer:
     """A flatbuffer that keeps the tensors of its layers."""
 
     def __init__(self, model: bytes) -> None:
-        import tflite_runtime.interpreter as runtime
-
         self.layers = _find_layers(model)
-        self._interpreter = runtime.Interpreter(
+        self._interpreter = import_tflite_runtime().Interpreter(
             model_content=model,
             num_threads=min(4, available_cores()),
             experimental_preserve_all_tensors=True,

@@ -16,12 +16,7 @@ from pathlib import Path
 from edgel3_tflm._version import __version__
 from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning, ModelFileError, WeightsError
 from edgel3_tflm.files import sha256_hex
-from edgel3_tflm.networks.sources import (
-    Note,
-    WeightsSource,
-    cache_directory,
-    load_given,
-)
+from edgel3_tflm.networks.sources import Note, WeightsSource, cache_directory, load_given
 from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS, NetworkWeights
 from edgel3_tflm.runtime.artefacts import FLOAT, PACKED_MODEL_NAME

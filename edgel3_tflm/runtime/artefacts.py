@@ -1,4 +1,4 @@
-"""The names of a deployment's files, and the types that its models can have."""
+"""Names of the files in a deployment, and the possible types of its models."""
 
 MANIFEST_NAME = "manifest.json"
 FLOAT_MODEL_NAME = "float.tflite"
@@ -6,9 +6,9 @@ PACKED_MODEL_NAME = "packed.edgel3"
 PACKED_FLATBUFFER_NAME = "int8_packed.tflite"
 FLOAT = "float"
 QUANTIZATIONS = ("int8", "int16x8")
-"""Types of activations and weights that ``convert`` makes: int8, or int16 with int8 weights."""
+"""Quantizations of ``convert``: all int8, or int16 activations with int8 weights."""
 
 
 def quantized_model_name(quantization: str) -> str:
-    """File name of the quantized flatbuffer."""
+    """Return the file name of the quantized flatbuffer."""
     return f"{quantization}.tflite"

@@ -1,4 +1,4 @@
-"""A deployment: the directory that ``convert`` writes and everything else reads."""
+"""Deployments: directories that ``convert`` writes, with the models of one network."""
 
 import json
 from collections.abc import Mapping
@@ -20,17 +20,35 @@ from edgel3_tflm.runtime.artefacts import (
     quantized_model_name,
 )
 from edgel3_tflm.runtime.input_map import InputMap
-from edgel3_tflm.runtime.interpreters import (
-    DEFAULT_RUNTIME,
-    open_interpreter,
-    runs_packed_models,
-)
+from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, open_interpreter, runs_packed_models
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.types import FloatArray
 
 
 class Embedder:
-    """Computes embeddings with one model in one runtime, on all cores or on so many threads."""
+    """Computes embeddings with one model in one runtime.
+
+    Only one thread at a time may use it.
+
+    Parameters
+    ----------
+    model : bytes
+        A flatbuffer, or a packed model for the engine.
+    variant : Variant
+        The network, which determines the frontend.
+    input_map : InputMap
+    runtime : str
+        One of ``interpreters.RUNTIMES``.
+    threads : int, optional
+        Number of threads; by default one for each core.
+
+    Raises
+    ------
+    ModelFileError
+        If the runtime refuses the model, or its input is not that of the network.
+    RuntimeUnavailableError
+        If the runtime is not installed.
+    """
 
     def __init__(
         self,
@@ -55,16 +73,24 @@ class Embedder:
 
     @property
     def input(self) -> TensorSpec:
-        """Of the model's input."""
+        """Shape, type and quantization of the model's input."""
         return self._interpreter.input
 
     @property
     def output(self) -> TensorSpec:
-        """Of the model's output."""
+        """Shape, type and quantization of the model's output."""
         return self._interpreter.output
 
     def embed_log_mel(self, decibels: FloatArray) -> FloatArray:
-        """Embed log-mel spectrograms of shape (n, mels, frames); returns (n, d) float32.
+        """Embed log-mel spectrograms.
+
+        Parameters
+        ----------
+        decibels : numpy.ndarray, shape (n, mels, frames), float32
+
+        Returns
+        -------
+        numpy.ndarray, shape (n, d), float32
 
         Raises
         ------
@@ -76,7 +102,16 @@ class Embedder:
         return self._interpreter.output.dequantize(self._interpreter.run(windows))
 
     def embed(self, windows: FloatArray) -> FloatArray:
-        """Embed windows of samples, shape (n, window_samples); returns (n, d) float32.
+        """Embed windows of one second.
+
+        Parameters
+        ----------
+        windows : numpy.ndarray, shape (n, window_samples), float32
+            At the network's sample rate; full scale is 1.
+
+        Returns
+        -------
+        numpy.ndarray, shape (n, d), float32
 
         Raises
         ------
@@ -90,7 +125,26 @@ class Embedder:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment directory whose files have been checked against its manifest."""
+    """A deployment whose files have the digests that its manifest lists.
+
+    Open one with :meth:`load`.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+    manifest : mapping
+        The contents of ``manifest.json``.
+    variant : Variant
+        The network.
+    quantization : {'int8', 'int16x8'}
+        Type of the quantized model. A deployment also has the float model.
+    input_map : InputMap
+
+    Examples
+    --------
+    >>> embedder = Deployment.load("edgel3").embedder("int8")
+    >>> embeddings = embedder.embed(windows)  # (n, 48000) float32 to (n, 512) float32
+    """
 
     directory: Path
     manifest: Mapping[str, Any]
@@ -100,16 +154,21 @@ class Deployment:
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> "Deployment":
-        """Read a manifest and check the digest of every file it lists.
+        """Read a deployment and check the digest of every file.
+
+        Parameters
+        ----------
+        directory : str or pathlib.Path
 
         Raises
         ------
         ModelFileError
-            If the manifest or a file is missing, damaged or not the one that was written.
+            If the manifest or a file is missing, or was changed after ``convert`` wrote it.
         """
         directory = Path(directory)
         path = directory / MANIFEST_NAME
-        # Not at the top: pydantic takes long to load, and float networks do without.
+        # Not at the top: pydantic lengthens the import of this package by about 40 %, and a network
+        # without a deployment does not need it.
         from edgel3_tflm.runtime.deployment_manifest import parse_manifest
         from edgel3_tflm.schema import read_file
 
@@ -130,7 +189,7 @@ class Deployment:
             if name not in digests:
                 raise ModelFileError(f"{path}: expected an entry for {name}, it is missing")
         for name, expected in digests.items():
-            # A manifest from elsewhere must not lead out of its directory.
+            # A manifest from another source must not refer to files outside its directory.
             if Path(name).name != name or not name.isprintable():
                 raise ModelFileError(f"{path}: expected a plain file name, found {name!r}")
             try:
@@ -149,7 +208,7 @@ class Deployment:
         return cls(directory, manifest, fields.variant.variant, quantization, input_map)
 
     def model_name(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> str:
-        """Name of the file that a runtime runs.
+        """Return the name of the file that a runtime runs.
 
         Parameters
         ----------
@@ -160,7 +219,7 @@ class Deployment:
         Raises
         ------
         ModelFileError
-            If this deployment has no such model, or nothing that the runtime runs.
+            If this deployment has no such model, or none that the runtime can run.
         """
         if precision not in (FLOAT, self.quantization):
             raise ModelFileError(
@@ -187,11 +246,11 @@ class Deployment:
         return PACKED_MODEL_NAME
 
     def read_model(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> bytes:
-        """Bytes of the file that :meth:`model_name` names."""
+        """Return the bytes of the file that a runtime runs; see :meth:`model_name`."""
         return (self.directory / self.model_name(precision, runtime)).read_bytes()
 
     def read_packed_model(self) -> bytes | None:
-        """Bytes of the packed model; None if this deployment has none."""
+        """Return the bytes of the packed model, or None if this deployment has none."""
         if PACKED_MODEL_NAME not in self.manifest["artefacts"]:
             return None
         return (self.directory / PACKED_MODEL_NAME).read_bytes()
@@ -200,6 +259,19 @@ class Deployment:
         self, precision: str, runtime: str = DEFAULT_RUNTIME, *, threads: int | None = None
     ) -> Embedder:
         """Open a model of this deployment in a runtime.
+
+        Parameters
+        ----------
+        precision : str
+            'float' or the deployment's quantization.
+        runtime : str
+            One of ``interpreters.RUNTIMES``.
+        threads : int, optional
+            Number of threads; by default one for each core.
+
+        Returns
+        -------
+        Embedder
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The manifest of a deployment, as whatever reads one may rely on it."""
+"""The fields of a deployment's manifest, and how they are checked when it is read."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -18,14 +18,14 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True, config=WRITTEN)
 class Network:
-    """Which network it is, and the zeros it was planned with."""
+    """The network, and the percent of zeros of its plan."""
 
     name: str
     plan_total_percent: float | None
 
     @property
     def variant(self) -> Variant:
-        """The network itself."""
+        """The network with this name."""
         return VARIANTS[self.name]
 
     @model_validator(mode="after")
@@ -39,7 +39,7 @@ class Network:
 
 @dataclass(frozen=True, config=WRITTEN)
 class Weights:
-    """Where the weights come from; ``network`` is theirs, before it was cut."""
+    """Source of the weights; ``network`` is the network that they were trained for."""
 
     kind: str
     name: str
@@ -58,7 +58,7 @@ class Input:
 
 @dataclass(frozen=True, config=WRITTEN)
 class Layer:
-    """Weights, zeros and multiply-accumulates of a convolution."""
+    """Counts of a convolution's weights, zeros and multiply-accumulates."""
 
     name: str
     weights: Annotated[int, Field(ge=1)]
@@ -71,14 +71,14 @@ class Layer:
 
 @dataclass(frozen=True, config=WRITTEN)
 class PackedLayer:
-    """What a convolution takes in the packed model."""
+    """Multiply-accumulates of a convolution in the packed model."""
 
     packed_macs: Count
 
 
 @dataclass(frozen=True, config=WRITTEN)
 class Packed:
-    """Size of the packed model, or why there is none."""
+    """Size of the packed model, or the reason why there is none (``refused``)."""
 
     refused: str | None = None
     bytes: Count | None = None
@@ -94,21 +94,21 @@ class Packed:
 
 @dataclass(frozen=True, config=WRITTEN)
 class Calibration:
-    """What calibrated the quantization."""
+    """Number of windows that calibrated the quantization."""
 
     windows: Count
 
 
 @dataclass(frozen=True, config=WRITTEN)
 class Quantizer:
-    """How the quantization was chosen; TensorFlow Lite's has no ``steps``."""
+    """Steps of the quantization; TensorFlow Lite's own quantization has none."""
 
     steps: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=WRITTEN)
 class Artefact:
-    """A file beside the manifest."""
+    """Size and digest of a file in the deployment."""
 
     bytes: Count
     sha256: Sha256
@@ -116,7 +116,7 @@ class Artefact:
 
 @dataclass(frozen=True, config=WRITTEN)
 class Manifest:
-    """The fields that something reads; a manifest may lack those with a default."""
+    """All fields that are read. Older manifests may lack the fields that have a default."""
 
     variant: Network
     quantization: Literal["int8", "int16x8"]
@@ -141,11 +141,11 @@ class Manifest:
 
 
 def parse_manifest(text: bytes) -> Manifest:
-    """Read a manifest.
+    """Read and check a manifest.
 
     Raises
     ------
     EdgeL3Error
-        If it is cut or damaged, or of another format or version.
+        If it is damaged, or has another format or version.
     """
     return parse_json(text, Manifest, FORMAT)

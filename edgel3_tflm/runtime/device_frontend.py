@@ -1,53 +1,40 @@
-"""The C library's log-mel front end, built for this machine."""
+"""The log-mel frontend of the C library ``edgel3``, built for this machine."""
 
 import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.audio.log_mel import DYNAMIC_RANGE_DB, FrontendTables
-from edgel3_tflm.errors import (
-    EdgeL3Error,
-    RuntimeUnavailableError,
-    install_hint,
-)
+from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.variants import FrontendSpec
+from edgel3_tflm.runtime.c_library import allocate, ffi, lib, pointer
 from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.types import FloatArray, Int8Array
 
-try:
-    from edgel3_tflm._engine import ffi, lib
-except ImportError as error:
-    raise RuntimeUnavailableError(
-        f"the runtime engine needs the C library edgel3, which this installation lacks ({error});"
-        " install a C compiler, gcc or clang, and then edgel3-tflm again:"
-        f" {install_hint(options='--force-reinstall --no-deps')}"
-    ) from error
-from edgel3_tflm.runtime.engine import allocate, pointer
-
 
 class DeviceFrontend:
-    """The frontend as a device runs it: float32, fed with 16-bit samples as they come.
+    """Computes log-mel spectrograms from 16-bit samples, with the C code that devices run.
 
-    One thread at a time may use it.
+    It computes in float32 with the portable FFT. Only one thread at a time may use it.
 
     Parameters
     ----------
     spec : FrontendSpec
     input_map : InputMap
     input_spec : TensorSpec
-        The int8 input's, which ``quantize`` gives values for.
+        The int8 input of the network, for :meth:`quantize`.
 
     Raises
     ------
     EdgeL3Error
-        If the C library does not know such a log-mel input.
+        If the C library does not support ``spec``.
     """
 
     def __init__(self, spec: FrontendSpec, input_map: InputMap, input_spec: TensorSpec) -> None:
         self._spec = spec
         tables = FrontendTables.of(spec)
         factor, offset = input_map.steps(input_spec)
-        # All of these stay where they are as long as their references live.
+        # The configuration keeps pointers to these arrays: the references keep them alive.
         self._tables = {
             "window": ffi.from_buffer("float[]", tables.window),
             "cosines": ffi.from_buffer("float[]", tables.cosines),
@@ -76,28 +63,45 @@ class DeviceFrontend:
         memory = ffi.from_buffer(self._log_mel), ffi.from_buffer(self._work)
         if lib.edgel3_frontend_open(self._frontend, self._config, *memory) != lib.EDGEL3_OK:
             raise EdgeL3Error(
-                f"the frontend refuses {spec}: it takes frames of a power of two samples, from 8"
-                " to 16384, one for every hop that begins in the window"
+                f"the frontend refuses {spec}: expected frames of a power of two samples, from 8"
+                " to 16384, and one frame for each hop that begins in the window"
             )
 
     @property
     def work_bytes(self) -> int:
-        """Bytes of memory to work in, beside the log-mel values."""
+        """Bytes of working memory, without the log-mel values."""
         return len(self._work)
 
     def begin(self) -> None:
-        """Begin a window; samples pushed before are forgotten."""
+        """Begin a window. Samples that were pushed before are discarded."""
         lib.edgel3_frontend_begin(self._frontend)
 
     def push(self, samples: npt.NDArray[np.int16]) -> int:
-        """Push samples, shape (n,), int16; returns how many of them the window had room for."""
+        """Push samples of the window.
+
+        Parameters
+        ----------
+        samples : numpy.ndarray, shape (n,), int16
+
+        Returns
+        -------
+        int
+            Number of samples that were taken; fewer than n if the window is complete.
+
+        Raises
+        ------
+        ValueError
+            If the type or the number of dimensions is another one.
+        """
         if samples.ndim != 1 or samples.dtype != np.int16:
             raise ValueError(f"expected int16 of shape (n,), got {samples.dtype}, {samples.shape}")
         data = ffi.from_buffer("int16_t[]", np.ascontiguousarray(samples))
         return int(lib.edgel3_frontend_push(self._frontend, data, len(samples)))
 
     def finish(self) -> FloatArray:
-        """Log-mel of the window, shape (mels, frames), float32: decibels in [-80, 0].
+        """Return the log-mel spectrogram of the window, shape (mels, frames), float32, in dB.
+
+        The largest value is 0 dB, the smallest possible is -80 dB.
 
         Raises
         ------
@@ -111,13 +115,13 @@ class DeviceFrontend:
         return self._log_mel.copy()
 
     def quantize(self) -> Int8Array:
-        """Network input of the window that is finished, shape (mels, frames), int8."""
+        """Return the network input of the finished window, shape (mels, frames), int8."""
         window = np.empty((self._spec.mels, self._spec.frames), np.int8)
         lib.edgel3_frontend_quantize(self._frontend, pointer(window))
         return window
 
     def log_mel(self, samples: npt.NDArray[np.int16]) -> FloatArray:
-        """Begin, push a whole window of samples, finish.
+        """Return the log-mel spectrogram of a whole window.
 
         Parameters
         ----------
@@ -127,6 +131,11 @@ class DeviceFrontend:
         -------
         numpy.ndarray, shape (mels, frames), float32
             Decibels in [-80, 0].
+
+        Raises
+        ------
+        ValueError
+            If the number of samples is another one.
         """
         if len(samples) != self._spec.window_samples:
             raise ValueError(

@@ -1,7 +1,7 @@
-"""The C library ``edgel3``, built for this machine: its engine and its frontend.
+"""The engine of the C library ``edgel3``: it runs packed models on this machine.
 
-What the engine computes are the bytes that a microcontroller computes, and those of TensorFlow
-Lite's reference kernels with the dense model. The frontend's are those of the portable transform.
+The embeddings equal those of a microcontroller byte for byte, and those of TensorFlow Lite's
+reference kernels with the dense model.
 """
 
 from dataclasses import dataclass
@@ -11,64 +11,32 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.cores import available_cores
-from edgel3_tflm.errors import (
-    EdgeL3Error,
-    ModelFileError,
-    RuntimeUnavailableError,
-    install_hint,
-)
+from edgel3_tflm.runtime.c_library import allocate, check, ffi, lib, pointer
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.runtime.threads import WindowPool
 from edgel3_tflm.types import Int8Array
 
-try:
-    from edgel3_tflm._engine import ffi, lib
-except ImportError as error:
-    raise RuntimeUnavailableError(
-        f"the runtime engine needs the C library edgel3, which this installation lacks ({error});"
-        " install a C compiler, gcc or clang, and then edgel3-tflm again:"
-        f" {install_hint(options='--force-reinstall --no-deps')}"
-    ) from error
-
-
 Kernels = Literal["best", "portable"]
-"""The fastest this processor has, or the C99 ones, which define the result."""
+"""The fastest kernels for this processor, or those in portable C99. The results are equal."""
 
 _KERNELS = {"best": lib.EDGEL3_KERNELS_BEST, "portable": lib.EDGEL3_KERNELS_PORTABLE}
-
-# A cache line, and what AVX-512 loads at once.
-_ARENA_ALIGNMENT = 64
-
-_MODEL_REMEDIES = {
-    lib.EDGEL3_ERROR_TRUNCATED: "convert again",
-    lib.EDGEL3_ERROR_MAGIC: "give it the packed.edgel3 of a deployment",
-    lib.EDGEL3_ERROR_VERSION: "convert again, with this version of edgel3-tflm",
-    lib.EDGEL3_ERROR_CHECKSUM: "convert again",
-    lib.EDGEL3_ERROR_INCONSISTENT: "convert again",
-}
-_CALL_REMEDIES = {
-    lib.EDGEL3_ERROR_ARGUMENT: f"align the arena to {lib.EDGEL3_ARENA_ALIGNMENT} bytes",
-    lib.EDGEL3_ERROR_ARENA: "give it as many bytes as arena_bytes says",
-    lib.EDGEL3_ERROR_STATE: "begin a window, push all of its rows, then finish",
-}
-
-
-def check(status: int) -> None:
-    """Raise the error that a status of the C library means."""
-    if status == lib.EDGEL3_OK:
-        return
-    text = ffi.string(lib.edgel3_status_text(status)).decode()
-    if status in _MODEL_REMEDIES:
-        raise ModelFileError(f"the engine refuses this model: {text}; {_MODEL_REMEDIES[status]}")
-    raise EdgeL3Error(f"the engine refuses this call: {text}; {_CALL_REMEDIES[status]}")
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What a packed model says about itself.
+    """Description of a packed model.
 
-    ``rows`` are mel bins, ``columns`` frames; ``source_sha256`` is the first half of the digest of
-    the dense flatbuffer.
+    Parameters
+    ----------
+    rows, columns : int
+        Mel bins and frames of the input.
+    embedding_size : int
+    input_scale, input_zero_point, output_scale, output_zero_point : float and int
+        Quantization: ``real = scale * (q - zero_point)``.
+    convolutions : int
+        Number of convolutions.
+    source_sha256 : bytes
+        First 16 bytes of the SHA-256 of the dense flatbuffer.
     """
 
     rows: int
@@ -83,7 +51,7 @@ class EngineInfo:
 
 
 def describe(model: bytes) -> EngineInfo:
-    """Check a packed model whole and describe it.
+    """Check a packed model completely and return its description.
 
     Raises
     ------
@@ -106,7 +74,9 @@ def describe(model: bytes) -> EngineInfo:
 
 
 def arena_bytes(model: bytes, kernels: Kernels = "best") -> int:
-    """Bytes of arena an engine needs here; with portable kernels, as many as on a microcontroller.
+    """Return the bytes of arena that the engine needs on this machine.
+
+    With portable kernels the number is that of a microcontroller.
 
     Raises
     ------
@@ -118,15 +88,14 @@ def arena_bytes(model: bytes, kernels: Kernels = "best") -> int:
     return int(size[0])
 
 
-def allocate(size: int) -> npt.NDArray[np.uint8]:
-    """Return memory of ``size`` bytes, aligned as the C library requires."""
-    memory = np.empty(size + _ARENA_ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ARENA_ALIGNMENT
-    return memory[start : start + size]
-
-
 def check_values(values: npt.NDArray[Any], shape: tuple[int, ...]) -> Int8Array:
-    """Refuse what the C library would read wrongly."""
+    """Return the values as a contiguous array, after a check of their type and shape.
+
+    Raises
+    ------
+    ValueError
+        If the type or the shape is another one.
+    """
     if values.shape != shape or values.dtype != np.int8:
         raise ValueError(f"expected int8 of shape {shape}, got {values.dtype} of {values.shape}")
     return np.ascontiguousarray(values)
@@ -144,7 +113,7 @@ ffi.def_extern(name="edgel3_collect_row")(_collect_row)
 
 
 class Engine:
-    """An engine in an arena of its own; one thread at a time may use it.
+    """A packed model in an arena. Only one thread at a time may use it.
 
     Parameters
     ----------
@@ -152,7 +121,7 @@ class Engine:
         A packed model.
     kernels : {'best', 'portable'}
     arena : numpy.ndarray, shape (n,), uint8, optional
-        Memory to work in, in place of the engine's own.
+        Memory for the engine, aligned to 16 bytes. By default it is allocated.
 
     Raises
     ------
@@ -172,7 +141,7 @@ class Engine:
         self.info = describe(model)
         if arena is None:
             arena = allocate(arena_bytes(model, kernels))
-        # Both stay where they are as long as these references live.
+        # The engine keeps pointers to both: these references keep them alive.
         self._model = ffi.from_buffer(model)
         self._arena = ffi.from_buffer("uint8_t[]", arena, require_writable=True)
         engine = ffi.new("edgel3_engine **")
@@ -191,22 +160,22 @@ class Engine:
         return embedding
 
     def begin(self) -> None:
-        """Begin a window; rows pushed before are forgotten."""
+        """Begin a window. Rows that were pushed before are discarded."""
         lib.edgel3_begin(self._engine)
 
     def push_row(self, row: Int8Array) -> None:
-        """Push the next row of the window, shape (columns,), int8; the lowest mel bin comes first.
+        """Push the next row of the window, shape (columns,), int8. The first is the lowest mel bin.
 
         Raises
         ------
         EdgeL3Error
-            If the window has all of its rows.
+            If the window is complete already.
         """
         row = check_values(row, (self.info.columns,))
         check(lib.edgel3_push_row(self._engine, pointer(row)))
 
     def finish(self) -> Int8Array:
-        """Embedding of the window, shape (embedding_size,), int8.
+        """Return the embedding of the window, shape (embedding_size,), int8.
 
         Raises
         ------
@@ -218,9 +187,9 @@ class Engine:
         return embedding
 
     def trace(self, window: Int8Array) -> tuple[Int8Array, ...]:
-        """Run a window and keep what enters the convolutions, for debugging.
+        """Run a window and return the input of each convolution, for debugging.
 
-        Rows and columns that a pool leaves over are missing, as they are in the dense model.
+        Rows and columns that a pool drops are missing, as in the dense model.
 
         Returns
         -------
@@ -237,13 +206,8 @@ class Engine:
         return tuple(np.stack(rows) for rows in maps)
 
 
-def pointer(values: Int8Array) -> Any:
-    """Return a C pointer to the first value."""
-    return ffi.from_buffer("int8_t[]", values)
-
-
 class EngineInterpreter:
-    """The engine as an interpreter: windows are spread over threads.
+    """The engine with the interface of an interpreter. It distributes windows over threads.
 
     Parameters
     ----------
@@ -251,7 +215,7 @@ class EngineInterpreter:
         A packed model.
     kernels : {'best', 'portable'}
     threads : int, optional
-        One for each core that this process may use if not given.
+        By default one for each core that this process may use.
 
     Raises
     ------
@@ -278,7 +242,7 @@ class EngineInterpreter:
         )
 
     def run(self, windows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Run windows, several at a time.
+        """Run windows, several in parallel.
 
         Parameters
         ----------

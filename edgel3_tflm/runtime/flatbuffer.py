@@ -1,4 +1,4 @@
-"""Looking into a TFLite flatbuffer without an interpreter."""
+"""Read the contents of a TFLite flatbuffer without an interpreter."""
 
 import struct
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.runtime.packed import CUSTOM_CODE
 
 _FILE_IDENTIFIER = b"TFL3"
-# Field `description` of the table Model is the fourth; a vtable starts with two 2-byte sizes.
+# `description` is the fourth field of the table Model. A vtable begins with two sizes of 2 bytes.
 _DESCRIPTION_VTABLE_OFFSET = 4 + 2 * 3
-# The networks here have some 20 operators on tensors of up to four dimensions. Without a bound a
-# damaged file could name one large kernel a million times.
+# The networks here have some 20 operators on tensors of up to four dimensions. Without a limit, a
+# damaged file could refer to one large kernel a million times.
 _MAX_OPERATORS = 200
 _MAX_DIMENSIONS = 8
 
@@ -25,8 +25,8 @@ _MAX_DIMENSIONS = 8
 class LayerSummary:
     """One operator of a flatbuffer.
 
-    ``weights``, ``zeros`` and the MAC counts are 0 for operators without weights; effective MACs
-    leave out those with a weight of zero.
+    ``weights``, ``zeros`` and the numbers of multiply-accumulates (MACs) are 0 for operators
+    without weights. Effective MACs are those with a weight other than zero.
     """
 
     name: str
@@ -40,7 +40,7 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class FlatbufferSummary:
-    """What is inside a flatbuffer."""
+    """Contents of a flatbuffer: operators, weights and multiply-accumulates (MACs)."""
 
     description: str
     size_bytes: int
@@ -51,12 +51,12 @@ class FlatbufferSummary:
 
     @property
     def weights(self) -> int:
-        """Number of kernel weights."""
+        """Number of weights in all kernels."""
         return sum(layer.weights for layer in self.layers)
 
     @property
     def zeros(self) -> int:
-        """Number of kernel weights that are zero."""
+        """Number of weights that are zero."""
         return sum(layer.zeros for layer in self.layers)
 
     @property
@@ -91,7 +91,7 @@ def summarize(model: bytes) -> FlatbufferSummary:
 
 @contextmanager
 def damage_reported(model: bytes) -> Iterator[None]:
-    """Turn what reading a damaged flatbuffer raises into a ModelFileError."""
+    """Raise ModelFileError instead of the exceptions that a damaged flatbuffer causes."""
     if model[4:8] != _FILE_IDENTIFIER:
         raise ModelFileError(
             f"expected a TFLite flatbuffer (identifier {_FILE_IDENTIFIER.decode()} at byte 4),"
@@ -99,11 +99,36 @@ def damage_reported(model: bytes) -> Iterator[None]:
         )
     try:
         yield
-    # What the generated accessors raise when offsets lead nowhere.
+    # The generated accessors raise these if offsets are wrong.
     except (IndexError, ValueError, TypeError, AttributeError, struct.error, KeyError) as error:
         raise ModelFileError(
             f"expected a whole TFLite flatbuffer, it is cut or damaged ({error})"
         ) from error
+
+
+def builtin_operator(root: Any, operation: Any) -> int:
+    """Return the code of an operator, a value of ``tflite.BuiltinOperator``.
+
+    To be called inside :func:`damage_reported`.
+
+    Parameters
+    ----------
+    root : tflite.Model
+    operation : tflite.Operator
+        An operator of one of its graphs.
+
+    Raises
+    ------
+    ValueError
+        If the operator refers to a code that the flatbuffer does not have.
+    """
+    index = operation.OpcodeIndex()
+    if not 0 <= index < root.OperatorCodesLength():
+        raise ValueError(f"operator code {index}")
+    code = root.OperatorCodes(index)
+    # The older field has one byte. Writers set it to 127 for larger codes, and readers use the
+    # maximum of both.
+    return int(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
 
 
 def _summarize(model: bytes) -> FlatbufferSummary:
@@ -125,9 +150,7 @@ def _summarize(model: bytes) -> FlatbufferSummary:
         raise ValueError(f"{graph.OperatorsLength()} operators")
     for position in range(graph.OperatorsLength()):
         operation = graph.Operators(position)
-        code = root.OperatorCodes(operation.OpcodeIndex())
-        # Codes below 127 stand in both fields, newer ones only in the wider.
-        builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        builtin = builtin_operator(root, operation)
         operator = tflite.opcode2name(builtin)
         output_shape = shape(operation.Outputs(0))
         if builtin != tflite.BuiltinOperator.CONV_2D:
@@ -139,7 +162,7 @@ def _summarize(model: bytes) -> FlatbufferSummary:
             root.Buffers(kernel.Buffer()).DataAsNumpy().tobytes(), _DTYPES[kernel.Type()]
         ).reshape(shape(operation.Inputs(1)))
         nonzeros = int(np.count_nonzero(values))
-        places = int(np.prod(output_shape[1:3]))
+        positions = int(np.prod(output_shape[1:3]))
         layers.append(
             LayerSummary(
                 f"conv{convolutions}",
@@ -147,8 +170,8 @@ def _summarize(model: bytes) -> FlatbufferSummary:
                 output_shape,
                 weights=values.size,
                 zeros=values.size - nonzeros,
-                dense_macs=places * values.size,
-                effective_macs=places * nonzeros,
+                dense_macs=positions * values.size,
+                effective_macs=positions * nonzeros,
             )
         )
     input_tensor = graph.Inputs(0)
@@ -163,7 +186,7 @@ def _summarize(model: bytes) -> FlatbufferSummary:
 
 
 def find_packed_model(model: bytes) -> bytes | None:
-    """Take the packed model out of a flatbuffer whose one operator runs it; None for others.
+    """Return the packed model in a flatbuffer of the operator EDGEL3, or None for other ones.
 
     Raises
     ------
@@ -183,15 +206,15 @@ def find_packed_model(model: bytes) -> bytes | None:
 
 
 def with_description(model: bytes, description: str) -> bytes:
-    """Set the text a flatbuffer carries about itself.
+    """Return a copy of a flatbuffer with another description.
 
-    The new string is appended and the model's offset turned to it: every other byte stays in place,
-    so the alignment of the weights does too.
+    The new string is appended, and the offset of the description is changed. All other bytes keep
+    their positions, so that the weights stay aligned.
 
     Raises
     ------
     ModelFileError
-        If the flatbuffer is damaged or has no description to replace.
+        If the flatbuffer is damaged or has no description that could be replaced.
     """
     with damage_reported(model):
         return _with_description(model, description)

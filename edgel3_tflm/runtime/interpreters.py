@@ -1,10 +1,10 @@
-"""Runtimes behind one small interface: a model goes in, windows in, embeddings out.
+"""Open a model in one of several runtimes, all with the same interface.
 
 ================== ===============================================================================
-``tflite-runtime`` the base install's interpreter
-``litert``         ai-edge-litert, its successor; XNNPACK kernels, int8 values off by a few
-``reference``      tf.lite with the BUILTIN_REF resolver: the bit-exact reference
-``tflm``           TFLite Micro itself, built for the host (tflite-micro)
+``tflite-runtime`` the interpreter of the base installation
+``litert``         ai-edge-litert, its successor; int8 results can differ by a few (XNNPACK)
+``reference``      tf.lite with reference kernels (BUILTIN_REF), which define the exact result
+``tflm``           TensorFlow Lite Micro, built for the host (package tflite-micro)
 ``engine``         the C library edgel3, built for the host; runs the packed model, not a flatbuffer
 ================== ===============================================================================
 """
@@ -22,11 +22,7 @@ import numpy.typing as npt
 from edgel3_tflm.cores import available_cores
 from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError, install_hint
 from edgel3_tflm.runtime.flatbuffer import summarize
-from edgel3_tflm.runtime.native import (
-    import_tensorflow,
-    import_tflite_runtime,
-    native_stderr,
-)
+from edgel3_tflm.runtime.native import import_tensorflow, import_tflite_runtime, native_stderr
 from edgel3_tflm.runtime.tensors import Interpreter, TensorSpec
 from edgel3_tflm.runtime.threads import RunWindow, WindowPool
 
@@ -43,9 +39,10 @@ def _tensor_spec(details: dict[str, Any]) -> TensorSpec:
 
 
 class _TFLiteInterpreter:
-    """The interface that tflite-runtime, ai-edge-litert and tf.lite share.
+    """A model in tflite-runtime, ai-edge-litert or tf.lite, whose interfaces are the same.
 
-    A window to a thread: threads within a window wait for each other at every layer.
+    Each thread runs whole windows, because threads within a window wait for each other after each
+    layer.
     """
 
     def __init__(self, open_native: Callable[[], Any], threads: int) -> None:
@@ -111,14 +108,14 @@ def _open_reference(model: bytes, threads: int) -> Interpreter:
 
     def open_native() -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tf.lite announces its own end at every use
+            warnings.simplefilter("ignore")  # tf.lite warns at every use that it is deprecated
             resolver = tf.lite.experimental.OpResolverType.BUILTIN_REF
             return tf.lite.Interpreter(model_content=model, experimental_op_resolver_type=resolver)
 
     return _TFLiteInterpreter(open_native, threads)
 
 
-# The host build's arena is taken from the heap at once; the dense L3 network needs 6.5 MB as int8.
+# The host build allocates the arena at once. The dense L3 network needs 6.5 MB as int8.
 _TFLM_HOST_ARENA_BYTES = 64 * 1024 * 1024
 
 
@@ -156,19 +153,19 @@ _RUNTIMES = {
     "engine": _Runtime("cffi", None, _open_engine, runs_packed_models=True),
 }
 RUNTIMES = tuple(_RUNTIMES)
-"""Names :func:`open_interpreter` takes."""
+"""Runtimes that :func:`open_interpreter` can open."""
 DEFAULT_RUNTIME = "tflite-runtime"
 
 
 def runs_packed_models(runtime: str) -> bool:
-    """Whether a runtime takes a packed model, and no flatbuffer."""
+    """Whether a runtime runs packed models instead of flatbuffers."""
     return runtime in _RUNTIMES and _RUNTIMES[runtime].runs_packed_models
 
 
 def open_interpreter(
     model: bytes, runtime: str = DEFAULT_RUNTIME, *, threads: int | None = None
 ) -> Interpreter:
-    """Load a model into a runtime.
+    """Open a model in a runtime.
 
     Parameters
     ----------
@@ -177,13 +174,13 @@ def open_interpreter(
     runtime : str
         One of ``RUNTIMES``.
     threads : int, optional
-        How many windows to run at a time, each in memory of its own; one a core if not given.
-        TFLM runs one.
+        Number of windows to run in parallel, each in its own memory; by default one for each core.
+        TFLM always runs one.
 
     Raises
     ------
     RuntimeUnavailableError
-        If the name is unknown, its package not installed or the engine not built.
+        If the runtime is unknown, its package is not installed or the engine is not built.
     ModelFileError
         If the model is damaged or the runtime refuses it.
     """
@@ -199,8 +196,8 @@ def open_interpreter(
             f" {install_hint(known.extra)}"
         )
     if known.runs_packed_models:
-        return known.open(model, threads)  # checks every byte itself
-    summarize(model)  # native code follows offsets blindly: a damaged file is refused before
+        return known.open(model, threads)  # the engine checks the model itself
+    summarize(model)  # refuses a damaged file, because native code does not check offsets
     try:
         with native_stderr():
             return known.open(model, threads)
@@ -210,10 +207,15 @@ def open_interpreter(
 
 
 def measure_arena_bytes(model: bytes) -> int:
-    """Bytes of tensor arena TFLM's host build allocates for a model.
+    """Return the bytes of tensor arena that TFLM's host build allocates for a model.
 
-    The host's pointers are twice as wide as a Cortex-M's, so a board needs slightly less of the
-    bookkeeping; optimised kernels there may ask for scratch buffers that the host's do not need.
+    A board differs slightly: its pointers are half as wide, so that it needs less for bookkeeping,
+    and optimised kernels may need additional scratch buffers.
+
+    Parameters
+    ----------
+    model : bytes
+        A TFLite flatbuffer.
 
     Raises
     ------

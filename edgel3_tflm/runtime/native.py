@@ -1,4 +1,4 @@
-"""Native libraries: the order they are loaded in, and what they print."""
+"""Native libraries: load them in an order that works, and catch what they print."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 def import_tensorflow() -> Any:
-    """Import TensorFlow without its chatter, and with tflite-runtime already loaded."""
+    """Import TensorFlow after tflite-runtime, and keep its log messages from the user."""
     import_tflite_runtime()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -26,10 +26,11 @@ def import_tensorflow() -> Any:
 
 
 def import_tflite_runtime() -> Any:
-    """Import tflite-runtime's interpreter; TensorFlow may be loaded already.
+    """Import tflite-runtime's interpreter, even if TensorFlow is loaded already.
 
-    Loaded after TensorFlow, tflite-runtime would find TensorFlow's symbols, of another version, and
-    fail in every call: the loader is told to look for its own first.
+    After TensorFlow, tflite-runtime would be linked to TensorFlow's symbols, which are of another
+    version, and every call would fail. The loader is therefore told to prefer the library's own
+    symbols.
     """
     flags = sys.getdlopenflags()
     if "tensorflow" in sys.modules:
@@ -46,16 +47,16 @@ _stderr_lock = RLock()
 
 @contextmanager
 def native_stderr() -> Iterator[Callable[[], str]]:
-    """Catch what native code writes to standard error; Python's own writes still reach the user.
+    """Catch what native code writes to standard error. Python's own output still reaches the user.
 
-    Standard error is the process's: other threads that want to catch it wait. One thread may nest
-    uses; the text goes to the innermost.
+    Standard error belongs to the whole process, so only one thread at a time can catch it; others
+    wait. Within a thread, contexts may be nested; the innermost catches the text.
 
     Yields
     ------
     callable
-        Returns the text caught so far, while the context lasts. At the end the text goes to the
-        log at level DEBUG.
+        Returns the text caught so far. It works only inside the context. At the end the text is
+        logged at level DEBUG.
     """
     with _stderr_lock:
         python_stderr = sys.stderr
@@ -68,7 +69,7 @@ def native_stderr() -> Iterator[Callable[[], str]]:
 
             try:
                 os.dup2(caught.fileno(), 2)
-                # Only a stream that writes to descriptor 2 has to be led around the capture.
+                # Python's stream is replaced only if it writes to descriptor 2.
                 if python_stderr is sys.__stderr__:
                     sys.stderr = terminal
                 yield text

@@ -1,7 +1,7 @@
-"""Reading a packed model: the sparse int8 network that the C library ``edgel3`` runs.
+"""Read a packed model: the sparse int8 network that the C library ``edgel3`` runs.
 
-``micro_app/lib/edgel3/src/edgel3_packed.h`` describes the bytes. ``converters/export/pack.py``
-writes them.
+``micro_app/lib/edgel3/src/edgel3_packed.h`` describes the format. ``converters/export/pack.py``
+writes it. A tap is a weight that the engine multiplies with.
 """
 
 import struct
@@ -18,7 +18,7 @@ from edgel3_tflm.errors import ModelFileError
 MAGIC = b"EL3P"
 VERSION = 1
 CUSTOM_CODE = "EDGEL3"
-"""Name of the TFLite operator that runs a packed model, its second input."""
+"""Name of the TFLite operator that runs a packed model. The model is its second input."""
 MAX_CONVOLUTIONS = 8
 HEADER = struct.Struct("<4sHHIIHHH2xfb3xfb3x16s8x")
 """Magic, version, convolutions, bytes, CRC; rows, columns, embedding size; scale and zero point of
@@ -27,15 +27,15 @@ RECORD = struct.Struct("<HHbbbbBB2xIII8x")
 """Input and output channels; input and output zero point, lower and upper clamp; pooling, encoding;
 offsets of the channel table and of the weights, bytes of weights."""
 CHECKED_FROM = 16
-"""The CRC covers the bytes from here to the end."""
+"""The CRC covers the bytes from this offset to the end."""
 WEIGHT_SLACK_BYTES = 4
 CHANNEL_TABLE_BYTES = 13
-"""Bytes of a channel in the channel table, before it is filled up to a multiple of 4."""
+"""Bytes of a channel in the channel table. The table is padded to a multiple of 4."""
 MAGNITUDE_BITS = 7
 GAP12_BITS, GAP16_BITS = 5, 9
 RING_MAX_BYTES = 65535
 
-# The arena of the engine on a microcontroller, as lay_out() in edgel3_engine.c takes it.
+# Sizes of the parts of the arena on a microcontroller, as in lay_out() of edgel3_engine.c.
 _ARENA_ALIGNMENT = 16
 _STATE_BYTES = 2048
 _OVERREAD_BYTES = 64
@@ -47,7 +47,7 @@ _COLUMNS_MULTIPLE = 64
 
 
 class Encoding(IntEnum):
-    """How a convolution's weights are written."""
+    """Encoding of a convolution's weights."""
 
     DENSE = 0
     GAP12 = 1
@@ -55,7 +55,7 @@ class Encoding(IntEnum):
 
 
 class Pooling(IntEnum):
-    """What follows a convolution."""
+    """Pooling after a convolution."""
 
     NONE = 0
     MAX_2X2 = 1
@@ -71,21 +71,22 @@ class PackedConvolution:
     name : str
         conv1 and so on.
     rows, columns : int
-        Of its input, and of its output in front of the pooling.
+        Of the input, and of the output before the pooling.
     input_channels, output_channels : int
     input_zero_point, output_zero_point, lower_clamp, upper_clamp : int
         In int8.
     pooling : Pooling
     encoding : Encoding
     bias, multiplier : numpy.ndarray, shape (output_channels,), int32
-        The bias is for inputs that count from -128.
+        The bias assumes inputs that are counted from -128.
     shift : numpy.ndarray, shape (output_channels,), int8
     negatives, positives : numpy.ndarray, shape (output_channels,), uint16
-        Taps of each sign; of a list, those of magnitude 0 that cover distances are counted too.
+        Number of taps with each sign. In a list of taps, this includes the taps of magnitude 0 that
+        bridge long distances.
     weights : bytes
-        As they are encoded, without the slack at their end.
+        The encoded weights, without the slack at their end.
     table_bytes, weight_bytes : int
-        Bytes of the channel table and of the weights, with what fills them up and the slack.
+        Bytes of the channel table and of the weights, including padding and slack.
     """
 
     name: str
@@ -110,12 +111,12 @@ class PackedConvolution:
 
     @property
     def taps_per_channel(self) -> int:
-        """Weights of an output channel, zeros included."""
+        """Number of weights of an output channel, zeros included."""
         return 9 * self.input_channels
 
     @property
     def taps(self) -> int:
-        """Weights that the engine multiplies with, those that only cover distances included."""
+        """Number of taps, including those that only bridge distances."""
         return int(self.negatives.sum(dtype=np.int64) + self.positives.sum(dtype=np.int64))
 
     @property
@@ -125,12 +126,12 @@ class PackedConvolution:
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of channel table and weights."""
+        """Bytes of the channel table and of the weights."""
         return self.table_bytes + self.weight_bytes
 
     @property
     def dense_bytes(self) -> int:
-        """Bytes of the kernel and the biases of the dense model."""
+        """Bytes of the kernel and of the biases in the dense model."""
         return self.output_channels * (self.taps_per_channel + 4)
 
     @property
@@ -144,7 +145,7 @@ class PackedConvolution:
         return self.rows * self.columns * self.taps
 
     def costs(self) -> dict[str, Any]:
-        """List what the layer costs, dense and packed, for a manifest or for JSON."""
+        """Return the layer's sizes and MACs, dense and packed, for a manifest or for JSON."""
         return {
             "name": self.name,
             "encoding": self.encoding.name.lower(),
@@ -158,9 +159,9 @@ class PackedConvolution:
 
 @dataclass(frozen=True)
 class PackedModel:
-    """What is inside a packed model.
+    """Contents of a packed model.
 
-    ``source_sha256`` is the first half of the digest of the dense flatbuffer.
+    ``source_sha256`` is the first half of the SHA-256 of the dense flatbuffer.
     """
 
     size_bytes: int
@@ -177,7 +178,7 @@ class PackedModel:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The engine's arena on a microcontroller: bytes of its parts, in the order they lie."""
+    """The engine's arena on a microcontroller: bytes of its parts, in their order in memory."""
 
     state: int
     rings: tuple[int, ...]
@@ -195,18 +196,18 @@ class MemoryPlan:
 
 
 def round_up(size: int, multiple: int) -> int:
-    """Least multiple that is not below ``size``."""
+    """Return the least multiple that is not below ``size``."""
     return -(-size // multiple) * multiple
 
 
 def ring_bytes(channels: int, columns: int) -> int:
-    """Bytes of a convolution's ring of three input rows, each with its padding."""
+    """Return the bytes of a convolution's ring buffer: three input rows with their padding."""
     slot_bytes = channels * (columns + 1) + 1
     return 3 * slot_bytes + _OVERREAD_BYTES
 
 
 def plan_memory(blob: bytes) -> MemoryPlan:
-    """Lay the engine's arena out, as the C library does on a microcontroller.
+    """Return the sizes of the parts of the engine's arena on a microcontroller.
 
     Raises
     ------
@@ -232,7 +233,7 @@ def plan_memory(blob: bytes) -> MemoryPlan:
 
 
 def describe_packed(blob: bytes) -> dict[str, Any]:
-    """Size, arena and layers of a packed model, for a manifest or for JSON.
+    """Return size, arena and layers of a packed model, for a manifest or for JSON.
 
     Raises
     ------
@@ -248,12 +249,12 @@ def describe_packed(blob: bytes) -> dict[str, Any]:
 
 
 def read_packed(blob: bytes) -> PackedModel:
-    """Read a packed model.
+    """Read and check a packed model.
 
     Raises
     ------
     ModelFileError
-        If the bytes are cut, changed or contradict each other.
+        If the model is truncated, changed or not consistent.
     """
     if len(blob) < HEADER.size or blob[:4] != MAGIC:
         raise ModelFileError(
@@ -285,7 +286,7 @@ def read_packed(blob: bytes) -> PackedModel:
         _require(height > 0 and width > 0, f"{conv.name} without a map")
         _require(
             (conv.input_channels, conv.input_zero_point) == (channels, zero_point),
-            f"{conv.name} that does not take what the one before gives",
+            f"{conv.name} whose input is not the output of the convolution before it",
         )
         _require(
             (conv.pooling == Pooling.GLOBAL) == (position == count - 1),
@@ -390,7 +391,7 @@ def _read_convolution(blob: bytes, position: int, rows: int, columns: int) -> Pa
 
 
 def unpack_kernel(conv: PackedConvolution) -> npt.NDArray[np.int8]:
-    """Write a convolution's weights out, zeros included.
+    """Return a convolution's weights, zeros included.
 
     Returns
     -------
@@ -399,7 +400,7 @@ def unpack_kernel(conv: PackedConvolution) -> npt.NDArray[np.int8]:
     Raises
     ------
     ModelFileError
-        If the list contradicts itself.
+        If the list of taps is not consistent.
     """
     channels, taps = conv.output_channels, conv.taps_per_channel
     shape = (channels, 3, 3, conv.input_channels)
@@ -417,7 +418,7 @@ def unpack_kernel(conv: PackedConvolution) -> npt.NDArray[np.int8]:
     tap = np.cumsum(distance) - before[part]
     _require(bool((tap < taps).all()), f"{conv.name} with a tap beyond the last")
     signed = np.where(part % 2 == 0, -magnitude, magnitude)
-    # Sums of few small integers: exact in float64.
+    # Sums of a few small integers are exact in float64.
     sums = np.bincount(part // 2 * taps + tap, signed, channels * taps)
     _require(
         bool((sums >= -128).all() and (sums <= 127).all()), f"{conv.name} with a weight beyond int8"

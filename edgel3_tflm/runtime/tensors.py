@@ -1,4 +1,4 @@
-"""Tensors as models have them, and the interface of every runtime."""
+"""Descriptions of tensors, and the interface of every runtime."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ class TensorSpec:
     zero_point: int
 
     def dequantize(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Values of this tensor's type to real ones, float32."""
+        """Return the real values of quantized ones, float32; a float tensor's are unchanged."""
         if self.scale == 0:
             return values.astype(np.float32)
         return np.float32(self.scale) * (values.astype(np.float32) - np.float32(self.zero_point))

@@ -1,4 +1,4 @@
-"""Windows spread over threads."""
+"""Run windows in several threads."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,19 +9,21 @@ from typing import Any
 import numpy.typing as npt
 
 RunWindow = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-"""Runs a single window: an input without its batch dimension to an output without it."""
+"""Runs one window; neither its input nor its output has a batch dimension."""
 
 
 class WindowPool:
-    """Spreads windows over threads, each with a ``RunWindow`` of its own.
+    """Distributes windows over threads. Each thread has its own ``RunWindow``.
 
-    They are opened as they are needed: memory for those that are never used is not taken.
+    A ``RunWindow`` is opened when it is first needed, because each takes memory.
 
     Parameters
     ----------
     open_one : callable
-        Opens a ``RunWindow``; the first at once, so that what refuses a model does so here.
+        Opens a ``RunWindow``. The first one is opened here, so that an error in the model is raised
+        here.
     threads : int
+        The largest number of threads.
     """
 
     def __init__(self, open_one: Callable[[], RunWindow], threads: int) -> None:
@@ -33,7 +35,7 @@ class WindowPool:
         self._open(1)
 
     def run(self, windows: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> None:
-        """Run windows, shape (n, ...), several at a time, into outputs, shape (n, ...)."""
+        """Run windows, shape (n, ...), and write the results to outputs, shape (n, ...)."""
 
         def run_one(position: int) -> None:
             run_window = self._idle.get()
@@ -48,7 +50,7 @@ class WindowPool:
             for position in range(len(windows)):
                 run_one(position)
         else:
-            # Native code runs without Python's lock.
+            # Threads run in parallel because native code releases Python's global lock.
             with ThreadPoolExecutor(workers) as executor:
                 list(executor.map(run_one, range(len(windows))))
 

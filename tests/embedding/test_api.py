@@ -244,7 +244,9 @@ def test_a_list_of_sounds_has_a_result_for_each(
                 alone = get_embedding(sounds[number], each_hz[number], tiny)
                 np.testing.assert_array_equal(embeddings[number], alone[0])
                 np.testing.assert_array_equal(times[number], alone[1])
-    with pytest.raises(EdgeL3Error, match="of 2 sounds, or one for each, got 3"):
+    with pytest.raises(
+        EdgeL3Error, match="one sample rate for all 2 sounds, or one for each, got 3"
+    ):
         get_embedding(sounds, [RATE_HZ] * 3, tiny)
     with pytest.raises(EdgeL3Error, match=r"sample rate in Hz above 0, got 0"):
         get_embedding(sounds, [RATE_HZ, 0], tiny)

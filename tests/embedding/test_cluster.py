@@ -14,11 +14,7 @@ from helpers.toy_corpus import CLIPS, assert_whole, embed
 from helpers.toy_model import ToyModel
 
 from edgel3_tflm.embedding import cluster as cluster_module
-from edgel3_tflm.errors import (
-    EdgeL3Error,
-    RuntimeUnavailableError,
-    install_hint,
-)
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,7 @@ from edgel3_tflm.embedding.api import get_embedding
 from edgel3_tflm.embedding.corpus import CorpusClip, CorpusModel, read_clip_list
 from edgel3_tflm.embedding.corpus_run import embed_corpus
 from edgel3_tflm.embedding.models import ModelChoice
-from edgel3_tflm.errors import (
-    AudioError,
-    EdgeL3Error,
-    EdgeL3Warning,
-)
+from edgel3_tflm.errors import AudioError, EdgeL3Error, EdgeL3Warning
 from edgel3_tflm.runtime.deployment import Deployment
 
 

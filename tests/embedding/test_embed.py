@@ -185,7 +185,7 @@ def test_existing_embeddings_are_written_again_unless_told_not_to(
         (["a.wav", "--model", ".", "--weights", "bundled"], "got both"),
         (["a.wav", "--model", "below"], "manifest.json"),
         (["a.wav", "--weights", "none.h5"], "none.h5"),
-        (["a.wav", "-o", "b.wav", "--weights", "bundled"], "cannot write"),
+        (["a.wav", "-o", "b.wav", "--weights", "bundled"], "b.wav: expected a directory"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(

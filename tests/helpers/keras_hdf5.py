@@ -15,12 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.networks.variants import POOL_AFTER, ConvLayer, Variant
-from edgel3_tflm.networks.weights import (
-    BatchNorm,
-    ConvWeights,
-    NetworkWeights,
-    Provenance,
-)
+from edgel3_tflm.networks.weights import BatchNorm, ConvWeights, NetworkWeights, Provenance
 
 Layout = Literal["full", "weights-only"]
 FloatArray = npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Looking into flatbuffers, whole and damaged, and what they say about themselves."""
+"""The contents and the description of flatbuffers, intact and damaged."""
 
 import struct
 import tracemalloc
@@ -12,11 +12,7 @@ import tflite
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.quantization.tflite import to_float, to_quantized
 from edgel3_tflm.errors import ModelFileError
-from edgel3_tflm.runtime.flatbuffer import (
-    FlatbufferSummary,
-    summarize,
-    with_description,
-)
+from edgel3_tflm.runtime.flatbuffer import FlatbufferSummary, summarize, with_description
 from edgel3_tflm.runtime.interpreters import open_interpreter
 
 T = TypeVar("T")
@@ -137,6 +133,15 @@ def test_summary_tells_the_input_and_the_output(
     assert summary.size_bytes == len(models[kind])
     # Kernels lie between 0.1 and 1: quantized to 127 steps, no weight but the zeros becomes zero.
     assert summary.zeros == FIRST_ZEROS + SECOND_ZEROS
+
+
+def test_an_operator_with_a_code_that_is_missing_is_refused(models: dict[str, bytes]) -> None:
+    spoilt = bytearray(models["int8"])
+    table = tflite.Model.GetRootAsModel(spoilt, 0).Subgraphs(0).Operators(1)._tab
+    # The first field of an operator is the index of its code.
+    struct.pack_into("<I", spoilt, table.Pos + table.Offset(4), 99)
+    with pytest.raises(ModelFileError, match=r"damaged \(operator code 99\)"):
+        summarize(bytes(spoilt))
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,7 @@ import pytest
 from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError, install_hint
 from edgel3_tflm.runtime import interpreters
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import (
-    RUNTIMES,
-    measure_arena_bytes,
-    open_interpreter,
-)
+from edgel3_tflm.runtime.interpreters import RUNTIMES, measure_arena_bytes, open_interpreter
 from edgel3_tflm.runtime.native import native_stderr
 
 
@@ -79,7 +75,8 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_engine_that_was_not_built_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "edgel3_tflm.runtime.engine", raising=False)
+    for name in ("engine", "c_library"):
+        monkeypatch.delitem(sys.modules, f"edgel3_tflm.runtime.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "edgel3_tflm._engine", None)
     with pytest.raises(RuntimeUnavailableError, match=r"^[^\n]*install a C compiler[^\n]*$"):
         open_interpreter(b"", "engine")
