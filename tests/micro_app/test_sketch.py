@@ -19,8 +19,10 @@ from edgel3_tflm.converters.export import app
 from edgel3_tflm.converters.export.app import (
     LIBRARY_FOLDER,
     MARKER_NAME,
-    SKETCH_NAME,
     export_app,
+)
+from edgel3_tflm.converters.export.board_files import (
+    SKETCH_NAME,
     write_board_header,
     write_platformio,
 )
@@ -428,7 +430,7 @@ def test_nothing_is_written_for_a_board_that_is_too_small(
 ) -> None:
     small = dataclasses.replace(BOARDS[0], ram_bytes=300_000)
 
-    with pytest.raises(EdgeL3Error, match=r"at most 103,392 bytes of RAM .* takes 279,840"):
+    with pytest.raises(EdgeL3Error, match=r"at most 103,392 bytes of RAM .* got 279,840 bytes"):
         export_app(standin, small, tmp_path / "app")
 
     assert list(tmp_path.iterdir()) == []

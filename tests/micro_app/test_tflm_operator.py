@@ -27,7 +27,8 @@ from helpers.engine_networks import changed, clip_windows, draw_network, draw_wi
 from helpers.int8_network import build
 
 from edgel3_tflm.audio.clips import find_clips
-from edgel3_tflm.converters.export.app import LIBRARY_FOLDER, SKETCH_NAME, export_app
+from edgel3_tflm.converters.export.app import LIBRARY_FOLDER, export_app
+from edgel3_tflm.converters.export.board_files import SKETCH_NAME
 from edgel3_tflm.converters.export.flatbuffer_writer import (
     WrittenOperator,
     WrittenTensor,

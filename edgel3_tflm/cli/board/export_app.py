@@ -36,7 +36,8 @@ def export_app_command(
 ) -> None:
     """Write a project for a board: sketch, library and model. Building it needs no Python."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
-        from edgel3_tflm.converters.export.app import SKETCH_NAME, export_app
+        from edgel3_tflm.converters.export.app import export_app
+        from edgel3_tflm.converters.export.board_files import SKETCH_NAME
 
         chosen = find_board(board)
         deployment = Deployment.load(directory)

@@ -45,12 +45,9 @@ def train_head_command(
 ) -> None:
     """Train a small int8 classifier on the embeddings of labelled clips, for a board."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
-        from edgel3_tflm.converters.export.head import (
-            HEAD_NAME,
-            HEADER_NAME,
-            SOURCE_NAME,
-            train_head,
-        )
+        from edgel3_tflm.converters.export.head import HEAD_NAME
+        from edgel3_tflm.converters.export.head_source import HEADER_NAME, SOURCE_NAME
+        from edgel3_tflm.converters.export.head_training import train_head
 
         deployment = Deployment.load(directory)
         with screen.progress() as progress:
