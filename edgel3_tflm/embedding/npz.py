@@ -12,7 +12,7 @@ import numpy as np
 
 from edgel3_tflm.embedding.stream import StreamEmbedder
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.files import new_file
+from edgel3_tflm.files import make_directory, new_file
 
 _log = logging.getLogger(__name__)
 
@@ -102,10 +102,7 @@ def write_embeddings(
     EdgeL3Error
         If the audio file cannot be read, or the output cannot be written.
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgeL3Error(f"cannot write {target}: {error.strerror or error}") from error
+    make_directory(target.parent)
     with new_file(target) as temporary, tempfile.TemporaryFile(dir=target.parent) as rows:
         # The header of an .npy file contains the number of rows, which is known only at the end.
         all_times = []

@@ -12,7 +12,7 @@ from helpers.toy_model import ToyModel
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Twenty short clips, one of them no audio."""
+    """Twenty short clips. One of them, 07.wav, is not audio."""
     directory = tmp_path / "archive"
     directory.mkdir()
     generator = np.random.default_rng(4)
@@ -30,7 +30,7 @@ def toy(tmp_path: Path) -> ToyModel:
 
 @pytest.fixture
 def expected(archive: Path) -> pa.Table:
-    """What the dataset must hold, in order."""
+    """The rows that the dataset must contain, in order."""
     names = [f"{number:02}.wav" for number in range(CLIPS) if number != 7]
     values = np.concatenate([soundfile.read(archive / name, dtype="float32")[0] for name in names])
     return pa.table(

@@ -1,4 +1,4 @@
-"""edgel3's functions: what they compute, refuse and warn of, and how sound is framed."""
+"""The functions of edgel3: results, errors, warnings, and how audio is cut into windows."""
 
 import tracemalloc
 import warnings
@@ -46,7 +46,7 @@ def noise(seconds: float, channels: int | None = None, rate_hz: int = RATE_HZ) -
 
 
 def chirp(rate_hz: int, seconds: float = 3) -> np.ndarray:
-    """A sweep from 100 Hz to 3 kHz, which every sample rate here can hold."""
+    """Return a sweep from 100 Hz to 3 kHz, below half of every sample rate in these tests."""
     times = np.arange(round(seconds * rate_hz)) / rate_hz
     return 0.5 * np.sin(2 * np.pi * (100 * times + (3000 - 100) / (2 * seconds) * times**2))
 
@@ -67,13 +67,14 @@ def test_float_embeddings_are_the_keras_network_s(weights: Path) -> None:
     network = type(drawn)(drawn.variant, drawn.input_norm, tuple(halved), drawn.provenance)
     inputs = InputMap.of(network).normalise(log_mel(windows, drawn.variant.frontend))
     expected = build_network(network, batch_size=None).predict(inputs, verbose=0)
-    # A sum of K products in float32 is off by K units of roundoff of the largest at most; eight
-    # layers add up. A convolution here sums 3 x 3 x 4 products, a bias and a BatchNorm.
+    # The error of a sum of K products in float32 is at most K units of roundoff of the largest
+    # value, and the errors of eight layers add up. A convolution here sums 3 x 3 x 4 products, a
+    # bias and a BatchNorm.
     roundoff = np.finfo(np.float32).eps / 2
     tolerance = 8 * (3 * 3 * 4 + 2) * roundoff * abs(expected).max()
     found = model.embed(windows.astype(np.float32))
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
-    # The tolerance tells a kernel apart that is off by a thousandth.
+    # A kernel with an error of a thousandth exceeds the tolerance.
     halved[0].kernel[:] *= 1.001
     spoilt = build_network(network, batch_size=None).predict(inputs, verbose=0)
     assert abs(found - spoilt).max() > tolerance
@@ -217,7 +218,7 @@ def test_stereo_is_its_mean(tiny: EmbeddingModel) -> None:
     left, right = noise(2), chirp(RATE_HZ, 2)
     mono, _ = get_embedding((left + right).astype(np.float32) / 2, RATE_HZ, tiny)
     stereo, _ = get_embedding(np.stack([left, right], axis=1), RATE_HZ, tiny)
-    # Apart by the rounding of samples to float32 alone.
+    # They differ only because samples are rounded to float32.
     assert cosines(mono, stereo).min() > 1 - 1e-6
     same, _ = get_embedding(np.stack([left, left], axis=1), RATE_HZ, tiny)
     np.testing.assert_array_equal(same, get_embedding(left, RATE_HZ, tiny)[0])
@@ -303,11 +304,10 @@ def test_a_second_and_half_a_sample_are_one_window_as_in_edgel3(
 
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100])
 def test_other_sample_rates_agree_with_48_khz(tiny: EmbeddingModel, rate_hz: int) -> None:
-    # edgel3's own resampler leaves more of its own: SEA-UST 64 has 0.93 at 44.1 kHz.
+    # soxr, because edgel3's resampler differs more: SEA-UST 64 has a cosine of 0.93 at 44.1 kHz.
     at_48_khz, _ = get_embedding(chirp(48_000), 48_000, tiny, resampler="soxr")
     other, _ = get_embedding(chirp(rate_hz), rate_hz, tiny, resampler="soxr")
-    # Where the sweep has nothing, near the floor of -80 dB, resampling leaves something of its own;
-    # 0.9999 and 0.9997 were measured in the worst window.
+    # Resampling adds noise near the floor of -80 dB. The worst windows have 0.9999 and 0.9997.
     assert cosines(at_48_khz, other).min() > 0.999
     other_sound, _ = get_embedding(noise(3), RATE_HZ, tiny)
     assert cosines(at_48_khz, other_sound).min() < 0.999
@@ -405,7 +405,7 @@ def test_memory_does_not_grow_with_a_file(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgel3_tflm.audio.clips.BLOCK_FRAMES", 1 << 14)
-    # One thread: how many windows' spectrograms there are at once is not left to chance.
+    # One thread, so that the number of spectrograms in memory does not depend on timing.
     model = ModelChoice(find_variant("sea", embedding_size=64), weights=weights).open(threads=1)
     embedder = StreamEmbedder(model, Framing(1.0, batch_size=4))
 
@@ -419,7 +419,7 @@ def test_memory_does_not_grow_with_a_file(
         return peak_bytes
 
     short, long = measure_peak_bytes(20), measure_peak_bytes(200)
-    # A tenth of what the added samples take as float32.
+    # A tenth of the size of the additional samples as float32.
     assert long - short < 180 * RATE_HZ * 4 / 10
 
 

@@ -122,14 +122,14 @@ def test_a_run_that_was_killed_goes_on(
     )
     assert killed.returncode == -signal.SIGKILL
     held = {row for part in dataset.glob("part-*") for row in read(part)["clip"].to_pylist()}
-    # Two workers take parts of five clips in order: one part was done before 12.wav was met.
+    # Two workers take parts of five clips in order: one part was done before 12.wav was reached.
     assert held
     assert "12.wav" not in held
     asked = toy.noted()
     embed(archive, toy, dataset)
     again = toy.noted()[len(asked) :]
     assert len(again) == len(set(again))
-    damaged = {"07.wav"}  # in no part's rows, whether its part was done or not
+    damaged = {"07.wav"}  # has no rows, whether its part was done or not
     assert set(again) - damaged == {f"{number:02}.wav" for number in range(CLIPS)} - held - damaged
     assert_whole(dataset, expected)
 

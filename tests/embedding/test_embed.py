@@ -1,4 +1,4 @@
-"""The command ``embed``, edgel3's functions behind it, and a machine without TensorFlow."""
+"""The command ``embed``, the functions of edgel3's module ``cli``, and no TensorFlow."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sounds(tmp_path: Path) -> Path:
-    """Two seconds of sound, one of silence, and in a folder below two more of sound."""
+    """Two seconds of noise, one of silence, and in a subdirectory two more of noise."""
     directory = tmp_path / "sounds"
     (directory / "below").mkdir(parents=True)
     generator = np.random.default_rng(3)
@@ -43,7 +43,7 @@ def sounds(tmp_path: Path) -> Path:
 
 
 def embed(*arguments: object) -> int:
-    """Run the command in this process; its exit status."""
+    """Run the command in this process and return its exit status."""
     try:
         app(["embed", *map(str, arguments)])
     except SystemExit as end:
@@ -302,7 +302,7 @@ def test_mistakes_are_told_from_files(
     cli.main(["--help"])
 
 
-# What the extras bring, and what those bring.
+# Packages of the extras, and packages that these need.
 _OUTSIDE_THE_BASE = (
     "tensorflow",
     "keras",

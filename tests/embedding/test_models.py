@@ -1,4 +1,4 @@
-"""Opening networks by edgel3's words, and what is said of where their weights come from."""
+"""Networks by edgel3's arguments, the source of their weights, and conversion on demand."""
 
 import gzip
 import pickle
@@ -106,7 +106,7 @@ TINY_INT8 = ("sea", 64, "ft", 95.45)
 def converted(
     cache: Path, tiny_int8: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> list[ConvertOptions]:
-    """What was converted into an empty cache: each conversion copies a deployment."""
+    """The conversions into an empty cache. Each conversion copies a deployment."""
     found: list[ConvertOptions] = []
 
     def convert(options: ConvertOptions, output: Path, *_: object) -> Deployment:
@@ -179,7 +179,7 @@ def test_two_that_convert_at_once_convert_once(
     def convert_beside(*arguments: Any) -> Deployment:
         if other.ident is None:
             other.start()
-            other.join(0.5)  # would have converted by now, or else waits
+            other.join(0.5)  # without the lock it would convert in this time
         return convert(*arguments)
 
     monkeypatch.setattr(pipeline, "convert", convert_beside)

@@ -22,7 +22,7 @@ from edgel3_tflm.errors import EdgeL3Error
 def test_a_clip_damaged_after_many_windows_leaves_no_row(
     archive: Path, tmp_path: Path, expected: pa.Table
 ) -> None:
-    # More rows than wait in memory: some are in the file when the damage is found.
+    # More rows than the buffer has: some are in the file when the damage is found.
     samples = np.zeros(4 * (parquet.MAX_BUFFERED_ROWS + 20))
     soundfile.write(archive / "03.wav", samples, 8000)
     toy = ToyModel(tmp_path / "notes", torn="03.wav")

@@ -1,4 +1,4 @@
-"""Networks and windows that the engine's tests share."""
+"""Networks, windows and damaged models that several tests of the engine share."""
 
 import struct
 import zlib
@@ -18,7 +18,7 @@ Int8Array = npt.NDArray[np.int8]
 
 
 def draw_windows(rng: np.random.Generator, network: Int8Network) -> Int8Array:
-    """The extremes, noise, and rows of nothing but zeros between rows of noise."""
+    """Return windows of one extreme value, of noise, and of rows of zeros between rows of noise."""
     shape = (1, network.rows, network.columns, 1)
     zero = network.input.zero_point
     noise = rng.integers(-128, 127, (3, *shape[1:]), np.int8, endpoint=True)
@@ -29,9 +29,10 @@ def draw_windows(rng: np.random.Generator, network: Int8Network) -> Int8Array:
 
 
 def draw_network(rng: np.random.Generator, **parameters: Any) -> Int8Network:
-    """Draw a network whose deeper layers, too, vary with the window.
+    """Draw a network in which the values of the deeper layers also vary with the window.
 
-    Behind the first convolution values spread by some 16 steps, not by the 74 of the input.
+    After the first convolution, the standard deviation is about 16 quantized values; at the input
+    it is 74. The scales of the deeper kernels are therefore larger by a factor of 4.
     """
     network = random_network(rng, **parameters)
     for position, conv in enumerate(network.layers[1:], start=1):
@@ -41,7 +42,7 @@ def draw_network(rng: np.random.Generator, **parameters: Any) -> Int8Network:
 
 
 def clip_windows(deployment: Deployment, clips: list[Path], count: int) -> Int8Array:
-    """Input of the int8 model for the first windows of clips."""
+    """Return the int8 model's input for the first windows of clips."""
     spec = deployment.variant.frontend
     samples = [
         windows
@@ -60,9 +61,10 @@ def clip_windows(deployment: Deployment, clips: list[Path], count: int) -> Int8A
 
 
 def seal(blob: bytes) -> bytes:
-    """Give changed bytes the checksum that they should have."""
+    """Return a changed packed model with the right checksum."""
     return blob[:12] + struct.pack("<I", zlib.crc32(blob[16:])) + blob[16:]
 
 
 def changed(blob: bytes, position: int, value: int) -> bytes:
+    """Return a copy with another value of one byte."""
     return blob[:position] + bytes([value]) + blob[position + 1 :]

@@ -12,13 +12,13 @@ from helpers.int8_network import Int8Network
 BOTH_KERNELS: tuple[Kernels, ...] = ("best", "portable")
 SPARSITIES = (0, 0.15, 0.5, 0.85, 0.98, 1)
 WIDTHS = (7, 33, 63, 64, 65, 127, 129, 199)
-"""Around the 64 and 128 columns that AVX-512 kernels take at once."""
+"""Around 64 and 128 columns, which AVX-512 kernels process at once."""
 
 
 def sweep(
     sparsity: float, widths: tuple[int, ...] = WIDTHS
 ) -> Iterator[tuple[np.random.Generator, Int8Network]]:
-    """Networks of odd sizes."""
+    """Yield networks of odd sizes, each with a random number generator."""
     for seed, columns in enumerate(widths):
         rng = np.random.default_rng([seed, int(100 * sparsity)])
         network = draw_network(
@@ -34,6 +34,7 @@ def sweep(
 
 
 def aligned_memory(size: int) -> npt.NDArray[np.uint8]:
+    """Return zeroed memory at a multiple of 64 bytes."""
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size]

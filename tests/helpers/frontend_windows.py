@@ -26,35 +26,36 @@ ROUNDOFF = 2.0**-24
 
 
 def fft_error(samples: int) -> float:
-    """Bound of an FFT's error as a part of its spectrum, both in the 2-norm.
+    """Return a bound of the relative error of an FFT in float32, in the 2-norm.
 
     Higham, Accuracy and Stability of Numerical Algorithms, theorem 24.2: log2(n) (mu + gamma_4
-    (sqrt 2 + mu)), with factors that are off by mu. A radix-4 step is two of radix 2, done more
-    exactly.
+    (sqrt 2 + mu)) for twiddle factors with an error of mu. A radix-4 step replaces two radix-2
+    steps and has a smaller error.
     """
     return float(np.log2(samples) * (1 + 4 * np.sqrt(2)) * ROUNDOFF * (1 + 1e-6))
 
 
 def make_frontend(spec: FrontendSpec) -> DeviceFrontend:
-    """A frontend for a network that takes all of -80 to 0 dB."""
+    """Return a frontend whose int8 range is -80 to 0 dB."""
     tensor = TensorSpec((1, spec.mels, spec.frames, 1), np.dtype(np.int8), 80 / 255, 127)
     return DeviceFrontend(spec, InputMap(1.0, 0.0), tensor)
 
 
 def deployed_frontend(deployment: Deployment) -> DeviceFrontend:
+    """Return the frontend of a deployment's int8 model."""
     tensor = open_interpreter(deployment.read_model("int8")).input
     return DeviceFrontend(deployment.variant.frontend, deployment.input_map, tensor)
 
 
 def draw_samples(spec: FrontendSpec, seed: int = 0) -> Int16Array:
-    """Noise that grows and fades."""
+    """Return a window of noise that becomes louder and then quieter."""
     rng = np.random.default_rng(seed)
     swell = 3000 * np.sin(np.linspace(0, np.pi, spec.window_samples)) ** 4
     return np.round(rng.normal(0, 1, spec.window_samples) * swell).astype(np.int16)
 
 
 def read_clips(clips: list[Path], spec: FrontendSpec, windows: int) -> list[Int16Array]:
-    """The first windows of each clip, as a microphone's driver hands them over."""
+    """Return the first windows of each clip as 16-bit samples."""
     batches = read_windows(
         clips, sample_rate_hz=spec.sample_rate_hz, window_samples=spec.window_samples, hop_s=1.0
     )

@@ -1,8 +1,8 @@
-"""Int8 flatbuffers of any weights: a chain of 3x3 convolutions and pools, written directly.
+"""Write int8 flatbuffers with any weights: a chain of 3x3 convolutions and pools.
 
-The converter of TensorFlow Lite chooses scales and zero points itself; here they are what the test
-says, so that extreme ones can be tried. The result is loaded by every interpreter and by
-``edgel3_tflm.runtime.flatbuffer.summarize``.
+TensorFlow Lite's converter chooses scales and zero points itself. Here the test chooses them, so
+that extreme ones can be tried. Every interpreter, and ``runtime.flatbuffer.summarize``, can read
+the result.
 
     network = Int8Network(rows=5, columns=7, input=Quantization(0.5, -3), layers=(
         Conv(kernel, bias, scales, Quantization(0.1, -128), activation="relu", pool="2x2"),
@@ -10,7 +10,7 @@ says, so that extreme ones can be tried. The result is loaded by every interpret
     ))
     model = build(network)
 
-``random_network`` draws one.
+``random_network`` draws a network.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution and the pooling behind it.
+    """A convolution and the pooling after it.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ class Conv:
     scales : numpy.ndarray, shape (filters,), float32
         Of the kernel.
     output : Quantization
-        Of what it puts out, in front of and behind the pooling.
+        Quantization of the output, before and after the pooling.
     activation : str
         A key of ``ACTIVATIONS``.
     pool : {'none', '2x2', 'global'}
-        The network's last has 'global', which RESHAPE to (1, filters) follows; no other has.
+        Only the last convolution has 'global'. A RESHAPE to (1, filters) follows it.
     stride, dilation, padding, pool_output
-        What no engine here runs, for tests of refusals; ``pool_output`` is another quantization
-        behind the pooling.
+        Values that the engine does not support, for tests of its errors. ``pool_output`` is another
+        quantization after the pooling.
     """
 
     kernel: npt.NDArray[np.int8]
@@ -92,12 +92,12 @@ Edit = Callable[[list[WrittenTensor], list[WrittenOperator]], None]
 
 
 def build(network: Int8Network, description: str = "a test", edit: Edit | None = None) -> bytes:
-    """Write the flatbuffer; the same network gives the same bytes.
+    """Return the flatbuffer. The same network gives the same bytes.
 
     Parameters
     ----------
     edit : callable, optional
-        Called with the lists of tensors and operators before they are written, to spoil them.
+        Called with the lists of tensors and operators before they are written; it may change them.
         Tensor 0 is the input; the last is the output.
     """
     tensors: list[WrittenTensor] = []
@@ -214,7 +214,7 @@ def pool_options(
     padding: str = "valid",
     activation: str = "none",
 ) -> Callable[[Any], int]:
-    """Options of a MAX_POOL_2D; its stride is its window unless given."""
+    """Return the writer of a MAX_POOL_2D's options. By default the stride is the window."""
     rows, columns = stride or window
 
     def write(builder: Any) -> int:
@@ -242,7 +242,7 @@ def random_conv(
     pool: Literal["none", "2x2", "global"] = "none",
     weights: tuple[int, int] = (-128, 127),
 ) -> Conv:
-    """Draw a convolution whose outputs use a good part of the int8 range.
+    """Draw a convolution whose outputs use a large part of the int8 range.
 
     Parameters
     ----------
@@ -254,8 +254,8 @@ def random_conv(
     shape = (filters, 3, 3, channels)
     kernel = rng.integers(weights[0], weights[1], shape, np.int16, endpoint=True)
     kernel[rng.random(shape) < sparsity] = 0
-    # Of random inputs, the accumulator's deviation is about 74 * |weights|: make it some 16 steps
-    # of output, for a global maximum that is seldom 127.
+    # With random inputs, the standard deviation of the accumulator is about 74 * |weights|. Make it
+    # about 16 quantized values of the output, so that a global maximum is seldom 127.
     norms = np.sqrt((kernel.astype(np.float64) ** 2).sum((1, 2, 3))).clip(1) * 74
     effective = 16 / norms * rng.uniform(0.5, 2, filters)
     scales = (effective * output.scale / input_quantization.scale).astype(np.float32)
@@ -278,7 +278,7 @@ def random_network(
     Parameters
     ----------
     filters, pools, activations : sequence
-        One of each for every convolution; ReLU if no activations are given, and none for the last.
+        One value for each convolution. By default all have ReLU except the last.
     sparsity : float or sequence of float
         Probability that a weight is zero, for all convolutions or for each.
     """
@@ -294,7 +294,7 @@ def random_network(
     channels = 1
     layers = []
     for width, pool, share, activation in zip(filters, pools, sparsities, activations, strict=True):
-        # Mostly where the converter puts the zero of a ReLU; low enough for a maximum behind it.
+        # Mostly -128, which the converter chooses for a ReLU; otherwise low enough for a maximum.
         usual = activation != "none" and rng.random() < 0.75
         output = draw(-128 if usual else 0)
         layers.append(
@@ -314,7 +314,7 @@ def random_network(
 
 
 def with_layer(network: Int8Network, position: int, **changes: Any) -> Int8Network:
-    """Copy a network with fields of one convolution replaced."""
+    """Return a copy of a network with other fields in one convolution."""
     layers = list(network.layers)
     layers[position] = replace(layers[position], **changes)
     return replace(network, layers=tuple(layers))

@@ -1,4 +1,4 @@
-"""A model of a corpus for tests, in a module of its own so that worker processes can import it."""
+"""A model for the tests of corpora. Worker processes import this module."""
 
 import os
 import signal
@@ -15,11 +15,20 @@ from edgel3_tflm.errors import AudioError
 
 @dataclass(frozen=True)
 class ToyModel:
-    """Four samples are an embedding. Notes which clips it is asked for.
+    """A model whose embeddings are four samples each. It records the clips that it embeds.
 
-    In the middle of the clip ``fatal`` it kills its process, but once only, and before it, if
-    ``kills_run``, the process that started it. At the end of ``torn``, after all its rows, it finds
-    damage.
+    Parameters
+    ----------
+    notes : pathlib.Path
+        File to which the names of the clips are appended.
+    name : str
+        Digest of the model.
+    fatal : str
+        Clip in the middle of which the process kills itself, the first time only.
+    kills_run : bool
+        Whether it kills its parent process, too, before itself.
+    torn : str
+        Clip that proves to be damaged after its last row.
     """
 
     notes: Path
@@ -56,7 +65,7 @@ class ToyModel:
             raise AudioError(f"{path}: torn")
 
     def noted(self) -> list[str]:
-        """Clips in the order in which they were asked for."""
+        """Return the clips in the order in which they were embedded."""
         if not self.notes.exists():
             return []
         return self.notes.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Deployments whose manifest or files are not as they were written: one line says what is wrong."""
+"""Damaged deployments: one line names the field or the file and the error."""
 
 import json
 import shutil
@@ -55,12 +55,12 @@ def copy(tiny_int8: Deployment, tmp_path: Path) -> Path:
 
 
 def steps_of(field: str) -> list[str]:
-    """Keys on the way to a field; a file's name has a dot of its own."""
+    """Return the keys that lead to a field. File names contain dots themselves."""
     return field.replace("int8.tflite", "int8/tflite").split(".")
 
 
 def change(directory: Path, field: str, edit: Change) -> None:
-    """Edit a field of a manifest: ``edit`` gets what holds it and its key."""
+    """Edit a field of a manifest. ``edit`` gets the field's parent and its key."""
     path = directory / "manifest.json"
     manifest = json.loads(path.read_bytes())
     *way, key = (each.replace("/", ".") for each in steps_of(field))
@@ -146,7 +146,7 @@ def test_a_file_outside_is_refused(copy: Path, name: str) -> None:
 
 
 def fields_of(holder: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Ways to every field below, first elements of lists standing for the others."""
+    """Yield the keys of every field, with the first element of each list only."""
     items: Any = holder.items() if isinstance(holder, dict) else enumerate(holder[:1])
     for key, value in items:
         if isinstance(holder, dict):
@@ -156,7 +156,7 @@ def fields_of(holder: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 
 def test_no_field_that_is_missing_is_a_programming_error(copy: Path) -> None:
-    """Whatever is missing is named when a deployment is loaded, or nothing needs it."""
+    """A missing field is either reported by ``load`` or not needed by anything."""
     manifest = json.loads((copy / "manifest.json").read_bytes())
     needed = 0
     for way in list(fields_of(manifest)):

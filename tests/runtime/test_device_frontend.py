@@ -49,8 +49,8 @@ def test_clips_give_the_host_s_cells_and_embeddings(
     moved = cells = 0
     least_cosine = 1.0
     for clip in read_clips(find_clips([sounds]), spec, 2):
-        # A microphone's own noise, 70 dB below full scale. Without it, cells 70 dB below a pure
-        # sound hold little but the rounding of float32, here, and of float64, there: two steps.
+        # Add the noise of a microphone, 70 dB below full scale. Without it, cells 70 dB below a
+        # pure tone contain mainly rounding errors, which differ by two quantized values.
         noise = rng.normal(0, 10, clip.shape)
         samples = np.clip(np.round(clip + noise), -32768, 32767).astype(np.int16)
         expected = deployment.input_map.apply(log_mel(samples / 32768, spec), engine.input)
@@ -76,7 +76,7 @@ def test_clips_give_the_host_s_cells_and_embeddings(
 def test_a_microphone_s_true_rate_matters_less_than_when_a_window_begins(
     rate_hz: float, standin: Deployment, sounds: Path
 ) -> None:
-    """What Portenta's, and Giga's and Nicla's drivers give when asked for 48 kHz."""
+    """Rates of the drivers of Portenta, and of Giga and Nicla, for a nominal 48 kHz."""
     spec = standin.variant.frontend
     clips = find_clips([sounds])
     engine = open_interpreter(standin.read_model("int8", "engine"), "engine")
@@ -101,10 +101,11 @@ def test_a_microphone_s_true_rate_matters_less_than_when_a_window_begins(
 def bound_log_mel(
     samples: Int16Array, spec: FrontendSpec
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """What float32 may make of the log-mel values: from where to where.
+    """Return the least and the greatest log-mel values that errors of float32 can cause.
 
-    A frame's spectrum is off by the error of its FFT, and by the window's and a product's rounding,
-    in the 2-norm; a band's root by that times the root of its greatest weight at most.
+    The error of a frame's spectrum, in the 2-norm, is the error of its FFT plus the rounding of the
+    window and of a product. The error of the root of a band is at most that, times the root of the
+    band's greatest weight.
     """
     padding = (spec.frames - 1) * spec.hop_samples + spec.dft_samples - spec.window_samples
     padded = np.pad(samples / 32768, (padding // 2, padding - padding // 2))
@@ -115,9 +116,9 @@ def bound_log_mel(
     error = (fft_error(spec.dft_samples) + 2 * ROUNDOFF) * np.sqrt(spec.dft_samples)
     shift = error * np.linalg.norm(frames, axis=1, keepdims=True) * np.sqrt(filters.max(axis=0))
     lower, upper = (10 * np.log10(np.maximum(mel + s, 1e-10)) for s in (-shift, shift))
-    # A power is a product and a sum, a band a product and as many sums as it has bins: 10 log10 of
-    # the root is moved by 2.2 dB times what they are off. Levels of up to 100 dB come from a
-    # product and a sum with rounded constants; two are subtracted.
+    # A power is a product and a sum; a band is a product and a sum for each of its bins. 10 log10
+    # of the root changes by 2.2 dB times their relative error. A level of up to 100 dB is a product
+    # and a sum with rounded constants, and two levels are subtracted.
     roundings = 4 + (filters > 0).sum(axis=0).max()
     rounding = (2.2 * roundings + 2 * 3 * 100) * ROUNDOFF
     least, greatest = lower - upper.max() - rounding, upper - lower.max() + rounding
@@ -171,7 +172,7 @@ def test_constructed_windows_stay_within_float32_s_error(name: str, spec: Fronte
     assert found.min() >= -80
     assert (found >= least).all()
     assert (found <= greatest).all()
-    # The bound is narrower than a step of int8 where sound is.
+    # Above -30 dB the bounds are closer than one quantized value.
     expected = log_mel(samples[np.newaxis] / 32768, spec)[0]
     assert (greatest - least)[expected > -30].max() < 80 / 255
 
@@ -189,13 +190,13 @@ def test_silence_is_all_zeros(spec: FrontendSpec) -> None:
     for _ in range(2):
         assert not frontend.log_mel(np.zeros(spec.window_samples, np.int16)).any()
         assert (frontend.quantize() == 127).all()
-        frontend.log_mel(draw_samples(spec))  # leaves nothing behind
+        frontend.log_mel(draw_samples(spec))  # must not affect the next window
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: str(spec.dft_samples))
 def test_cells_are_the_integers_of_the_host_for_the_same_decibels(spec: FrontendSpec) -> None:
     tensor = TensorSpec((1, spec.mels, spec.frames, 1), np.dtype(np.int8), 0.0213, -7)
-    # Both ends are clamped.
+    # Values at both ends of the range are clamped.
     input_map = InputMap(0.0913, 3.3)
     frontend = DeviceFrontend(spec, input_map, tensor)
     decibels = frontend.log_mel(full_scale_square(spec) // 3)

@@ -44,7 +44,7 @@ def test_a_batch_in_threads_gives_what_single_runs_give(
         found = interpreter.run(windows[:count])
         assert found.shape == (count, 10)
         np.testing.assert_array_equal(found, expected[:count])
-    # Several threads may share an interpreter, too.
+    # Several threads may also share an interpreter.
     with ThreadPoolExecutor(4) as executor:
         for found in executor.map(interpreter.run, [windows] * 8):
             np.testing.assert_array_equal(found, expected)
@@ -55,7 +55,7 @@ def test_rows_may_be_pushed_as_they_come(blob: bytes) -> None:
     pushed = Engine(blob)
     for row in window[:6]:
         pushed.push_row(-row)
-    pushed.begin()  # forgets them
+    pushed.begin()  # discards them
     for row in window:
         pushed.push_row(row)
     expected = Engine(blob).run(window)

@@ -49,7 +49,7 @@ COMPILERS = {"gcc": ["-std=c99"], "clang": ["-std=c99"], "g++": ["-x", "c++", "-
     ],
 )
 def test_sources_compile_without_a_warning(compiler: str, file: Path, tmp_path: Path) -> None:
-    # With optimisation: some warnings come of data flow.
+    # With optimisation, because some warnings need an analysis of the data flow.
     strict = ["-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
     output = tmp_path / "out.o"
     done = subprocess.run(
@@ -87,7 +87,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drive(
     driver: Path, kernels: Kernels, windows: Int8Array, models: list[bytes], folder: Path
 ) -> list[tuple[int, list[bytes]]]:
-    """Status and embeddings for each model; a sanitizer's finding fails the test."""
+    """Return status and embeddings of each model. An error of a sanitizer fails the test."""
     inputs = folder / "windows"
     inputs.write_bytes(windows.tobytes())
     paths = []
@@ -133,12 +133,12 @@ def test_sanitizers_find_nothing_in_sea_64(
 def test_sanitizers_find_nothing_in_damaged_models(
     driver: Path, blob: bytes, tmp_path: Path, kernels: Kernels
 ) -> None:
-    """Bytes are changed under a checksum that is right: only the checks of every field protect."""
+    """The checksum of each damaged model is right, so that the checks of all fields are needed."""
     rng = np.random.default_rng(7)
     records_end = 64 + 4 * 32
     models = []
     for _ in range(400):
-        # Half of the changes strike the header and the records: without the checksum and the size.
+        # Half of the changes are in the header and the records.
         end = records_end if rng.random() < 0.5 else len(blob)
         spoiled = bytearray(blob)
         for position in rng.integers(16, end, rng.integers(1, 4)):
@@ -153,7 +153,7 @@ def test_sanitizers_find_nothing_in_damaged_models(
     ran = 0
     for (status, embeddings), model in zip(results, models, strict=True):
         if status == accepted:
-            assert read_packed(model).embedding_size == 10  # Python's reader takes it, too
+            assert read_packed(model).embedding_size == 10  # Python's reader accepts it, too
             ran += len(embeddings)
             assert all(len(embedding) == 10 for embedding in embeddings)
     assert ran > 10

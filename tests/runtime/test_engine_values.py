@@ -21,12 +21,12 @@ from edgel3_tflm.runtime.packed import Encoding, plan_memory, read_packed
 
 
 class Reference:
-    """BUILTIN_REF with all of its tensors."""
+    """A flatbuffer in TensorFlow Lite's reference kernels, with access to all tensors."""
 
     def __init__(self, model: bytes) -> None:
         tf = import_tensorflow()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tf.lite announces its own end at every use
+            warnings.simplefilter("ignore")  # tf.lite warns at every use that it is deprecated
             self._interpreter = tf.lite.Interpreter(
                 model_content=model,
                 experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_REF,
@@ -44,7 +44,7 @@ class Reference:
                 self._entering.append(operation.Inputs(0))
 
     def run(self, window: Int8Array) -> tuple[list[Int8Array], Int8Array]:
-        """What enters each convolution, (rows, columns, channels), and the embedding."""
+        """Return the input of each convolution, (rows, columns, channels), and the embedding."""
         self._interpreter.set_tensor(self._input, window[np.newaxis])
         self._interpreter.invoke()
         maps = [self._interpreter.get_tensor(tensor)[0] for tensor in self._entering]
@@ -59,7 +59,7 @@ def assert_equals_reference(network: Int8Network, windows: Int8Array) -> None:
 
 
 def assert_same_values(blob: bytes, model: bytes, windows: Int8Array) -> None:
-    """Every value that enters a convolution, and every embedding."""
+    """Assert that all inputs of convolutions and all embeddings are equal."""
     reference = Reference(model)
     engines = {kernels: Engine(blob, kernels) for kernels in BOTH_KERNELS}
     for window in windows:
@@ -137,7 +137,7 @@ def test_extreme_weights_give_the_reference_s_bytes(values: list[int]) -> None:
     )
     for position, conv in enumerate(network.layers):
         kernel = rng.choice(np.array(values, np.int8), conv.kernel.shape)
-        # Some 16 steps of output again, for other weights than were drawn.
+        # The new weights are larger: keep the standard deviation at about 16 quantized values.
         scales = (conv.scales * np.float32(0.3)).astype(np.float32)
         network = with_layer(network, position, kernel=kernel, scales=scales)
     assert_equals_reference(network, draw_windows(rng, network))
@@ -170,7 +170,7 @@ def test_input_zero_points_at_the_ends_give_the_reference_s_bytes(zero_point: in
 
 
 def test_channels_and_rows_of_zeros_give_the_reference_s_bytes() -> None:
-    """ReLUs with zero point -128, every second channel closed: kernels skip rows of zeros."""
+    """Every second channel is all zeros, so that the kernels skip its rows."""
     rng = np.random.default_rng(5)
     network = draw_network(
         rng, rows=10, columns=33, filters=[8, 8, 6], pools=["none", "2x2", "global"]
@@ -195,7 +195,7 @@ def test_a_small_network_gives_the_reference_s_bytes(small: Int8Network) -> None
 
 
 def test_the_comparison_fails_when_it_should(small: Int8Network) -> None:
-    """The packed model's third convolution has one weight more than the reference's."""
+    """A packed model whose third convolution has an additional weight does not pass."""
     kernel = small.layers[2].kernel.copy()
     first_zero = np.unravel_index(np.argmin(abs(kernel.astype(int))), kernel.shape)
     kernel[first_zero] = 127

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from helpers.frontend_windows import SOURCES, STRICT, fft_error
 
-# What CMSIS-DSP promises, slowly.
+# A slow implementation of the functions of CMSIS-DSP.
 STAND_IN = """
 #include <math.h>
 #include <stdint.h>
@@ -41,7 +41,7 @@ Transform = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDA
 def transform(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Transform:
-    """edgel3_fft_real of samples and a table of cosines."""
+    """The function edgel3_fft_real: samples and a table of cosines to a spectrum."""
     folder = tmp_path_factory.mktemp("fft")
     (folder / "arm_math.h").write_text(STAND_IN)
     (folder / "arm_const_structs.h").touch()

@@ -55,7 +55,7 @@ int main(void) {
     if (edgel3_frontend_finish(&frontend) != EDGEL3_OK) return 8;
     edgel3_frontend_quantize(&frontend, window);
     fwrite(window, 1, cells, stdout);
-    /* In place, too. */
+    /* Also in place. */
     edgel3_frontend_quantize(&frontend, (int8_t *)log_mel);
     fwrite(log_mel, 1, cells, stdout);
   }
@@ -104,11 +104,11 @@ def test_int16_deployments_have_no_frontend_of_a_device(tiny_int16x8: Deployment
 
 
 def count_fused(source: Path, output: Path, *compiler: str) -> int:
-    """Fused multiplications and additions in what a compiler makes of a source for a Cortex-M7."""
+    """Compile a source for a Cortex-M7 and count the fused multiply-add instructions."""
     processor = [flag for flag in FLAGS if flag.startswith("-m")]
     command = [*compiler, *processor, *STRICT, f"-I{SOURCES}", "-S", source, "-o", output]
     subprocess.run(command, check=True)
-    # vmla and its like are one instruction, and round twice.
+    # vmla and similar instructions are not counted, because they round twice.
     return len(re.findall(r"\bvfn?m[as]\b", output.read_text()))
 
 
@@ -122,7 +122,7 @@ def test_no_product_and_sum_are_fused_whatever_the_dialect(
 ) -> None:
     output = tmp_path / "frontend.s"
     gcc = [COMPILER, *dialect, level, "-ffp-contract=fast"]
-    # Asked for fast, clang disregards the pragma; of its own accord it contracts within statements.
+    # With -ffp-contract=fast clang ignores the pragma. By default it fuses within statements.
     searched = subprocess.run(
         [COMPILER, "-xc", "-E", "-v", "/dev/null"], check=True, capture_output=True, text=True
     ).stderr
@@ -132,7 +132,7 @@ def test_no_product_and_sum_are_fused_whatever_the_dialect(
     for name in ("edgel3_fft.c", "edgel3_frontend.c"):
         for compiler in (gcc, clang):
             assert count_fused(SOURCES / name, output, *compiler) == 0
-            # Without what forbids it both do.
+            # Without the pragma both compilers fuse.
             allowed = tmp_path / name
             source = (SOURCES / name).read_text()
             allowed.write_text(source.replace('#include "edgel3_contraction.h"\n', ""))
@@ -147,7 +147,7 @@ def test_a_cortex_m7_computes_the_same_bytes(
     sounds: Path,
     tmp_path: Path,
 ) -> None:
-    """Byte for byte what the same C gives here, in about as many instructions as it takes today."""
+    """The bytes equal those on this machine, and the number of instructions has a limit."""
     for program in (COMPILER, QEMU):
         assert shutil.which(program), f"needs {program}"
     deployment: Deployment = request.getfixturevalue(fixture)
@@ -162,7 +162,7 @@ def test_a_cortex_m7_computes_the_same_bytes(
     includes = [f"-I{path}" for path in (SOURCES, BOARD, deployment.directory)]
     linking = ["-nostartfiles", "--specs=nosys.specs", "-Wl,--gc-sections"]
     linking += ["-T", str(BOARD / "mps2_an500.ld")]
-    # As Arduino compiles: a dialect that contracts into fused operations.
+    # The dialect of Arduino, which allows fused operations.
     dialect = ["-std=gnu11", "-ffp-contract=fast"]
     objects = []
     for source in sources:

@@ -1,4 +1,4 @@
-"""Runtimes: what is installed, what is not, and what they refuse."""
+"""Runtimes: equal results, missing packages, and models that they refuse."""
 
 import re
 import subprocess
@@ -40,8 +40,8 @@ def test_every_runtime_but_the_engine_runs_the_float_model(
     interpreter = open_interpreter(tiny_int8.read_model("float"), runtime)
     window = np.random.default_rng(0).normal(0, 1, (1, 64, 50, 1)).astype(np.float32)
     default = open_interpreter(tiny_int8.read_model("float")).run(window)
-    # Sums of 36 products in another order: 36 roundings of 2^-24, relative to the largest value,
-    # through eight layers that do not amplify it more than a hundredfold.
+    # Runtimes add the 36 products of a sum in different orders: an error of 36 * 2^-24 relative to
+    # the largest value. Eight layers amplify it by less than a factor of 100.
     bound = 100 * 36 * 2.0**-24 * abs(default).max()
     np.testing.assert_allclose(interpreter.run(window), default, rtol=0, atol=bound)
 
@@ -114,7 +114,7 @@ def test_a_deployment_without_a_packed_model_says_why(
 
 def test_the_arena_is_tflm_s(tiny_int8: Deployment) -> None:
     arena_bytes = measure_arena_bytes(tiny_int8.read_model("int8"))
-    # The two largest maps that live at the same time: conv2's input and output, 64 x 50 x 4 each.
+    # The largest maps in memory at the same time: conv2's input and output, 64 x 50 x 4 bytes each.
     assert 2 * 64 * 50 * 4 <= arena_bytes <= 2 * 64 * 50 * 4 + 16_384
     assert arena_bytes == tiny_int8.manifest["arena_bytes"]
 
@@ -138,7 +138,7 @@ def capture(name, entered, may_leave):
     with native_stderr(), native_stderr() as inner:
         os.write(2, name)
         entered.set()
-        # The other thread enters here if it can: then the one that entered first leaves first.
+        # If the other thread can enter now, the one that entered first leaves first.
         may_leave.wait(0.2)
         assert inner() == name.decode(), inner()
 
@@ -164,7 +164,7 @@ sys.stderr.write("python")
 
 
 def test_native_messages_are_caught_by_several_threads() -> None:
-    # In a process of its own: a failure would take standard error away from all other tests.
+    # In another process, because a failure would redirect standard error for all later tests.
     result = subprocess.run([sys.executable, "-c", OVERLAPPING], capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stderr == b"nativepython"
