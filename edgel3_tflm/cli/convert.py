@@ -76,8 +76,7 @@ def convert_command(
         str,
         typer.Option(
             metavar="auto|minmax|percentile|mse",
-            help="How the ranges of int8 activations are found. auto takes what measures best on"
-            " the"
+            help="How to choose the ranges of int8 activations. auto takes the best method on the"
             " calibration clips; so do the next three options if they are not given.",
         ),
     ] = "auto",

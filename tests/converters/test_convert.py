@@ -1,4 +1,4 @@
-"""What ``convert`` makes, from a file of weights and from generated ones."""
+"""The deployments that ``convert`` writes, of weights from a file and of generated weights."""
 
 import json
 import re
@@ -20,7 +20,6 @@ from edgel3_tflm.audio.framing import read_windows
 from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.converters.export.c_array import write_banner
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
-from edgel3_tflm.converters.pruning.prune import prune
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.networks.catalogue import VARIANTS, find_variant
@@ -57,7 +56,7 @@ def kept_by_plan(variant: Variant, percents: tuple[float, ...]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def dense_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dense L3 weights in the layout the sparse files are published in."""
+    """Dense L3 weights in the layout of the published sparse files."""
     path = tmp_path_factory.mktemp("weights") / "l3.h5.gz"
     write_hdf5(path, random_weights(find_variant("dense"), seed=3))
     return path
@@ -85,7 +84,7 @@ def test_zeros_of_the_plan_are_zeros_of_both_flatbuffers(edgel3_from_file: Deplo
     for precision in ("float", "int8"):
         summary = summarize(edgel3_from_file.read_model(precision))
         zeros = [layer.zeros for layer in summary.layers if layer.weights]
-        # Quantization rounds some small weights to zero too; it never wakes one.
+        # Quantization rounds some small weights to zero as well, but no zero to another value.
         assert all(found >= plan for found, plan in zip(zeros, planned, strict=True)), precision
     assert [
         layer.zeros
@@ -94,44 +93,7 @@ def test_zeros_of_the_plan_are_zeros_of_both_flatbuffers(edgel3_from_file: Deplo
     ] == planned
 
 
-def test_the_largest_magnitudes_survive() -> None:
-    variant = find_variant(sparsity="99")
-    weights = random_weights(variant, seed=1)
-    pruned = prune(weights, variant.plan).weights
-    before, after = weights.convs[7].kernel, pruned.convs[7].kernel
-    kept = after != 0
-    np.testing.assert_array_equal(after[kept], before[kept])
-    assert abs(before[kept]).min() >= abs(before[~kept]).max()
-
-
-def test_weights_already_pruned_keep_exactly_their_zeros() -> None:
-    variant = find_variant(sparsity="95.45")
-    # A published layer may miss its plan by a little: 0.2 points here.
-    percents = tuple(max(0, percent - 0.2) for percent in PLAN_95)
-    weights = random_weights(variant, seed=2, sparsity=percents)
-    result = prune(weights, variant.plan)
-    assert result.pruned_layers == ()
-    for before, after in zip(weights.convs, result.weights.convs, strict=True):
-        np.testing.assert_array_equal(before.kernel, after.kernel)
-
-
-def test_layers_too_small_for_the_plan_s_percents_are_pruned_once() -> None:
-    variant = find_variant(sparsity="95.45").with_filters((1, 2, 2, 2, 1, 2, 2, 1))
-    once = prune(random_weights(variant, seed=3), variant.plan)
-    assert "conv8" in once.pruned_layers  # one of 18 weights stays: 94.4 %, where the plan has 98
-    assert prune(once.weights, variant.plan).pruned_layers == ()
-
-
-def test_pruning_further_keeps_the_zeros_there_are() -> None:
-    variant = find_variant(sparsity="98")
-    weights = random_weights(variant, seed=2, sparsity=PLAN_95)
-    result = prune(weights, variant.plan)
-    assert result.pruned_layers == ("conv2", "conv3", "conv4", "conv5", "conv6", "conv7")
-    for before, after in zip(weights.convs, result.weights.convs, strict=True):
-        assert not after.kernel[before.kernel == 0].any()
-
-
-def test_generated_weights_are_named_so_everywhere(edgel3_generated: Deployment) -> None:
+def test_every_file_says_that_weights_are_generated(edgel3_generated: Deployment) -> None:
     manifest = edgel3_generated.manifest
     assert manifest["weights"]["kind"] == "generated"
     texts = [manifest["weights"]["description"]]
@@ -145,7 +107,7 @@ def test_generated_weights_are_named_so_everywhere(edgel3_generated: Deployment)
         assert "never trained" in text
 
 
-def test_generated_networks_are_alive(edgel3_generated: Deployment, sounds: Path) -> None:
+def test_embeddings_of_generated_networks_vary(edgel3_generated: Deployment, sounds: Path) -> None:
     clips = sorted(sounds.glob("chirp/1-*.wav"))[:1]
     decibels = clip_decibels(edgel3_generated.variant, clips, 3)
     embeddings = edgel3_generated.embedder("float").embed_log_mel(decibels)
@@ -153,7 +115,7 @@ def test_generated_networks_are_alive(edgel3_generated: Deployment, sounds: Path
 
 
 @pytest.mark.parametrize("fixture", ["tiny_int8", "tiny_int16x8"])
-def test_builtin_operators_alone_and_integers_at_both_ends(
+def test_models_have_builtin_operators_only_and_integer_inputs_and_outputs(
     fixture: str, request: pytest.FixtureRequest
 ) -> None:
     deployment: Deployment = request.getfixturevalue(fixture)
@@ -166,13 +128,13 @@ def test_builtin_operators_alone_and_integers_at_both_ends(
     assert interpreter.input.dtype == interpreter.output.dtype == dtype
 
 
-def test_the_input_covers_all_that_the_frontend_produces(tiny_int8: Deployment) -> None:
+def test_the_input_covers_the_range_of_the_frontend(tiny_int8: Deployment) -> None:
     spec = open_interpreter(tiny_int8.read_model("int8")).input
     ends = np.array([-80.0, 0.0], np.float32).reshape(1, 2, 1)
     quantized = tiny_int8.input_map.apply(ends, spec).ravel()
     factor, offset = tiny_int8.input_map.steps(spec)
     np.testing.assert_allclose(ends.ravel() * factor + offset, quantized, atol=0.5 + 1e-4)
-    # No code is wasted either: the two ends are the type's ends up to the rounding of zero.
+    # The range is no wider than needed: its ends are int8's ends, up to the rounding of zero.
     assert quantized[0] <= -127
     assert quantized[1] >= 126
 
@@ -184,7 +146,7 @@ def test_input_map_equals_batch_norm_then_quantization() -> None:
     exact = (0.08 * decibels.astype(np.float64) + 2.1) / 0.0251 - 3
     quantized = input_map.apply(decibels, spec)
     assert quantized.shape == (100, 2, 3, 1)
-    # Half a step of rounding and two float32 roundings of numbers below 512.
+    # Rounding to integers adds 0.5, and two float32 roundings apply to numbers below 512.
     inside = (exact > -128) & (exact < 127)
     assert abs(quantized[..., 0] - exact)[inside].max() <= 0.5 + 2 * 512 * 2.0**-24
 
@@ -196,7 +158,7 @@ def test_tflm_returns_the_reference_bytes_on_windows_of_clips(
     decibels = clip_decibels(tiny_int8.variant, clips, 24)
     reference = run_integers(tiny_int8, decibels, "reference")
     np.testing.assert_array_equal(run_integers(tiny_int8, decibels, "tflm"), reference)
-    assert len(np.unique(reference, axis=0)) > 12  # the windows do differ
+    assert len(np.unique(reference, axis=0)) > 12  # the windows differ
 
 
 def test_tflm_returns_the_reference_bytes_of_the_95_45_network(
@@ -247,7 +209,7 @@ def test_the_same_inputs_give_the_same_bytes(tiny_int8: Deployment, tiny_weights
         assert (again / name).read_bytes() == (tiny_int8.directory / name).read_bytes(), name
 
 
-def test_the_manifest_says_what_went_in(tiny_int8: Deployment) -> None:
+def test_the_manifest_records_the_inputs(tiny_int8: Deployment) -> None:
     manifest = tiny_int8.manifest
     assert (manifest["weights"]["kind"], manifest["weights"]["name"]) == ("file", "tiny.h5.gz")
     assert len(manifest["calibration"]["clips"]) == 51
@@ -414,13 +376,13 @@ class TestDeploymentChecks:
             other.embedder("int8")
 
 
-def test_weights_and_biases_lie_on_word_boundaries(tiny_int8: Deployment) -> None:
-    """TFLM reads them in place; the array is 16-byte aligned, a Cortex-M loads words of four."""
+def test_weights_and_biases_are_aligned_to_words(tiny_int8: Deployment) -> None:
+    """TFLM reads them in place. The array is 16-byte aligned, and a Cortex-M loads 4-byte words."""
     model = np.frombuffer(tiny_int8.read_model("int8"), np.uint8)
     root = tflite.Model.GetRootAsModel(model, 0)
     graph = root.Subgraphs(0)
     for position in range(graph.TensorsLength()):
         data = root.Buffers(graph.Tensors(position).Buffer()).DataAsNumpy()
-        if not isinstance(data, int):  # 0 stands for a tensor without constant data
+        if not isinstance(data, int):  # 0 means a tensor without constant data
             offset = data.__array_interface__["data"][0] - model.__array_interface__["data"][0]
             assert offset % 4 == 0

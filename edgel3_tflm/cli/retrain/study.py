@@ -58,8 +58,7 @@ def study_command(
         typer.Option(
             "--emulate/--no-emulate",
             help="Count the instructions of one window in QEMU, or estimate them. Default: count"
-            " them"
-            " if the compiler, QEMU and the extra device are installed.",
+            " them if the compiler, QEMU and the extra device are installed.",
         ),
     ] = None,
     quiet: QuietOption = False,
@@ -137,7 +136,7 @@ def _choose(sparsities: list[str], depths: list[str], widths: list[str]) -> set[
         if depth not in _DEPTHS:
             raise EdgeL3Error(
                 f"no published row takes the embedding from {depth}: expected one of"
-                f" {', '.join(_DEPTHS)}; convert takes any"
+                f" {', '.join(_DEPTHS)}; use convert for other layers"
             )
         names.add(depth)
     for width in widths:
@@ -145,7 +144,7 @@ def _choose(sparsities: list[str], depths: list[str], widths: list[str]) -> set[
         if not found:
             raise EdgeL3Error(
                 f"no published row has the filters {width}: expected one of {', '.join(WIDTHS)};"
-                " convert takes any"
+                " use convert for other filters"
             )
         names |= set(found)
     return names

@@ -1,4 +1,4 @@
-"""Plan files: what is written is read, and what no network can have is refused."""
+"""Plan files: a written plan can be read, and invalid plans are errors."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Cut networks: what is kept of the weights, and that they convert, pack and run like any other."""
+"""Cut networks: the weights that are kept, and that cut networks convert, pack and run."""
 
 import gzip
 import json
@@ -62,9 +62,9 @@ def test_embedding_of_a_cut_network_is_the_maximum_of_its_last_map(
 
 
 def whole_numbers(variant: Variant) -> NetworkWeights:
-    """Small whole numbers, so that float32 is exact: three layers stay far below 2**24."""
+    """Return small integer weights. Three layers stay far below 2**24, so float32 is exact."""
     generator = np.random.default_rng(5)
-    # What the epsilon fills up to one.
+    # Together with the epsilon of the BatchNorm, this variance is exactly 1.
     unit = np.float32(1) - np.float32(BATCH_NORM_EPSILON)
     assert unit + np.float32(BATCH_NORM_EPSILON) == 1
     weights = random_weights(variant)
@@ -94,7 +94,7 @@ def test_narrow_network_computes_what_the_whole_one_does_without_its_weakest_fil
     variant = family.with_depth(3).with_filters((5, 6, 4))
     weights = whole_numbers(variant)
     kept = (3, 4, 2)
-    # Of the whole network, the maps of the filters that go are made silent for the next layer.
+    # In the whole network, the next layer gets zero weights for the filters that the cut removes.
     strongest = []
     for conv, count in zip(weights.convs, kept, strict=True):
         sums = [float(abs(conv.kernel[..., each]).sum()) for each in range(conv.kernel.shape[3])]
@@ -133,7 +133,7 @@ def test_filters_with_the_largest_sums_stay_in_their_order_and_the_first_of_equa
         np.testing.assert_array_equal(cut.bias, weights.convs[0].bias[expected])
 
 
-def test_where_nothing_is_cut_the_weights_are_as_they_were() -> None:
+def test_without_a_cut_the_weights_are_unchanged() -> None:
     weights = random_weights(SEA)
     assert reduce_weights(weights, None, None) is weights
     assert reduce_weights(weights, 8, FILTERS) is weights
@@ -195,7 +195,7 @@ def sea_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hiss(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A second to calibrate with: a few windows are enough where only bytes are compared."""
+    """A calibration clip of one second: few windows are enough to compare bytes."""
     directory = tmp_path_factory.mktemp("calibration")
     soundfile.write(directory / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
     return directory
@@ -241,13 +241,13 @@ def test_cut_network_runs_in_the_engine_as_in_the_reference(
     assert len(analyse_layers(deployment, decibels[:1]).layers) == 1 + len(variant.filters)
     assert deployment.manifest["weights"]["network"] == base.with_filters(FILTERS).name
 
-    # The float network is found again, in Keras too. Layers of at most 72 products round by less
-    # than 72 * 2**-24 of their size each: six of them leave more than 91 dB.
+    # Keras computes the same embedding. Layers of at most 72 products have a rounding error of less
+    # than 72 * 2**-24 of their size each, so six of them leave more than 91 dB.
     in_keras = open_keras(deployment, sea_file).embed(np.empty(0, np.float32), decibels)
     assert sqnr_db(in_keras, deployment.embedder("float").embed_log_mel(decibels)) > 91
 
 
-def test_whatever_follows_convert_takes_a_network_with_plan_depth_and_filters(
+def test_other_commands_accept_a_network_with_plan_depth_and_filters(
     tmp_path: Path, sea_file: Path, hiss: Path
 ) -> None:
     plan, output, app = tmp_path / "plan.toml", tmp_path / "cut", tmp_path / "app"
@@ -291,7 +291,7 @@ def test_cut_that_cannot_be_made_is_refused_and_writes_nothing(
     assert list(tmp_path.iterdir()) == [short]
 
 
-def test_plan_of_one_s_own_has_neither_published_weights_nor_the_stand_in(tmp_path: Path) -> None:
+def test_a_plan_file_has_neither_published_weights_nor_the_stand_in(tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_bytes(write_plan(PLAN, "made up"))
     for weights in ("auto", "bundled"):

@@ -1,4 +1,4 @@
-"""The bundled clips: whole, listed, small, remade by their script, and loud and quiet enough."""
+"""The bundled clips: listed, small, reproducible by their script; and the calibration click."""
 
 import csv
 import hashlib
@@ -10,9 +10,7 @@ from clip_list import CLIPS
 from synthesise import render
 
 from edgel3_tflm.audio.clips import bundled_clips_directory
-from edgel3_tflm.converters.quantization.calibrate import (
-    Calibration,
-)
+from edgel3_tflm.converters.quantization.calibrate import Calibration
 from edgel3_tflm.networks.catalogue import find_variant
 
 FOLDER = bundled_clips_directory().parent
@@ -31,7 +29,7 @@ def test_the_script_remakes_the_clips() -> None:
     for clip in CLIPS[::5]:
         stored, rate_hz = soundfile.read(FOLDER / "clips" / f"{clip.name}.flac", dtype="int16")
         assert rate_hz == 48_000
-        # Another machine's sine and FFT may round a sample to the step beside it.
+        # On another machine, sine and FFT may round a sample differently, by 1.
         assert abs(stored.astype(int) - render(clip)).max() <= 1, clip.name
 
 
