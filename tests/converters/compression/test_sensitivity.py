@@ -260,7 +260,7 @@ def test_the_converted_plan_takes_no_more_bytes_than_the_target(
 def test_a_plan_is_better_than_a_uniform_plan_on_other_clips(
     sea_weights: Path, esc10: Path
 ) -> None:
-    """That what is planned on synthetic clips holds for a trained network on real ones."""
+    """A plan that was found on synthetic clips is better for a trained network on real clips."""
     weights = load_weights(SEA, sea_weights)
     sample = sample_clips(
         find_clips([bundled_clips_directory()]), SEA.frontend, 24, ignore_progress
