@@ -1,6 +1,5 @@
 """Networks by edgel3's four arguments: model type, embedding size, retraining and sparsity."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from edgel3_tflm.audio.framing import is_positive
@@ -8,7 +7,7 @@ from edgel3_tflm.embedding.models import EmbeddingModel, ModelChoice
 from edgel3_tflm.embedding.openl3 import refuse_openl3_arguments
 from edgel3_tflm.errors import EdgeL3Error, WeightsError
 from edgel3_tflm.networks.catalogue import find_variant
-from edgel3_tflm.networks.sources import parse_weights_source, unpacked_directory
+from edgel3_tflm.networks.sources import parse_weights_source, unpacked_directories
 from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.runtime.artefacts import FLOAT
 
@@ -115,7 +114,4 @@ def load_embedding_model_path(
     variant = find_network(model_type, emb_dim, retrain_type, sparsity)
     if variant.published is None:
         raise WeightsError(f"{variant.name}: no weights are published for this network")
-    package = find_spec("edgel3")
-    installed = (package and package.submodule_search_locations) or []
-    directory = next(map(Path, installed), unpacked_directory())
-    return str(directory / variant.published.name.removesuffix(".gz"))
+    return str(unpacked_directories()[0] / variant.published.name.removesuffix(".gz"))

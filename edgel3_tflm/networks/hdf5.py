@@ -1,4 +1,8 @@
-"""HDF5 files of weights, read without trusting them."""
+"""Safe reading of HDF5 files: arrays by layer and name, from files that nobody vouches for.
+
+Nothing is deserialized: no Keras configuration, no pickle. No link is followed, and no array may
+have its values in another file.
+"""
 
 import io
 import re
@@ -12,19 +16,14 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from edgel3_tflm.errors import (
-    WeightsError,
-    on_one_line,
-)
-from edgel3_tflm.networks.variants import (
-    CONVOLUTIONS,
-)
+from edgel3_tflm.errors import WeightsError, on_one_line
+from edgel3_tflm.networks.variants import CONVOLUTIONS
 from edgel3_tflm.networks.weights import TRAINED_KINDS
 from edgel3_tflm.types import FloatArray
 
-# The largest published file holds 36 MB (18.7 MB of weights, 16.8 MB of DFT kernels).
+# The largest published file has 36 MB: 18.7 MB of weights, 16.8 MB of DFT kernels.
 MAX_HDF5_BYTES = 256 * 1024 * 1024
-# They hold about 80 groups and 70 arrays.
+# Published files contain about 80 groups and 70 arrays.
 _MAX_HDF5_ITEMS = 5000
 # Signature, superblock version 0 (three more versions follow), 8-byte offsets and lengths.
 _HDF5_SUPERBLOCK = re.compile(rb"\x89HDF\r\n\x1a\n\0...\0\x08\x08.{9}\0{8}", re.DOTALL)
@@ -33,8 +32,8 @@ _LOCAL_HEAP = b"HEAP"
 _END_OF_FREE_LIST = 1
 
 _TOO_LARGE = (
-    f"expected at most {MAX_HDF5_BYTES} bytes, there are more; not one of this family's weight"
-    " files"
+    f"expected at most {MAX_HDF5_BYTES} bytes, there are more; this is no weight file of EdgeL3 or"
+    " SEA-UST"
 )
 _DAMAGED_GZIP = "expected a whole gzip file, it is cut or damaged"
 
@@ -58,7 +57,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def unpack(data: bytes) -> bytes:
-    """Undo gzip, within a bound on the size."""
+    """Decompress gzip up to the largest size of a weight file; return other bytes unchanged.
+
+    Raises
+    ------
+    WeightsError
+        If the gzip data is damaged or contains more bytes.
+    """
     if data[:2] != b"\x1f\x8b":
         return data
     inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
@@ -74,10 +79,10 @@ def unpack(data: bytes) -> bytes:
 
 
 def _check_structure(data: bytes) -> None:
-    """Refuse what Keras 2 does not write and libhdf5 1.14 cannot be trusted with.
+    """Refuse structures that Keras 2 does not write and that libhdf5 1.14 reads unsafely.
 
-    A damaged fractal heap (groups of the newer file versions) makes it free memory it never
-    allocated; a local heap whose list of free blocks is a loop, follow that for ever.
+    With a damaged fractal heap (groups of the newer file versions), libhdf5 frees memory that it
+    never allocated. With a local heap whose list of free blocks is a loop, it never returns.
     """
     if not _HDF5_SUPERBLOCK.match(data):
         raise WeightsError(
@@ -100,24 +105,24 @@ def _check_structure(data: bytes) -> None:
 
 
 def _member(group: h5py.Group, name: str) -> Any:
-    """Open what a hard link leads to: soft and external links could leave the file."""
-    # A slash would make the name a path, through links that nobody looked at.
+    """Open a member through a hard link; soft and external links could leave the file."""
+    # A slash would make the name a path through links that were not checked.
     if "/" in name or not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise WeightsError(f"{name}: expected a group or an array of the file itself, found none")
     return group[name]
 
 
 def _datasets(root: h5py.Group) -> Iterator[tuple[str, str, h5py.Dataset]]:
-    """Walk hard links only; yield layer (the group below ``root``), name and dataset."""
+    """Yield layer (the group directly below ``root``), name and dataset; follow hard links only."""
     groups = [("", root)]
     visited = 0
     while groups:
         layer, group = groups.pop()
         visited += len(group)
-        if visited > _MAX_HDF5_ITEMS:  # hard links can form loops
+        if visited > _MAX_HDF5_ITEMS:  # ends loops of hard links
             raise WeightsError(f"expected at most {_MAX_HDF5_ITEMS} HDF5 items, found more")
         for name in group:
-            if not isinstance(name, str):  # h5py gives the bytes it cannot decode
+            if not isinstance(name, str):  # h5py returns bytes that it cannot decode
                 raise WeightsError(f"expected names in UTF-8, found {name!r}")
             item = _member(group, name)
             if isinstance(item, h5py.Group):
@@ -129,13 +134,16 @@ def _datasets(root: h5py.Group) -> Iterator[tuple[str, str, h5py.Dataset]]:
 FILTERS_ATTRIBUTE = "edgel3_tflm_filters"
 KIND_ATTRIBUTE = "edgel3_tflm_kind"
 DESCRIPTION_ATTRIBUTE = "edgel3_tflm_description"
-# The 503 characters of a description that was cut take four bytes each at most.
+# A shortened description has 503 characters, of at most four bytes each.
 _MAX_STRING_BYTES = 2048
 _ARRAY_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 
 
 def _layer_order(group: h5py.Group, layers: list[str]) -> list[str]:
-    """Layers as the file lists them, else by number with the embedding layer last."""
+    """Return the layers in the order that the file lists.
+
+    If the list does not contain all layers, sort by number, with the embedding layer last.
+    """
     listed = _listed_layers(group)
     if set(layers) <= set(listed):
         return sorted(layers, key=listed.index)
@@ -159,7 +167,7 @@ def _listed_layers(group: h5py.Group) -> list[str]:
 
 
 def _own_filters(group: h5py.Group) -> tuple[int, ...] | None:
-    """Read the filters that :func:`pack_weights` wrote down; None where it had no need."""
+    """Return the filters that :func:`pack_weights` wrote; None if the file states no filters."""
     if FILTERS_ATTRIBUTE not in group.attrs:
         return None
     attribute = group.attrs.get_id(FILTERS_ATTRIBUTE)
@@ -173,9 +181,10 @@ def _own_filters(group: h5py.Group) -> tuple[int, ...] | None:
 
 
 def _training(group: h5py.Group) -> tuple[str, str] | None:
-    """Read how the file says that it was trained, and that it was; None if it does not say so.
+    """Return the kind and the description of the training that the file states; None if neither.
 
-    Anybody can write this into a file: 'published' and the like are not for it to say.
+    Anybody can write these attributes. Only kinds in ``TRAINED_KINDS`` are believed: a file cannot
+    state that it is 'published', for example.
     """
     if KIND_ATTRIBUTE not in group.attrs:
         return None
@@ -198,7 +207,10 @@ def _read_string(group: h5py.Group, name: str) -> str:
 
 @dataclass(frozen=True)
 class Claims:
-    """What a file that :func:`pack_weights` wrote says of itself beside its arrays."""
+    """Attributes that :func:`pack_weights` writes in addition to the arrays.
+
+    ``filters`` are the network's, ``training`` is kind and description; None if not stated.
+    """
 
     filters: tuple[int, ...] | None
     training: tuple[str, str] | None
@@ -212,13 +224,14 @@ def read_hdf5(
     data: bytes,
     assemble: Callable[[LayerArrays, list[str], Claims], _Assembled],
 ) -> _Assembled:
-    """Read an HDF5 file in memory, and return what ``assemble`` makes of its arrays.
+    """Read an HDF5 file in memory, and return the result of ``assemble``.
 
     Parameters
     ----------
     data : bytes
     assemble : callable
-        Called with the arrays by layer, the layers in order, and what the file says of itself.
+        Called with the arrays by layer, the names of the layers in order, and the claims. The
+        arrays can be read only during the call.
 
     Raises
     ------
@@ -241,7 +254,7 @@ def read_hdf5(
                 arrays[layer][array] = _plain(dataset, f"{layer}/{array}")
             order = _layer_order(root, list(arrays))
             return assemble(arrays, order, Claims(_own_filters(root), _training(root)))
-    # h5py raises these for damaged structures met while opening, walking or reading.
+    # h5py raises these for damaged structures, when it opens, lists or reads.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise WeightsError(
             f"expected a whole HDF5 file of Keras weights, it is cut or damaged ({error})"
@@ -249,9 +262,9 @@ def read_hdf5(
 
 
 def _plain(dataset: h5py.Dataset, label: str) -> h5py.Dataset:
-    """Refuse values outside the file, and filters: a few packed bytes could unpack to gigabytes."""
+    """Refuse values in another file, and compression: a few bytes could unpack to gigabytes."""
     if dataset.external or dataset.is_virtual:
-        raise WeightsError(f"{label}: expected values in the file itself, they lie in another file")
+        raise WeightsError(f"{label}: expected values in the file itself, they are in another file")
     if dataset.chunks is not None:
         raise WeightsError(f"{label}: expected values in one piece, as Keras writes, found chunks")
     return dataset
@@ -271,13 +284,13 @@ def read_array(
     dataset, label = arrays[layer].get(name), f"{layer}/{name}"
     if dataset is None:
         raise WeightsError(f"{label}: expected an array of shape {shape}, it is missing")
-    # The shape is checked before a byte is read, so that a hostile size allocates nothing.
+    # The shape is checked before anything is read: a false size must not allocate memory.
     if dataset.shape != shape or dataset.dtype.kind != "f":
         raise WeightsError(
             f"{label}: expected floats of shape {shape}, found {dataset.dtype} of shape"
             f" {dataset.shape}{hint}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, see below
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, see below
         values: FloatArray = dataset[()].astype(np.float32)
     if not np.isfinite(values).all():
         bad = int(values.size - np.isfinite(values).sum())

@@ -37,4 +37,4 @@ class Hints:
 
 
 OPTIONS = Hints()
-"""Of a command with ``--model-type`` and ``--weights``."""
+"""Hints for a command with the options ``--model-type`` and ``--weights``."""

@@ -1,8 +1,4 @@
-"""Weights: where they come from, and how they are read without trusting the file.
-
-HDF5 files are read by array name and shape, never deserialized: no Keras configuration, no pickle,
-no link that leaves the file.
-"""
+"""Where weights come from: a file, the cache, an installed edgel3, a download, or the stand-in."""
 
 import errno
 import io
@@ -17,24 +13,18 @@ from typing import Any, Literal, cast, get_args
 
 import pooch
 
-from edgel3_tflm.errors import (
-    EdgeL3Error,
-    WeightsError,
-    WeightsUnreachableError,
-)
+from edgel3_tflm.errors import EdgeL3Error, WeightsError, WeightsUnreachableError
 from edgel3_tflm.files import write_whole
 from edgel3_tflm.networks.hdf5 import MAX_HDF5_BYTES
 from edgel3_tflm.networks.hints import OPTIONS, Hints
-from edgel3_tflm.networks.variants import (
-    Variant,
-)
+from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.networks.weight_files import check_blob_id, load_file
 from edgel3_tflm.networks.weights import NetworkWeights
 
 _log = logging.getLogger(__name__)
 
 PUBLISHED_BASE_URL = "https://github.com/ksangeeta2429/edgel3/raw/models/"
-"""Where the edgel3 authors keep their weight files."""
+"""Address under which the authors of edgel3 publish their weight files."""
 _DOWNLOAD_TIMEOUT_S = 20
 
 WeightsWord = Literal["auto", "published", "bundled", "generated"]
@@ -57,7 +47,7 @@ _BUNDLED_DESCRIPTION = (
 )
 
 Note = Callable[[str], None]
-"""Called with a line that the user should see at once."""
+"""Callback for a line that the user should see immediately."""
 
 
 def parse_weights_source(text: str | Path) -> WeightsSource:
@@ -66,13 +56,23 @@ def parse_weights_source(text: str | Path) -> WeightsSource:
 
 
 def cache_directory() -> Path:
-    """Directory of downloaded weights; ``EDGEL3_TFLM_CACHE`` overrides the system's place."""
+    """Return the directory of downloaded weights.
+
+    The environment variable ``EDGEL3_TFLM_CACHE`` overrides the system's cache directory.
+    """
     return Path(os.environ.get("EDGEL3_TFLM_CACHE") or pooch.os_cache("edgel3-tflm"))
 
 
-def unpacked_directory() -> Path:
-    """Directory of files as an installed edgel3 package has them; in the cache."""
-    return cache_directory() / "edgel3"
+def unpacked_directories() -> list[Path]:
+    """Return the directories that may contain published files without their gzip compression.
+
+    An installed edgel3 package comes first, if there is one. The last directory is a part of the
+    cache, for copies of such a package's files.
+    """
+    # Found without an import: edgel3 needs a Keras that cannot be loaded together with TensorFlow 2.
+    package = find_spec("edgel3")
+    installed = (package and package.submodule_search_locations) or []
+    return [*map(Path, installed), cache_directory() / "edgel3"]
 
 
 def load_weights(
@@ -82,29 +82,28 @@ def load_weights(
     base_url: str = PUBLISHED_BASE_URL,
     hints: Hints = OPTIONS,
 ) -> NetworkWeights:
-    """Load weights from a file, or else the published ones.
+    """Load weights from a file, or the published weights if no file is given.
 
-    Published weights are looked for in the cache, in an installed edgel3 package (or in a copy of
-    its files, :func:`unpacked_directory`) and at the authors' address, in this order; what is
-    downloaded must have the published git blob id.
+    Published weights are searched for in the cache, in :func:`unpacked_directories` and at the
+    authors' address, in this order. A downloaded file must have the published git blob id.
 
-    A file that :func:`pack_weights` wrote of a network with a depth or filters of its own says so,
-    and the result's variant has them.
+    A file that :func:`pack_weights` wrote states its filters if the network has a depth or filters
+    of its own. The variant of the result then has these filters.
 
     Parameters
     ----------
     variant : Variant
     source : pathlib.Path, optional
-        An .h5 or .h5.gz file, as a full Keras 2 model or weights only.
+        An .h5 or .h5.gz file that contains a full Keras 2 model or only its weights.
     base_url : str
-        Address the published files lie under.
+        Address under which the published files are.
     hints : Hints
-        How the user chooses the network and its weights; errors say what to change.
+        How the user chooses the network and its weights. Errors say what to change.
 
     Raises
     ------
     WeightsError
-        If no weights can be had, or they are damaged or of another shape.
+        If no weights are found, or the weights are damaged or have another shape.
     """
     if source is not None:
         return load_file(source, variant, hints=hints)
@@ -118,10 +117,7 @@ def load_weights(
     cached = cache_directory() / published.name
     if os.path.isfile(cached):  # noqa: PTH113 - Path.is_file raises where the name is too long
         return load_file(cached, variant, expected_blob_id=published.git_blob_id)
-    # Looked up, not imported: edgel3 needs a Keras that does not load beside this TensorFlow.
-    package = find_spec("edgel3")
-    installed = (package and package.submodule_search_locations) or []
-    for directory in [*map(Path, installed), unpacked_directory()]:
+    for directory in unpacked_directories():
         unpacked = directory / published.name.removesuffix(".gz")
         if os.path.isfile(unpacked):  # noqa: PTH113
             weights = load_file(unpacked, variant)
@@ -136,12 +132,12 @@ def load_weights(
 
 
 def load_bundled_weights(variant: Variant) -> NetworkWeights:
-    """Load the stand-in that ships with this package.
+    """Load the stand-in weights that ship with this package.
 
     Raises
     ------
     WeightsError
-        If there is none for the network.
+        If the network is not the one that the stand-in was trained for.
     """
     if not _has_bundled_weights(variant):
         raise WeightsError(
@@ -159,18 +155,18 @@ def _has_bundled_weights(variant: Variant) -> bool:
 
 
 def find_weights(variant: Variant, note: Note = _log.info) -> NetworkWeights:
-    """Load the published weights, or the stand-in where they cannot be reached.
+    """Load the published weights, or the stand-in if the published weights cannot be reached.
 
     Parameters
     ----------
     variant : Variant
     note : callable
-        Told when the stand-in takes their place, and why.
+        Called with a line that says why the stand-in is used.
 
     Raises
     ------
     WeightsError
-        If neither can be had, or a file that was found is damaged.
+        If neither is available, or a file that was found is damaged.
     """
     try:
         return load_weights(variant)
@@ -187,24 +183,25 @@ def find_weights(variant: Variant, note: Note = _log.info) -> NetworkWeights:
 def load_given(
     variant: Variant, source: WeightsSource, note: Note = _log.info
 ) -> NetworkWeights | None:
-    """Load the weights that are asked for, by a file or a word.
+    """Load the weights that a file or a word specifies.
 
     Parameters
     ----------
     variant : Variant
     source : pathlib.Path or str
+        A weight file, or one of ``WeightsWord``.
     note : callable
         As for :func:`find_weights`.
 
     Returns
     -------
     NetworkWeights or None
-        None if they are to be generated.
+        None for 'generated': the caller generates the weights.
 
     Raises
     ------
     WeightsError
-        If they cannot be had.
+        If the weights are not available or damaged.
     """
     if isinstance(source, Path):
         return load_weights(variant, source)
@@ -216,7 +213,7 @@ def load_given(
 
 
 class _BoundedBuffer(io.BytesIO):
-    """A download in memory; it may not be larger than a weight file can be."""
+    """A download in memory that refuses more bytes than a weight file may have."""
 
     def write(self, chunk: Any) -> int:
         if self.tell() + len(chunk) > MAX_HDF5_BYTES:
@@ -225,7 +222,7 @@ class _BoundedBuffer(io.BytesIO):
 
 
 def _download(url: str, target: Path, expected_blob_id: str, hints: Hints) -> None:
-    """Download, verify, then write into the cache."""
+    """Download a file, verify its git blob id, and write it into the cache."""
     _log.info("downloading %s", url)
     downloaded = _BoundedBuffer()
     try:

@@ -1,4 +1,4 @@
-"""Weight files: which network a file holds, reading and writing."""
+"""Weight files: reading them, finding the network that they belong to, and writing them."""
 
 import gzip
 import io
@@ -10,11 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from edgel3_tflm.errors import (
-    EdgeL3Error,
-    WeightsError,
-    on_one_line,
-)
+from edgel3_tflm.errors import EdgeL3Error, WeightsError, on_one_line
 from edgel3_tflm.files import git_blob_id, sha256_hex
 from edgel3_tflm.networks.catalogue import VARIANTS
 from edgel3_tflm.networks.hdf5 import (
@@ -29,10 +25,7 @@ from edgel3_tflm.networks.hdf5 import (
     unpack,
 )
 from edgel3_tflm.networks.hints import OPTIONS, Hints
-from edgel3_tflm.networks.variants import (
-    ConvLayer,
-    Variant,
-)
+from edgel3_tflm.networks.variants import ConvLayer, Variant
 from edgel3_tflm.networks.weights import (
     TRAINED_KINDS,
     BatchNorm,
@@ -44,10 +37,10 @@ from edgel3_tflm.types import FloatArray
 
 
 def inspect_weights(path: Path) -> NetworkWeights:
-    """Read a weight file of any known network; the arrays' shapes tell which.
+    """Load a weight file of any known network; the shapes of its arrays decide which one.
 
-    The sparse family's files all have the dense L3's shapes: they count as that, unless the bytes
-    are a published file's.
+    All files of the sparse family have the shapes of the dense L3. They are loaded as dense L3,
+    unless the bytes equal a published file.
 
     Raises
     ------
@@ -60,20 +53,20 @@ def inspect_weights(path: Path) -> NetworkWeights:
 def load_convolutions(
     path: Path, layers: Sequence[ConvLayer]
 ) -> tuple[tuple[ConvWeights, ...], Provenance]:
-    """Load a stack of convolutions that is not a known network's, by array name and shape.
+    """Load a stack of convolutions that belongs to no known network, by array name and shape.
 
     Parameters
     ----------
     path : pathlib.Path
         An .h5 or .h5.gz file.
     layers : sequence of ConvLayer
-        What is expected. The last one's BatchNorm may be missing: files of an embedding end at the
-        convolution.
+        The expected layers. The BatchNorm of the last one may be missing, because files of an
+        embedding end at the convolution.
 
     Raises
     ------
     WeightsError
-        If the file is damaged or holds something else.
+        If the file is damaged or contains other layers.
     """
     data = read_bytes(path)
 
@@ -97,12 +90,12 @@ def load_convolutions(
 
 
 def pack_weights(weights: NetworkWeights) -> bytes:
-    """Pack weights into a small file that :func:`load_weights` reads.
+    """Return the bytes of a small .h5.gz file that :func:`load_file` reads.
 
-    The layout is the published one, weights only, as .h5.gz; kernels are float16, so that a pruned
-    network takes little more than its non-zero values. A network with a depth or filters of its
-    own has its filters written beside; one that was trained here, that and how. The same weights
-    give the same bytes.
+    The layout is the published one, weights only. Kernels are float16, so the file of a pruned
+    network is little larger than its non-zero values. If the network has a depth or filters of its
+    own, the file states its filters. If this package trained the network, the file states the kind
+    and the description of the training. The same weights give the same bytes.
     """
     layers: dict[str, dict[str, FloatArray]] = {
         "batch_normalization_1": _norm_arrays(weights.input_norm)
@@ -126,7 +119,7 @@ def pack_weights(weights: NetworkWeights) -> bytes:
 
 
 def pack_convolutions(convs: Sequence[ConvWeights]) -> bytes:
-    """Pack a stack of convolutions, as they are, into a file :func:`load_convolutions` reads."""
+    """Return the bytes of a file that :func:`load_convolutions` reads; kernels are float32."""
     layers: dict[str, dict[str, FloatArray]] = {}
     for number, conv in enumerate(convs, start=1):
         layers[f"conv2d_{number}"] = {"kernel": conv.kernel, "bias": conv.bias}
@@ -164,7 +157,7 @@ def check_blob_id(data: bytes, where: object, expected: str) -> None:
     Raises
     ------
     WeightsError
-        If their git blob id is another; ``where`` begins the message.
+        If their git blob id is not ``expected``. The message begins with ``where``.
     """
     if (found := git_blob_id(data)) != expected:
         raise WeightsError(
@@ -223,12 +216,12 @@ def load_file(
         )
 
     def assemble(arrays: LayerArrays, order: list[str], claims: Claims) -> NetworkWeights:
-        said = provenance
+        found = provenance
         if claims.training is not None and not published:
             kind, description = claims.training
             description = f"{provenance.description}; it says of itself: {description}"
-            said = replace(provenance, kind=kind, description=description)
-        return _assemble(variant, said, arrays, order, claims.filters, hints)
+            found = replace(provenance, kind=kind, description=description)
+        return _assemble(variant, found, arrays, order, claims.filters, hints)
 
     try:
         return read_hdf5(unpack(data), assemble)
@@ -270,7 +263,7 @@ def _assemble(
 
 
 def _split(arrays: LayerArrays, order: list[str]) -> tuple[list[str], list[str]]:
-    """Names of convolutions and of BatchNorms."""
+    """Return the names of the convolutions and the names of the BatchNorms, in order."""
     convs = [name for name in order if "kernel" in arrays[name] or "bias" in arrays[name]]
     return convs, [name for name in order if name not in convs]
 
@@ -278,7 +271,7 @@ def _split(arrays: LayerArrays, order: list[str]) -> tuple[list[str], list[str]]
 def _read_convs(
     arrays: LayerArrays, layers: Sequence[ConvLayer], convs: list[str], norms: list[str], hint: str
 ) -> _Convs:
-    """Read convolutions, each with the BatchNorm it is to have."""
+    """Read convolutions, each with its BatchNorm if the layer has one."""
     remaining = iter(norms)
     loaded = []
     for layer, name in zip(layers, convs, strict=True):
@@ -308,14 +301,14 @@ def _kernel_shape(layer: dict[str, h5py.Dataset]) -> tuple[int, ...]:
 
 
 def _known_variants(own_filters: tuple[int, ...] | None) -> list[Variant]:
-    """Networks a file may be of: those of the table, or their like with the file's own filters."""
+    """Return the networks that a file may belong to, with the file's filters if it states any."""
     if own_filters is None:
         return list(VARIANTS.values())
     return [_shape_as(known, own_filters) for known in VARIANTS.values()]
 
 
 def _shape_as(variant: Variant, filters: tuple[int, ...]) -> Variant:
-    """Give a network of the table as many convolutions as there are filters, and those."""
+    """Return a network of the table with these filters and as many convolutions."""
     variant = variant.with_depth(len(filters))
     return variant if variant.filters == filters else variant.with_filters(filters)
 
@@ -340,7 +333,7 @@ def _identify(
 def _hint(
     known: list[Variant], kernel_shapes: list[tuple[int, ...]], norm_count: int, hints: Hints
 ) -> str:
-    """Say how to choose the network that the file is of, if it is a known one."""
+    """Return how to choose the network that the arrays fit; empty if they fit no known one."""
     for variant in known:
         if _fits(variant, kernel_shapes, norm_count):
             return f"; these are the shapes of {hints.describe(variant)}"

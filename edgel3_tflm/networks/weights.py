@@ -1,19 +1,16 @@
-"""The weights of a network, as plain arrays, and where they come from."""
+"""The weights of a network as NumPy arrays, with their provenance."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgel3_tflm.networks.variants import (
-    BATCH_NORM_EPSILON,
-    Variant,
-)
+from edgel3_tflm.networks.variants import BATCH_NORM_EPSILON, Variant
 from edgel3_tflm.types import FloatArray
 
 TRAINED_KINDS = ("distilled", "fine-tuned")
-"""Kinds of weights that this package trained, which their file says of itself."""
+"""Kinds of weights that this package trained. Their file states the kind."""
 SUBSTITUTE_KINDS = ("bundled", "generated")
-"""Kinds of weights that stand for the authors' own where those cannot be had."""
+"""Kinds of weights that replace the authors' weights if those are not available."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +24,19 @@ class BatchNorm:
 
     @property
     def slope(self) -> FloatArray:
-        """Factor of the affine map it is at inference: ``gamma / sqrt(variance + epsilon)``."""
+        """Factor of the affine map at inference: ``gamma / sqrt(variance + epsilon)``."""
         slope: FloatArray = self.gamma / np.sqrt(self.variance + np.float32(BATCH_NORM_EPSILON))
         return slope
 
     @property
     def offset(self) -> FloatArray:
-        """Offset of the affine map it is at inference: ``beta - slope * mean``."""
+        """Offset of the affine map at inference: ``beta - slope * mean``."""
         return self.beta - self.slope * self.mean
 
 
 @dataclass(frozen=True)
 class ConvWeights:
-    """One convolution: kernel (3, 3, in, out), bias (out,) and the BatchNorm that follows."""
+    """One convolution: kernel (3, 3, in, out), bias (out,) and the BatchNorm after it, if any."""
 
     kernel: FloatArray
     bias: FloatArray
@@ -55,10 +52,14 @@ class ConvWeights:
 class Provenance:
     """Where weights come from.
 
-    ``kind`` is 'published' (bytes equal the authors' file), 'package' (found in an installed edgel3
-    package, whose unpacked files have no known digest), 'file' (the user's), 'distilled' or
-    'fine-tuned' (the user's, and the file says so), 'bundled' (this package's stand-in) or
-    'generated'.
+    ``kind`` is one of
+
+    - 'published': the bytes equal the authors' file
+    - 'package': from an installed edgel3 package, whose unpacked files have no known digest
+    - 'file': a file of the user
+    - 'distilled' or 'fine-tuned': a file of the user that states this kind
+    - 'bundled': the stand-in of this package
+    - 'generated': untrained, made by this package
     """
 
     kind: str
@@ -78,6 +79,6 @@ class NetworkWeights:
 
     @property
     def sparsity_percent(self) -> float:
-        """Zeros among all kernel weights."""
+        """Percent of all kernel weights that are zero."""
         size = sum(conv.kernel.size for conv in self.convs)
         return 100 * sum(conv.zeros for conv in self.convs) / size
