@@ -1,4 +1,4 @@
-"""Clips: reading, downmixing, resampling and cutting into windows."""
+"""Reading audio files: as mono samples at a given sample rate, whole or block by block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from edgel3_tflm.errors import AudioError
 from edgel3_tflm.types import FloatArray
 
 BLOCK_FRAMES = 1 << 19
-"""Frames read at a time: some ten seconds, which are windows enough for many cores."""
+"""Frames in a block: about ten seconds, which gives windows for many cores."""
 _LONGEST_FRAMES = 1 << 48
 _NO_SAMPLES = np.empty(0, np.float32)
 
@@ -34,23 +34,25 @@ class Clip:
 
 
 def bundled_clips_directory() -> Path:
-    """Directory of the synthetic clips that ship with the package."""
+    """Return the directory of the synthetic clips that ship with the package."""
     return Path(str(files("edgel3_tflm.calibration_data"))) / "clips"
 
 
 def is_audio_file(path: Path) -> bool:
-    """Whether libsndfile reads files with this suffix (compressed ones included)."""
+    """Return whether libsndfile reads files with this suffix, including compressed formats."""
     suffix = path.suffix.lstrip(".").upper()
     return suffix in {"AIF", "OGA", "OPUS", *soundfile.available_formats()}
 
 
 def find_clips(paths: list[Path]) -> list[Path]:
-    """List clips: files as they are named, directories searched through, sorted by path.
+    """Return the files among the paths, and all audio files below the directories among them.
+
+    The files of a directory are sorted by path.
 
     Raises
     ------
     AudioError
-        If a path does not exist, or a directory holds no audio file.
+        If a path does not exist, or a directory contains no audio file.
     """
     clips: list[Path] = []
     for path in paths:
@@ -67,20 +69,20 @@ def find_clips(paths: list[Path]) -> list[Path]:
 
 
 def read_clip(path: Path, sample_rate_hz: int, resampler: str = SOXR) -> Clip:
-    """Read a clip as mono at a given sample rate: channels are averaged.
+    """Read a clip as mono, the mean of its channels, at a given sample rate.
 
     Raises
     ------
     AudioError
-        If libsndfile cannot read the file, it is truncated, or it holds no samples or non-finite
-        ones.
+        If libsndfile cannot read the file, or if the file is truncated, has no samples, or has
+        samples that are NaN or infinite.
     """
     samples = np.concatenate([_NO_SAMPLES, *read_blocks(path, sample_rate_hz, resampler)])
     return Clip(samples, sample_rate_hz)
 
 
 def read_blocks(path: Path, sample_rate_hz: int, resampler: str = SOXR) -> Iterator[FloatArray]:
-    """Read a file of any length block by block; together they are :func:`read_clip`'s samples.
+    """Read a file of any length block by block; the blocks together equal :func:`read_clip`.
 
     Yields
     ------
@@ -90,7 +92,7 @@ def read_blocks(path: Path, sample_rate_hz: int, resampler: str = SOXR) -> Itera
     Raises
     ------
     AudioError
-        As :func:`read_clip`, after any number of blocks.
+        As for :func:`read_clip`, after any number of blocks.
     """
     with _open(path) as file:
         yield from resample_blocks(_read_mono(file), file.samplerate, sample_rate_hz, resampler)
@@ -98,16 +100,16 @@ def read_blocks(path: Path, sample_rate_hz: int, resampler: str = SOXR) -> Itera
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """Open a whole file; what is wrong with it or found wrong later is an error with its name.
+    """Open an audio file; errors here and in the body of ``with`` begin with the file's name.
 
     Raises
     ------
     AudioError
-        If libsndfile cannot read the file, or it is shorter than its header says.
+        If libsndfile cannot read the file, or the file is shorter than its header states.
     """
     file = None
     try:
-        # Given the name, soundfile and libsndfile guess by its suffix what the file does not say.
+        # Given a name, soundfile and libsndfile use its suffix to guess what the header lacks.
         with path.open("rb", buffering=0) as raw:
             refuse_truncated(raw)
             if raw.seekable():
@@ -124,7 +126,9 @@ def _open(path: Path) -> Iterator[Any]:
             reason += "; it is truncated or damaged, get the whole file again"
         elif "not recognised" in reason:
             reason += "; samples without a header (raw PCM) must be converted, to WAV for example"
-        raise AudioError(f"{path}: expected an audio file libsndfile can read: {reason}") from error
+        raise AudioError(
+            f"{path}: expected an audio file that libsndfile can read: {reason}"
+        ) from error
 
 
 def _read_mono(file: Any) -> Iterator[FloatArray]:
@@ -132,10 +136,10 @@ def _read_mono(file: Any) -> Iterator[FloatArray]:
     while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         count += len(block)
         yield mix_down(block)
-    # Of MP3 libsndfile estimates the length; a stream that was never closed has the largest.
+    # libsndfile estimates the length of an MP3. A stream that was never closed has the largest.
     if count < file.frames < _LONGEST_FRAMES and file.format != "MP3":
         raise AudioError(
-            f"truncated: by its header it has {file.frames:,} samples, {count:,} can be decoded;"
+            f"truncated: its header states {file.frames:,} samples, {count:,} can be decoded;"
             " get the whole file again"
         )
     if count == 0:
@@ -143,12 +147,12 @@ def _read_mono(file: Any) -> Iterator[FloatArray]:
 
 
 def mix_down(block: npt.NDArray[Any]) -> FloatArray:
-    """Average the channels of samples, shape (n, channels), to float32 of shape (n,).
+    """Return the mean of the channels: samples (n, channels) to (n,), float32.
 
     Raises
     ------
     AudioError
-        If one is NaN or infinite.
+        If a mean is NaN or infinite.
     """
     mono: FloatArray = block.astype(np.float32, copy=False).mean(axis=1)
     refuse_non_finite(mono, "samples")
@@ -156,22 +160,22 @@ def mix_down(block: npt.NDArray[Any]) -> FloatArray:
 
 
 def refuse_non_finite(values: npt.NDArray[Any], what: str) -> None:
-    """Refuse values that are no numbers; ``what`` names them.
+    """Check that all values are finite; ``what`` describes them in the error.
 
     Raises
     ------
     AudioError
-        If one is NaN or infinite.
+        If a value is NaN or infinite.
     """
     if not np.isfinite(values).all():
         raise AudioError(f"expected finite {what}, some are NaN or infinite")
 
 
 def measure_seconds(path: Path) -> float:
-    """Length of a file as its header has it; 0 where that is no help."""
+    """Return the length of a file in seconds by its header; 0 if unknown."""
     try:
         with _open(path) as file:
-            # A stream that was never closed says the largest number there is.
+            # The header of a stream that was never closed has the largest possible number.
             return file.frames / file.samplerate if file.frames < _LONGEST_FRAMES else 0.0
     except AudioError:
         return 0.0

@@ -1,6 +1,6 @@
-"""Whether a sound file is as long as its own header says.
+"""Detecting truncated audio files: the length that the header states against the file's length.
 
-libsndfile reads what is left of a truncated file and corrects the header's figure in silence.
+libsndfile reads the rest of a truncated file without an error, and corrects the stated length.
 """
 
 import os
@@ -17,7 +17,7 @@ _OGG_LONGEST_PAGE = 27 + 255 + 255 * 255
 
 @dataclass(frozen=True)
 class _Chunks:
-    """How a family of formats divides a file into chunks, each an identifier, a size and contents.
+    """The chunks of a family of formats, each with an identifier, a size and contents.
 
     Parameters
     ----------
@@ -26,10 +26,11 @@ class _Chunks:
     header : struct.Struct
         Identifier and size.
     data : bytes
-        Identifier of the chunk that holds the samples.
+        Identifier of the chunk that contains the samples.
     size_includes_header : bool
+        Whether a chunk's size counts its identifier and size as well.
     alignment : int
-        Of a chunk's first byte, counted from that of the chunk before it.
+        The distance between the first bytes of two chunks is a multiple of this number.
     """
 
     first: int
@@ -58,21 +59,21 @@ _BY_FIRST_BYTES = {
 
 
 def refuse_truncated(file: FileIO) -> None:
-    """Compare the length that a file's header promises with the length of the file.
+    """Refuse a file that is shorter than its header states.
 
-    WAV, RF64, W64, AIFF, CAF and AU give the size of their samples, MP3 with a Xing header that of
-    the stream; the last page of an Ogg stream is marked. A file that says nothing of its length, as
-    those written into a pipe, is not truncated.
+    WAV, RF64, W64, AIFF, CAF and AU state the size of their samples. MP3 with a Xing header states
+    the size of the stream. An Ogg stream marks its last page. A file that does not state a length,
+    such as a file written into a pipe, is accepted.
 
     Parameters
     ----------
     file : io.FileIO
-        Unbuffered. Its position is moved. A pipe is not read.
+        Unbuffered. The function changes its position. It does not read a pipe.
 
     Raises
     ------
     AudioError
-        If the file is shorter, or its last Ogg page missing.
+        If the file is shorter, or its last Ogg page is missing.
     """
     if not file.seekable():
         return
@@ -89,7 +90,7 @@ def refuse_truncated(file: FileIO) -> None:
         end = _find_mp3_end(file)
     if end is not None and end > length:
         raise AudioError(
-            f"truncated: by its header it has {end:,} bytes, {length:,} are there; get the whole"
+            f"truncated: its header states {end:,} bytes, the file has {length:,}; get the whole"
             " file again"
         )
 
@@ -100,10 +101,10 @@ def _read_at(file: FileIO, position: int, count: int) -> bytes:
 
 
 def _is_unknown(size: int) -> bool:
-    """Whether a size is what programs write that do not know it yet.
+    """Return whether a size is a placeholder of a program that does not know the size yet.
 
-    They write 0, -1, the largest number of 31 or 32 bits, 2**31 (arecord), or a little less than
-    these, rounded to whole blocks (sox).
+    Placeholders are 0, -1, the largest number of 31 or 32 bits, 2**31 (arecord), and slightly
+    smaller numbers, rounded to whole blocks (sox).
     """
     return size <= 0 or size % (1 << 31) == 0 or size % (1 << 31) >= (1 << 31) - 4096
 
@@ -113,7 +114,7 @@ def _find_chunks_end(file: FileIO, chunks: _Chunks) -> int | None:
     while len(header := _read_at(file, position, chunks.header.size)) == chunks.header.size:
         name, size = chunks.header.unpack(header)
         contents = position + chunks.header.size
-        if name == b"ds64":  # RF64: the sizes that 32 bits cannot hold, the samples' is the second
+        if name == b"ds64":  # RF64: sizes of 64 bits; the second is the size of the samples
             large_size = int.from_bytes(_read_at(file, contents + 8, 8), "little")
         if name == chunks.data:
             if size == 0xFFFFFFFF and large_size:

@@ -1,8 +1,8 @@
-"""Labelled datasets with the splits that results are published for.
+"""Labelled datasets with their official splits.
 
 Tables and audio are read as their authors publish them, in the layout that soundata unpacks.
-soundata fetches them, and no more: its own index of a dataset is one more download, without which
-it loads nothing that is on the disk already, and it has no SONYC-UST.
+soundata is used for the download only: it cannot load a dataset from disk without its own index,
+which is a further download, and it does not have SONYC-UST.
 """
 
 import tarfile
@@ -29,7 +29,7 @@ from edgel3_tflm.types import IntArray
 
 DATASETS: tuple[Task, ...] = ("esc50", "urbansound8k", "sonyc-ust")
 MANIFEST_NAME = "manifest.tsv"
-"""What makes a directory a dataset of one's own."""
+"""A directory with a file of this name is a dataset of the user."""
 
 _SONYC_TABLE = "annotations.csv"
 _SONYC_SPLITS = ("train", "validate", "test")
@@ -39,9 +39,9 @@ _GROUND_TRUTH = 0
 
 @dataclass(frozen=True)
 class Split:
-    """One training and its test: indices of clips, each of shape (n,), none in two of them.
+    """Training set, validation set and test set: indices of clips, shape (n,), without overlap.
 
-    ``validate`` tells when to stop training; it may be empty.
+    The validation set decides when training stops. It may be empty.
     """
 
     name: str
@@ -57,18 +57,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Clips, what they are labelled with, and how they are split.
+    """Clips with their labels and their splits.
 
     Parameters
     ----------
     name : str
     task : {'esc50', 'urbansound8k', 'sonyc-ust'}, optional
-        What results are published of; None for a dataset of one's own.
+        The published results to compare with; None for a dataset of the user.
     clips : tuple of LabelledClip
     labels : tuple of str
-        Sorted.
+        All labels, sorted.
     multi_label : bool
-        Whether a clip has any number of labels, and not just one.
+        Whether a clip may have no label or several.
     splits : tuple of Split
     """
 
@@ -81,7 +81,7 @@ class Dataset:
 
     @property
     def targets(self) -> npt.NDArray[np.bool_]:
-        """Which labels a clip has; shape (clips, labels)."""
+        """Whether a clip has a label: booleans, shape (clips, labels)."""
         own = [split_labels(clip.label) for clip in self.clips]
         return np.array([[label in each for label in self.labels] for each in own])
 
@@ -89,32 +89,33 @@ class Dataset:
 def load_dataset(name: str, data_home: Path | None = None, *, download: bool = False) -> Dataset:
     """Load ESC-50 or UrbanSound8K with their folds, SONYC-UST with its split, or a directory.
 
-    Each fold is judged by a classifier trained on the others, of which the one before it (the last
-    one for the first) is kept for validation, as L3-Net's authors do; with two folds there is none.
-    SONYC-UST has its own train, validate and test.
+    A dataset with folds has one split for each fold: this fold is the test set, the fold before it
+    is the validation set (for the first fold, the last one), and the others are the training set.
+    L3-Net's authors split in this way. With two folds there is no validation set. SONYC-UST has its
+    own training, validation and test set.
 
     Parameters
     ----------
     name : str
-        One of ``DATASETS``, or a directory with a ``manifest.tsv`` as
-        :func:`edgel3_tflm.audio.manifest.read_manifest` reads it; semicolons separate several
-        labels of a clip.
+        One of ``DATASETS``, or a directory with a ``manifest.tsv`` for
+        :func:`edgel3_tflm.audio.manifest.read_manifest`. Semicolons separate several labels of a
+        clip.
     data_home : pathlib.Path, optional
-        Where a dataset of ``DATASETS`` is; where soundata puts it, if not given.
+        The directory of a dataset in ``DATASETS``; soundata's directory if not given.
     download : bool
-        Let soundata fetch it first.
+        Let soundata download the dataset first.
 
     Raises
     ------
     EdgeL3Error
-        If it is not there, damaged, lacks clips, has a clip in two folds or but one fold, or cannot
-        be fetched.
+        If the dataset is missing or damaged, lacks clips, has a clip in two folds, has only one
+        fold, or cannot be downloaded.
     """
     if name not in DATASETS:
         if data_home is not None or download:
             raise EdgeL3Error(
-                f"--data-home and --download go with {', '.join(DATASETS)}, not with the directory"
-                f" {name}"
+                f"expected --data-home and --download only with {', '.join(DATASETS)}, got the"
+                f" directory {name}"
             )
         dataset = _load_directory(Path(name))
     else:
@@ -125,17 +126,17 @@ def load_dataset(name: str, data_home: Path | None = None, *, download: bool = F
     missing = [clip.path for clip in dataset.clips if not clip.path.is_file()]
     if missing:
         raise EdgeL3Error(
-            f"{name}: expected the audio of {len(dataset.clips)} clips, {len(missing)} of them"
-            f" lack it; the first is {missing[0]}"
+            f"{name}: expected the audio of {len(dataset.clips)} clips, {len(missing)} missing,"
+            f" the first is {missing[0]}; restore the missing files"
         )
     for split in dataset.splits:
         if not dataset.targets[split.test].any():
-            raise EdgeL3Error(f"{name}: {split.name}: expected a label among the clips to judge")
+            raise EdgeL3Error(f"{name}: {split.name}: expected a label in the test set, found none")
     return dataset
 
 
 def default_home(name: str) -> Path:
-    """Where soundata keeps a dataset."""
+    """Return the directory in which soundata keeps a dataset."""
     return Path.home() / "sound_datasets" / name
 
 
@@ -177,8 +178,8 @@ def _find_table(home: Path, name: str, title: str) -> Path:
     path = home / name
     if not path.is_file():
         raise EdgeL3Error(
-            f"{home}: expected {title} here, its {name} is missing; unpack it there, name another"
-            " place with --data-home, or try --download"
+            f"{home}: expected {title} here, its {name} is missing; unpack it there, give another"
+            " directory with --data-home, or try --download"
         )
     return path
 
@@ -208,14 +209,15 @@ def _load_urbansound8k(home: Path) -> Dataset:
 
 
 def _load_sonyc_ust(home: Path) -> Dataset:
-    """Coarse labels, as in the authors' baseline for DCASE 2020 Task 5.
+    """Load SONYC-UST with its coarse labels, as in the authors' baseline for DCASE 2020 Task 5.
 
-    In training a label counts if one volunteer or more heard it; validation and test have what the
-    authors agreed on (annotator 0), and leave out recordings without.
+    In the training set, a recording has a label if at least one volunteer heard it. The other two
+    sets have the labels that the authors agreed on (annotator 0), without the recordings that lack
+    them.
     """
     path = _find_table(home, _SONYC_TABLE, "SONYC-UST")
     rows = list(read_rows(path, ("split", "audio_filename", "annotator_id"), delimiter=","))
-    # Coarse ones are called 3_name, fine ones 3-2_name.
+    # The names of coarse labels begin with 3_, those of fine labels with 3-2_, for example.
     columns = [
         name
         for name in rows[0].fields
@@ -233,7 +235,7 @@ def _load_sonyc_ust(home: Path) -> Dataset:
         if annotator > _GROUND_TRUTH if row["split"] == "train" else annotator == _GROUND_TRUTH:
             labels = heard.setdefault((row["split"], row["audio_filename"]), set())
             labels |= {name.removesuffix(_PRESENCE) for name in columns if row[name] == "1"}
-    # Archives unpack into audio/ or into folders of their own, as the version has it.
+    # Archives unpack into audio/ or into folders of their own, depending on the version.
     audio = {each.name: each for each in home.rglob("*.wav")}
     clips = [
         LabelledClip(
@@ -272,7 +274,9 @@ def _with_folds(name: str, task: Task | None, clips: Sequence[LabelledClip]) -> 
     folds = np.array([clip.fold for clip in clips])
     known = sorted(set(folds.tolist()))
     if len(known) < 2:
-        raise EdgeL3Error(f"{name}: expected clips in at least two folds, found {known[0]} alone")
+        raise EdgeL3Error(
+            f"{name}: expected clips in at least two folds, found only fold {known[0]}"
+        )
     splits = []
     for position, fold in enumerate(known):
         test = folds == fold
@@ -280,7 +284,7 @@ def _with_folds(name: str, task: Task | None, clips: Sequence[LabelledClip]) -> 
         train = np.flatnonzero(~(test | validate))
         if len({label for clip in train for label in own[clip]}) < 2:
             raise EdgeL3Error(
-                f"{name}: expected at least two classes to train on when fold {fold} is judged"
+                f"{name}: fold {fold}: expected at least two classes in the training set"
             )
         splits.append(Split(f"fold {fold}", train, np.flatnonzero(validate), np.flatnonzero(test)))
     return Dataset(
@@ -294,7 +298,7 @@ def _with_folds(name: str, task: Task | None, clips: Sequence[LabelledClip]) -> 
 
 
 def _refuse_leaks(name: object, clips: Sequence[LabelledClip]) -> None:
-    """Refuse a clip in two folds: it would be trained on and tested."""
+    """Refuse a clip in two folds: it would be in a training set and in its test set."""
     seen: dict[Path, LabelledClip] = {}
     for clip in clips:
         before = seen.setdefault(clip.path.resolve(), clip)

@@ -1,4 +1,4 @@
-"""How sound is cut into windows."""
+"""Cutting audio into windows: the hop, padding, and the windows of clips."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ _MAX_NAMES = 5
 
 
 def hop_in_samples(hop_s: float, sample_rate_hz: int) -> int:
-    """Return the whole samples of a hop, rounded down as in edgel3.
+    """Return the number of samples of a hop, rounded down as in edgel3.
 
     Raises
     ------
@@ -35,13 +35,13 @@ def hop_in_samples(hop_s: float, sample_rate_hz: int) -> int:
 
 
 def cut_windows(clip: Clip, *, window_samples: int, hop_samples: int) -> FloatArray:
-    """Cut a clip into overlapping whole windows; samples after the last one are left out.
+    """Cut a clip into overlapping whole windows; samples after the last window are dropped.
 
     Returns
     -------
     numpy.ndarray, shape (n, window_samples), float32
-        ``n = 1 + floor((N - window) / hop)``. A clip shorter than a window gives one window, padded
-        with zeros at its end.
+        ``n = 1 + floor((samples - window_samples) / hop_samples)``. A clip shorter than a window
+        gives one window, padded with zeros at its end.
 
     Raises
     ------
@@ -57,16 +57,16 @@ def cut_windows(clip: Clip, *, window_samples: int, hop_samples: int) -> FloatAr
 
 @dataclass(frozen=True)
 class ReadingLog:
-    """What :func:`read_windows` found to be unlike other clips, in the order of the clips.
+    """The short and the damaged clips that :func:`read_windows` found, in the order of the clips.
 
     Parameters
     ----------
     keep_going : bool
-        Leave out damaged clips instead of raising for the first one.
+        Skip damaged clips instead of raising an error for the first one.
     short : list of pathlib.Path
-        Clips shorter than a window. Each has one window, padded with zeros.
+        Clips shorter than a window. Each gives one window, padded with zeros.
     damaged : dict of pathlib.Path to str
-        Clips that were left out, with the reason.
+        Clips that were skipped, with the reason.
     """
 
     keep_going: bool = False
@@ -94,16 +94,16 @@ def read_windows(
     log: ReadingLog | None = None,
     resampler: str = SOXR,
 ) -> Iterator[tuple[Path, FloatArray]]:
-    """Read clips one after the other and cut each into windows, as :func:`cut_windows` does.
+    """Read clips one after the other, and cut each into windows with :func:`cut_windows`.
 
     Parameters
     ----------
     paths : iterable of pathlib.Path
     sample_rate_hz, window_samples : int
     hop_s : float
-        Seconds from one window to the next, which :func:`hop_in_samples` turns into samples.
+        Seconds from one window to the next; :func:`hop_in_samples` converts them to samples.
     log : ReadingLog, optional
-        Is filled in while clips are read.
+        Filled in while clips are read.
     resampler : str
         One of ``resampling.RESAMPLERS``.
 
@@ -114,7 +114,7 @@ def read_windows(
     Raises
     ------
     AudioError
-        For the first clip that cannot be used, unless ``log`` keeps going.
+        For the first damaged clip, unless ``log.keep_going`` is True.
     EdgeL3Error
         If the hop is shorter than a sample.
     """
@@ -134,28 +134,28 @@ def read_windows(
 
 
 DEFAULT_BATCH_SIZE = 32
-"""Windows of one call of the runtime; some 15 MB of samples and spectrograms."""
+"""Windows in one call of the runtime: about 15 MB of samples and spectrograms."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """How sound is cut into windows of a second.
+    """Options for cutting audio into windows of one second.
 
     Parameters
     ----------
     hop_size : float
         Seconds from one window to the next.
     center : bool
-        Begin with half a window of zeros, so that a time is the middle of its window.
+        Begin with half a window of zeros, so that a timestamp is the middle of its window.
     batch_size : int
-        Windows of one call of the runtime; it changes no result.
+        Windows in one call of the runtime. It changes no result.
     resampler : str
-        One of ``resampling.RESAMPLERS``, for sound of another sample rate than the network's.
+        One of ``resampling.RESAMPLERS``, for audio with another sample rate than the network's.
 
     Raises
     ------
     EdgeL3Error
-        If one is out of its range.
+        If a value is out of range.
     """
 
     hop_size: float = 0.1
@@ -173,21 +173,21 @@ class Framing:
         check_resampler(self.resampler)
 
     def hop_samples(self, sample_rate_hz: int) -> int:
-        """Return the whole samples of a hop, by the rule of ``hop_in_samples``."""
+        """Return the number of samples of a hop by :func:`hop_in_samples`."""
         return hop_in_samples(self.hop_size, sample_rate_hz)
 
 
 def center_audio(audio: npt.NDArray[Any], frame_len: int) -> npt.NDArray[Any]:
-    """Put half a window of zeros in front; the odd sample of an odd window is left out."""
+    """Prepend half a window of zeros, rounded down."""
     return np.pad(audio, (frame_len // 2, 0))
 
 
 def pad_audio(audio: npt.NDArray[Any], frame_len: int, hop_len: int) -> npt.NDArray[Any]:
-    """Append zeros until windows of ``frame_len``, one every ``hop_len``, use every sample."""
+    """Append zeros so that windows of ``frame_len``, one every ``hop_len``, cover all samples."""
     hops = -(-max(0, audio.size - frame_len) // hop_len)
     return np.pad(audio, (0, frame_len + hops * hop_len - audio.size))
 
 
 def is_positive(value: Any) -> bool:
-    """Whether something is a real number above zero, and not infinite."""
+    """Return whether a value is a finite real number above zero."""
     return isinstance(value, Real) and 0 < float(value) < math.inf

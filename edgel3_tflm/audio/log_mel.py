@@ -1,7 +1,7 @@
-"""Log-mel spectrogram as kapre 0.1.4 computes it inside the published models.
+"""The log-mel spectrogram that kapre 0.1.4 computes inside the published models.
 
-The published networks carry kapre's ``Melspectrogram`` layer: strided-convolution DFT kernels and a
-mel matrix. This module computes the same values with an FFT.
+The published networks contain kapre's ``Melspectrogram`` layer: the kernels of a DFT as a strided
+convolution, and a mel matrix. This module computes the same values with an FFT.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +17,12 @@ from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.types import FloatArray
 
 DYNAMIC_RANGE_DB = 80.0
-"""Values lie in [-80, 0] dB: the window's own maximum is 0."""
+"""Values are in [-80, 0] dB: the maximum of each window is 0."""
 _AMPLITUDE_FLOOR = 1e-10
 
 
 def dft_window(spec: FrontendSpec) -> npt.NDArray[np.float64]:
-    """Periodic Hann window of ``spec.dft_samples`` values."""
+    """Return the periodic Hann window of ``spec.dft_samples`` values."""
     n = np.arange(spec.dft_samples)
     window: npt.NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * n / spec.dft_samples)
     return window
@@ -30,7 +30,7 @@ def dft_window(spec: FrontendSpec) -> npt.NDArray[np.float64]:
 
 @lru_cache
 def mel_filterbank(spec: FrontendSpec) -> npt.NDArray[np.float64]:
-    """Triangular mel filters, normalised to constant area.
+    """Return triangular mel filters, normalised to constant area.
 
     Mel scale of the HTK book (Young et al.): ``mel = 2595 log10(1 + f / 700)``. Each triangle is
     scaled by ``2 / (f[i + 2] - f[i])`` with its corner frequencies in Hz.
@@ -38,7 +38,7 @@ def mel_filterbank(spec: FrontendSpec) -> npt.NDArray[np.float64]:
     Returns
     -------
     numpy.ndarray, shape (dft_samples // 2 + 1, mels), float64
-        Weights that turn a power spectrum into mel bands.
+        Factors from a power spectrum to mel bands.
     """
     nyquist_hz = spec.sample_rate_hz / 2
     top_mel = 2595 * np.log10(1 + nyquist_hz / 700)
@@ -52,13 +52,13 @@ def mel_filterbank(spec: FrontendSpec) -> npt.NDArray[np.float64]:
     return filters
 
 
-# Bands of a block: 8 are fastest for 256 bands as for 64. All but 1 % of the matrix are zeros.
+# Bands in a block: 8 are fastest, for 256 bands and for 64. 99 % of the filter matrix are zeros.
 _BLOCK_MELS = 8
 
 
 @dataclass(frozen=True)
 class _MelBlock:
-    """Some neighbouring bands, and the bins that any of them weighs."""
+    """Neighbouring bands, and the range of bins with a weight above zero in any of them."""
 
     bins: slice
     mels: slice
@@ -71,7 +71,7 @@ def _mel_blocks(spec: FrontendSpec) -> tuple[_MelBlock, ...]:
     blocks = []
     for first in range(0, spec.mels, _BLOCK_MELS):
         mels = slice(first, min(first + _BLOCK_MELS, spec.mels))
-        # Without a single bin the block is a product over no bins: zeros.
+        # A block without bins gives zeros, as a product over an empty axis.
         weighed = np.flatnonzero(filters[:, mels].any(axis=1))
         bins = slice(weighed[0], weighed[-1] + 1) if len(weighed) else slice(0, 0)
         blocks.append(_MelBlock(bins, mels, np.ascontiguousarray(filters[bins, mels])))
@@ -80,7 +80,7 @@ def _mel_blocks(spec: FrontendSpec) -> tuple[_MelBlock, ...]:
 
 @dataclass(frozen=True)
 class FrontendTables:
-    """The constants that the C library's frontend works with, as it holds them.
+    """The constants of the C library's frontend, in its types.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ class FrontendTables:
     cosines : numpy.ndarray, shape (dft_samples // 4 + 1,), float32
         First quarter of a cosine of ``dft_samples`` values.
     mel_first, mel_count : numpy.ndarray, shape (mels,), uint16
-        The bins that a band weighs: the first and how many. Narrow bands may lie between two bins
-        and weigh none.
+        The first bin of each band, and its number of bins. A narrow band between two bins has
+        none.
     mel_weights : numpy.ndarray, shape (sum of mel_count,), float32
         Weights of all bands, one after the other.
     """
@@ -103,16 +103,16 @@ class FrontendTables:
 
     @classmethod
     def of(cls, spec: FrontendSpec) -> "FrontendTables":
-        """Take the tables from the definitions here."""
+        """Compute the tables from the definitions in this module."""
         first, count, weights = [], [], []
         for band in mel_filterbank(spec).T:
             bins = np.flatnonzero(band)
             first.append(bins[0] if len(bins) else 0)
             count.append(len(bins))
-            weights.append(band[bins])  # a triangle has no zero within
+            weights.append(band[bins])  # contiguous: a triangle has no zeros inside
         quarter = np.arange(spec.dft_samples // 4 + 1)
         cosines = np.cos(2 * np.pi * quarter / spec.dft_samples)
-        cosines[-1] = 0  # not 6e-17
+        cosines[-1] = 0  # exactly; NumPy returns 6e-17
         return cls(
             window=dft_window(spec).astype(np.float32),
             cosines=cosines.astype(np.float32),
@@ -125,14 +125,14 @@ class FrontendTables:
 def log_mel(
     windows: npt.NDArray[np.floating[Any]], spec: FrontendSpec, *, threads: int | None = None
 ) -> FloatArray:
-    """Log-mel spectrograms of one-second windows.
+    """Return the log-mel spectrograms of one-second windows.
 
-    Zero-pad as a 'same' strided convolution does; power spectrum of Hann frames; mel filters;
-    square root; ``10 log10(max(x, 1e-10))``; subtract the window's own maximum; clip at -80 dB.
-    Silence is therefore all zeros.
+    The steps: zero padding as in a 'same' strided convolution; power spectrum of Hann frames; mel
+    filters; square root; ``10 log10(max(x, 1e-10))``; subtraction of the window's maximum; clipping
+    at -80 dB. The spectrogram of silence is therefore all zeros.
 
-    Everything is computed in float64: at -80 dB a band's power is 1e-16 of the loudest one's, less
-    than what float32 rounds off.
+    All steps are computed in float64: at -80 dB, the power of a band is 1e-16 of the loudest band's
+    power, which is below the rounding error of float32.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def log_mel(
         Samples at ``spec.sample_rate_hz``, full scale 1.
     spec : FrontendSpec
     threads : int, optional
-        How many windows to transform at a time; as many as there are cores if not given.
+        Number of windows that are transformed at a time; the number of cores if not given.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def log_mel(
     hann = dft_window(spec)
     blocks = _mel_blocks(spec)
 
-    # One window at a time: its frames (3 MB as float64) stay in the cache, a batch's would not.
+    # One window at a time: its frames (3 MB as float64) fit in the processor's cache.
     def transform(window: npt.NDArray[np.floating[Any]], out: FloatArray) -> None:
         padded = np.zeros(padding + spec.window_samples)
         padded[left : left + spec.window_samples] = window
@@ -172,7 +172,7 @@ def log_mel(
         level = np.empty((spec.frames, spec.mels))
         for block in blocks:
             np.matmul(power[:, block.bins], block.weights, out=level[:, block.mels])
-        # The root is halved behind the logarithm.
+        # The square root becomes a factor of one half after the logarithm: 10 / 2.
         np.log10(np.maximum(level, _AMPLITUDE_FLOOR**2, out=level), out=level)
         level *= 5
         level -= level.max()
@@ -184,21 +184,21 @@ def log_mel(
         for window, out in zip(windows, decibels, strict=True):
             transform(window, out)
     else:
-        # NumPy releases Python's lock nearly everywhere.
+        # NumPy releases the global interpreter lock in nearly all steps.
         with ThreadPoolExecutor(workers) as executor:
             list(executor.map(transform, windows, decibels))
     return decibels
 
 
 def is_silent(decibels: FloatArray) -> npt.NDArray[np.bool_]:
-    """Tell which windows, (n, mels, frames) log-mel, are silent; shape (n,)."""
+    """Return which windows are silent: log-mel (n, mels, frames) to booleans (n,)."""
     silent: npt.NDArray[np.bool_] = ~decibels.any(axis=(1, 2))
     return silent
 
 
 def log_mel_statistics(decibels: FloatArray) -> FloatArray:
-    """Mean and standard deviation over time of every mel band.
+    """Return mean and standard deviation over time of every mel band, in dB.
 
-    The plainest features there are, for comparison: (n, mels, frames) to (n, 2 mels), in dB.
+    Simple features to compare embeddings with: (n, mels, frames) to (n, 2 mels).
     """
     return np.concatenate([decibels.mean(axis=2), decibels.std(axis=2)], axis=1)

@@ -1,4 +1,4 @@
-"""A labelled corpus: clips with their classes and folds, from a manifest."""
+"""Manifests of corpora: tables of clips with labels and folds, and lists of clips."""
 
 import csv
 import os
@@ -10,9 +10,9 @@ from edgel3_tflm.audio.clips import is_audio_file
 from edgel3_tflm.errors import AudioError, EdgeL3Error
 
 HOP_S = 0.5
-"""Seconds from one window to the next, unless somebody chooses."""
+"""Default number of seconds from one window to the next."""
 LABEL_SEPARATOR = ";"
-"""Between the labels of a clip that has several."""
+"""Separates the labels of a clip that has several."""
 _LONGEST_LINE = 80
 
 
@@ -26,19 +26,20 @@ class LabelledClip:
 
 
 def split_labels(label: str) -> tuple[str, ...]:
-    """Labels of a clip: its manifest's column, split at semicolons; none if it is empty."""
+    """Return the labels in the column ``label`` of a manifest: none, one, or several."""
     return tuple(part.strip() for part in label.split(LABEL_SEPARATOR) if part.strip())
 
 
 def read_manifest(path: Path) -> list[LabelledClip]:
     """Read a tab-separated manifest with the columns file, label and fold.
 
-    Files are relative to the manifest; other columns are left alone.
+    Files are relative to the manifest. Other columns are ignored.
 
     Raises
     ------
     AudioError
-        If the manifest cannot be read, lacks a column, a row is damaged or a file is named twice.
+        If the manifest cannot be read or lacks a column, if a row is damaged, or if two rows name
+        the same file.
     """
     rows = read_rows(path, ("file", "label", "fold"), delimiter="\t")
     return [
@@ -48,12 +49,12 @@ def read_manifest(path: Path) -> list[LabelledClip]:
 
 
 def require_files(clips: Sequence[LabelledClip], manifest: Path) -> None:
-    """Check that the clips of a manifest are there, before anything takes long.
+    """Check that the clips of a manifest exist, before a long computation starts.
 
     Raises
     ------
     AudioError
-        If some are not.
+        If a clip is missing.
     """
     missing = [clip.path for clip in clips if not clip.path.is_file()]
     if missing:
@@ -64,18 +65,19 @@ def require_files(clips: Sequence[LabelledClip], manifest: Path) -> None:
 
 
 def read_files(path: Path) -> list[str]:
-    """Read which files a manifest names, as it names them; it may have no labels.
+    """Return the files in a manifest, as they are written there; labels are not needed.
 
     Parameters
     ----------
     path : pathlib.Path
-        A tab-separated table with a column ``file``, or a list: a text file with a file a line. It
-        is a list if its first line names a file that exists, or could name an audio file.
+        A tab-separated table with a column ``file``, or a list: a text file with one file a line.
+        It is a list if its first line is the path of a file, or has the suffix of an audio file.
 
     Raises
     ------
     AudioError
-        If the manifest is neither or cannot be read, a row is damaged or a file is named twice.
+        If the manifest is neither or cannot be read, if a row is damaged, or if two rows name the
+        same file.
     """
     first = next(_read_lines(path), None)
     if first is None:
@@ -92,11 +94,11 @@ def read_files(path: Path) -> list[str]:
     return [row["file"] for row in _check_files(path, rows)]
 
 
-@dataclass(frozen=True, slots=True)  # there may be a million
+@dataclass(frozen=True, slots=True)  # slots: a table may have a million rows
 class Row:
-    """A row of a table; ``row[column]`` is its text in that column.
+    """A row of a table; ``row[column]`` is the text in a column.
 
-    ``line`` is where it begins, counted from 1.
+    ``line`` is the number of the row's first line, counted from 1.
     """
 
     table: Path
@@ -113,7 +115,7 @@ class Row:
         Raises
         ------
         AudioError
-            If it is none.
+            If the text is no whole number.
         """
         try:
             return int(self[column])
@@ -125,13 +127,13 @@ class Row:
 
 
 def read_rows(path: Path, columns: Sequence[str], *, delimiter: str) -> Iterator[Row]:
-    """Read a table whose first line names its columns.
+    """Read a table whose first line has the names of its columns.
 
     Parameters
     ----------
     path : pathlib.Path
     columns : sequence of str
-        Those that must be there; others may be.
+        Columns that the table must have. It may have others.
     delimiter : str
         A comma or a tab.
 
@@ -143,8 +145,8 @@ def read_rows(path: Path, columns: Sequence[str], *, delimiter: str) -> Iterator
     Raises
     ------
     AudioError
-        If the table cannot be read, lacks a column or rows, or a row has not as many columns as the
-        first line.
+        If the table cannot be read, lacks a column, or has no rows, or if a row has another number
+        of columns than the first line.
     """
     line = 1
     rows = 0
@@ -201,7 +203,7 @@ def _may_name_a_file(path: Path, name: str) -> bool:
 
 
 def _check_files(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
-    """Pass on rows that name a file, each another one."""
+    """Yield the rows; refuse a row without a file, and a file that a row before has."""
     seen: dict[str, int] = {}
     for row in rows:
         if not row["file"].strip() or "\0" in row["file"]:
@@ -230,12 +232,12 @@ def _shorten(line: str) -> str:
 
 
 def list_folds(clips: Sequence[LabelledClip], wanted: Sequence[int] | None = None) -> list[int]:
-    """Return the folds of clips, sorted, or those wanted of them, each once.
+    """Return the folds of clips, sorted, or the wanted folds, each once.
 
     Raises
     ------
     EdgeL3Error
-        If no clip is in a fold that is wanted.
+        If a wanted fold has no clip.
     """
     known = sorted({clip.fold for clip in clips})
     for fold in wanted or ():
@@ -248,7 +250,7 @@ def list_folds(clips: Sequence[LabelledClip], wanted: Sequence[int] | None = Non
 def split_by_fold(
     clips: Sequence[LabelledClip], folds: Iterable[int]
 ) -> list[tuple[str, list[int], list[int]]]:
-    """Return for each fold its name, and the indices of the clips outside it and in it."""
+    """Return for each fold its name, the indices of the clips outside it, and of those in it."""
     return [
         (
             f"fold {fold}",
@@ -262,14 +264,14 @@ def split_by_fold(
 def note_unlearned_classes(
     labels: Sequence[Collection[str]], splits: Iterable[tuple[str, Iterable[int], Iterable[int]]]
 ) -> tuple[str, ...]:
-    """Return a sentence for each class that clips to judge have and no clip to learn from has.
+    """Return a sentence for each class that occurs in the test clips but not in the training clips.
 
     Parameters
     ----------
     labels : sequence of collection of str
-        Of each clip.
+        The labels of each clip.
     splits : iterable of (str, iterable of int, iterable of int)
-        A split's name, and the indices of the clips to learn from and to judge.
+        A split's name, the indices of its training clips, and the indices of its test clips.
     """
     notes = []
     for name, train, test in splits:

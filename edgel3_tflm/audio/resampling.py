@@ -1,8 +1,8 @@
-"""Resampling mono samples that come block by block.
+"""Resampling of mono samples, block by block.
 
 =============== ==================================================================================
-``kaiser_best`` what edgel3 0.2.1 uses, of resampy 0.2: a sinc of 64 zeros under a Kaiser window
-``soxr``        soxr's high quality: faster, and a filter of another slope
+``kaiser_best`` used by edgel3 0.2.1, from resampy 0.2: a sinc with 64 zeros in a Kaiser window
+``soxr``        soxr with its high quality: faster, with a filter of another slope
 =============== ==================================================================================
 """
 
@@ -19,28 +19,28 @@ KAISER_BEST = "kaiser_best"
 SOXR = "soxr"
 RESAMPLERS = (KAISER_BEST, SOXR)
 MAX_SAMPLE_RATE_HZ = 10_000_000
-"""More than any recorder's; a damaged header may say anything."""
+"""Above the rate of any recorder; a damaged header can contain any number."""
 
-# resampy 0.2's filter: zero crossings of a wing, table entries between two of them, share of the
-# passband, parameter of the Kaiser window.
+# resampy 0.2's filter: zero crossings on one side, table entries between two of them, cutoff as a
+# part of the Nyquist frequency, parameter of the Kaiser window.
 _ZEROS = 64
 _PRECISION = 512
 _ROLLOFF = 0.9475937167399596
 _BETA = 14.769656459379492
-# Outputs computed at once, and always so many: sums must not depend on how the sound comes divided.
+# Outputs in one computation. A fixed number, so that no sum depends on the division into blocks.
 _CHUNK_OUTPUTS = 1 << 12
-# Times that differ by less than 6e-8 of a sample have one set of weights: float32 rounds off more.
+# Times that differ by less than 6e-8 of a sample share their weights: float32 rounds more.
 _PHASES = 1 << 24
 _NO_SAMPLES = np.empty(0, np.float32)
 
 
 def check_resampler(name: str) -> None:
-    """Refuse what is no resampler's name.
+    """Check the name of a resampler.
 
     Raises
     ------
     EdgeL3Error
-        If it is none of ``RESAMPLERS``.
+        If it is not one of ``RESAMPLERS``.
     """
     if name not in RESAMPLERS:
         raise EdgeL3Error(f"unknown resampler {name!r}: expected {' or '.join(RESAMPLERS)}")
@@ -49,14 +49,16 @@ def check_resampler(name: str) -> None:
 def resample_blocks(
     blocks: Iterable[FloatArray], from_hz: float, to_hz: int, resampler: str = SOXR
 ) -> Iterator[FloatArray]:
-    """Resample mono samples that come block by block; where they are divided changes nothing.
+    """Resample mono samples block by block; the division into blocks does not change the result.
 
-    Of n samples come ``int(n * (to_hz / from_hz))``, as of resampy, whichever the resampler.
+    From n samples, every resampler makes ``int(n * (to_hz / from_hz))``, as resampy does.
 
     Raises
     ------
     AudioError
-        If the rate they have is no sound's.
+        If ``from_hz`` is out of range.
+    EdgeL3Error
+        If the resampler is unknown.
     """
     check_resampler(resampler)
     if not 1 <= from_hz <= MAX_SAMPLE_RATE_HZ:
@@ -81,7 +83,7 @@ def _resample_soxr(
     stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
     read = written = 0
     last = _NO_SAMPLES
-    # soxr rounds the length: the last sample is held back until it is known whether there is one.
+    # soxr rounds the length: the last sample is kept back, because it may be one too many.
     for block in blocks:
         read += len(block)
         found = np.concatenate([last, stream.resample_chunk(block)])
@@ -94,7 +96,7 @@ def _resample_soxr(
 
 @lru_cache
 def _half_filter() -> DoubleArray:
-    """Right wing of the filter, ``_PRECISION`` entries between two zeros."""
+    """Return the right half of the filter, with ``_PRECISION`` entries between two zeros."""
     entries = _PRECISION * _ZEROS
     sinc = np.sinc(_ROLLOFF * np.linspace(0, _ZEROS, entries + 1))
     found: DoubleArray = _ROLLOFF * sinc * np.kaiser(2 * entries + 1, _BETA)[entries:]
@@ -104,19 +106,19 @@ def _half_filter() -> DoubleArray:
 def _resample_kaiser_best(
     blocks: Iterable[FloatArray], from_hz: float, to_hz: int
 ) -> Iterator[FloatArray]:
-    """Compute what resampy 0.2 computes, its roundings of times and of table entries included."""
+    """Resample as resampy 0.2 does, with its rounding of times and of table entries."""
     ratio = to_hz / from_hz
     scale = min(1.0, ratio)
     wing = _Wing(scale)
     reach = wing.taps
-    # What lies before and behind the sound is zero.
-    held, first = np.zeros(reach), -reach  # samples, and the position of the first of them
+    # The audio is extended by zeros at both ends.
+    held, first = np.zeros(reach), -reach  # samples in use, and the position of the first one
     read = written = 0
     time = 0.0
 
     def compute(count: int) -> FloatArray:
         nonlocal held, first, time, written
-        # resampy adds up times one by one, and so does accumulate: with the same roundings.
+        # resampy adds times one by one. accumulate does the same, with the same rounding.
         times = np.add.accumulate(np.concatenate([[time], np.full(count, 1.0 / ratio)]))
         found = _interpolate(held, first, times[:-1], wing).astype(np.float32)
         written += count
@@ -125,7 +127,7 @@ def _resample_kaiser_best(
         held, first = held[unused:], first + unused
         return found
 
-    # Samples from the time of a chunk's first output on that it can need; roundings need one more.
+    # Samples after the first output time that a chunk can need, with one more for rounding.
     needed = int((_CHUNK_OUTPUTS + 1) / ratio) + reach + 2
     for block in blocks:
         read += len(block)
@@ -138,7 +140,7 @@ def _resample_kaiser_best(
 
 
 class _Wing:
-    """Weights of the samples on one side of a time."""
+    """The filter's weights of the samples on one side of an output time."""
 
     def __init__(self, scale: float) -> None:
         self._table = _half_filter() * scale
@@ -148,7 +150,7 @@ class _Wing:
         self.taps = len(self._table) // self._step
 
     def weigh(self, distance: float) -> DoubleArray:
-        """Weights of samples at ``distance`` (0 to 1 of a sample), one more, and so on."""
+        """Return the weights of samples at ``distance`` (0 to 1), ``distance + 1``, and so on."""
         entry = self._scale * distance * _PRECISION
         offset = int(entry)
         count = (len(self._table) - offset) // self._step
@@ -159,13 +161,13 @@ class _Wing:
 
 
 def _interpolate(held: DoubleArray, first: int, times: DoubleArray, wing: _Wing) -> DoubleArray:
-    """Interpolate held samples, the first at position ``first``, at times in samples."""
+    """Interpolate samples, the first of which has position ``first``, at times in samples."""
     positions = times.astype(np.int64)
     phases = times - positions
     windows = np.lib.stride_tricks.sliding_window_view(held, 2 * wing.taps)
     rows = positions - wing.taps + 1 - first
     outputs = np.empty(len(times))
-    # Of two whole rates few times within a sample occur, each with weights of its own.
+    # With two integer rates, few fractions of a sample occur. Each fraction has its own weights.
     keys = np.rint(phases * _PHASES)
     order = np.argsort(keys, kind="stable")
     keys = keys[order]

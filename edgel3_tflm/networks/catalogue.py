@@ -1,4 +1,10 @@
-"""The published networks: plans of pruning, widths, weight files, and how to find one by name."""
+"""The published networks: sparsity plans, widths and weight files, and how to find a network.
+
+Sources: Kumari et al., "EdgeL3: Compressing L3-Net for Mote-Scale Urban Noise Monitoring" (2019)
+for the sparse family and its plans; Srivastava et al., "Specialized Embedding Approximation for
+Edge Intelligence" (ICASSP 2021) for the SEA family; the ``models`` branch of the edgel3 package
+for file names and git blob ids.
+"""
 
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.variants import (
@@ -38,7 +44,7 @@ WIDTHS = {
     "width-64.54": (64, 48, 64, 64, 128, 128, 128, 128),
     "width-69.89": (64, 48, 64, 64, 64, 64, 128, 128),
 }
-"""Filters of the three published width reductions of L3, named by the published percents."""
+"""Filters of the three published width reductions of L3; the names have the published percents."""
 
 _SEA_FILTERS = {
     512: _L3_FILTERS,
@@ -109,7 +115,7 @@ def _sea_variant(embedding_size: int) -> Variant:
 _RETRAIN_TYPES: tuple[RetrainType, ...] = ("ft", "kd")
 
 
-# A family whose name says neither size nor plan is one of the table with its own put in.
+# Names without a size or a plan: the network of the table to which plan or filters are applied.
 _FAMILY_MEMBERS = {
     "sea-ust": "sea-ust-512",
     **{f"edgel3-{each}": f"edgel3-95.45-{each}" for each in _RETRAIN_TYPES},
@@ -117,7 +123,7 @@ _FAMILY_MEMBERS = {
 
 
 class _Variants(dict[str, Variant]):
-    """Networks by name; one with a plan, a depth or filters of its own is made when looked up."""
+    """Networks by name; makes a network with its own plan, depth or filters when looked up."""
 
     def __missing__(self, name: str) -> Variant:
         parts = NameParts.parse(name)
@@ -143,34 +149,34 @@ VARIANTS: dict[str, Variant] = _Variants(
     for variant in (
         *(_sparse_variant(plan, retrain) for plan in PLANS for retrain in _RETRAIN_TYPES),
         *(_sea_variant(size) for size in _SEA_FILTERS),
-        # The network the sparse family was pruned from; its authors' package has no file of it.
+        # The sparse family was pruned from this network. The authors' package has no file of it.
         Variant("dense", "l3-dense", _L3_FRONTEND, _L3_FILTERS, final_relu=False),
     )
 )
-"""Every network by name; ``VARIANTS[name]`` also knows the names that Variant.with_plan, with_depth
-and with_filters give."""
+"""Every network by name. ``VARIANTS[name]`` also accepts the names that ``Variant.with_plan``,
+``with_depth`` and ``with_filters`` give."""
 
 
 def find_plan(sparsity: str) -> Plan:
-    """Find the plan a person means by a sparsity.
+    """Return the published plan with a sparsity.
 
     Parameters
     ----------
     sparsity : str
-        Percent of zeros, as the paper's total (``95.45``, ``53.49``, ``97``) or as the edgel3
-        package's file names have it (``53.5``, ``81.0``).
+        Percent of zeros, as in the paper (``95.45``, ``53.49``, ``97``) or as in the file names
+        of the edgel3 package (``53.5``, ``81.0``).
 
     Raises
     ------
     EdgeL3Error
-        If no plan has that total; the message lists those there are.
+        If no plan has this total. The message lists the known ones.
     """
     try:
         percent = float(sparsity)
     except ValueError:
         percent = float("nan")
     for plan in PLANS:
-        # Half of the second decimal, the finest that totals are written with.
+        # Totals have two decimals; 0.005 is half of the last one.
         if any(abs(percent - known) < 0.005 for known in (plan.total, float(plan.label))):
             return plan
     known_labels = ", ".join(plan.label for plan in PLANS)
@@ -186,22 +192,22 @@ def find_variant(
     retrain_type: str = "ft",
     embedding_size: int = 128,
 ) -> Variant:
-    """Find a network by the words the command line and edgel3's API use.
+    """Return a network by the words that the command line and edgel3's API use.
 
     Parameters
     ----------
     model_type : {'sparse', 'sea', 'dense'}
     sparsity : str
-        Percent of zeros; read only for 'sparse'.
+        Percent of zeros; used only for 'sparse'.
     retrain_type : {'ft', 'kd'}
-        Fine-tuned or knowledge-distilled; read only for 'sparse'.
+        Fine-tuned or knowledge-distilled; used only for 'sparse'.
     embedding_size : {512, 256, 128, 64}
-        Read only for 'sea'.
+        Used only for 'sea'.
 
     Raises
     ------
     EdgeL3Error
-        If a word is not among those listed.
+        If a word is unknown.
     """
     if model_type == "sparse":
         if retrain_type not in _RETRAIN_TYPES:
@@ -218,7 +224,7 @@ def find_variant(
 
 
 def find_depth(embedding_layer: str) -> int:
-    """Find the number of convolutions down to the one that gives the embedding: ``conv7``, say.
+    """Return the number of convolutions up to the embedding layer: 7 for ``conv7``.
 
     Raises
     ------
@@ -234,12 +240,12 @@ def find_depth(embedding_layer: str) -> int:
 
 
 def find_filters(filters: str) -> tuple[int, ...]:
-    """Find the filters a person means: a name in WIDTHS, or numbers with commas between.
+    """Return the filters that a text specifies: a name in WIDTHS, or numbers separated by commas.
 
     Raises
     ------
     EdgeL3Error
-        If it is neither.
+        If the text is neither.
     """
     if filters in WIDTHS:
         return WIDTHS[filters]
@@ -247,6 +253,6 @@ def find_filters(filters: str) -> tuple[int, ...]:
         return tuple(int(each) for each in filters.split(","))
     except ValueError as error:
         raise EdgeL3Error(
-            f"unknown filters {filters!r}: expected numbers with commas between, one a convolution,"
-            f" or one of {', '.join(WIDTHS)}"
+            f"unknown filters {filters!r}: expected numbers separated by commas, one for each"
+            f" convolution, or one of {', '.join(WIDTHS)}"
         ) from error

@@ -1,4 +1,4 @@
-"""Published results of these networks, to stand beside one's own.
+"""Published results of these networks, for comparison with measured ones.
 
 Sources: the tables of "EdgeL3: Compressing L3-Net for Mote-Scale Urban Noise Monitoring" (Kumari et
 al., talk of May 2019, with the paper of the same name); Srivastava et al., "Specialized Embedding
@@ -11,11 +11,11 @@ from typing import Literal
 from edgel3_tflm.networks.catalogue import PLANS, WIDTHS
 
 Task = Literal["avc", "urbansound8k", "esc50", "sonyc-ust"]
-"""Audio-visual correspondence, which L3 is trained by, and the downstream datasets."""
+"""Audio-visual correspondence, which L3 is trained on, or a downstream dataset."""
 Kind = Literal["original", "plan", "depth", "width", "sea"]
 
 L3_PARAMETERS = 4_688_066
-"""Of L3's audio subnetwork: kernels, biases, gamma and beta of nine BatchNorms (the talk)."""
+"""Parameters of L3's audio part: kernels, biases, gamma and beta of nine BatchNorms (talk)."""
 
 _TALK = "EdgeL3 talk 2019"
 _SEA_PAPER = "SEA paper 2021"
@@ -23,16 +23,16 @@ _SEA_PAPER = "SEA paper 2021"
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """How a network did at a task.
+    """The published score of a network in a task.
 
     Parameters
     ----------
     task : {'avc', 'urbansound8k', 'esc50', 'sonyc-ust'}
     value : float
         Accuracy in percent; for 'sonyc-ust' the micro-averaged area under the precision-recall
-        curve, 0 to 1. Behind fine-tuning where there was any.
+        curve, 0 to 1. Measured after fine-tuning, if the network was fine-tuned.
     before_fine_tuning : float, optional
-        The same network's, cut but not trained again.
+        The score of the reduced network before it was fine-tuned.
     """
 
     task: Task
@@ -41,7 +41,7 @@ class PublishedScore:
 
     @property
     def measure(self) -> str:
-        """What ``value`` is."""
+        """Name and unit of ``value``."""
         return "micro-AUPRC" if self.task == "sonyc-ust" else "accuracy %"
 
 
@@ -55,12 +55,13 @@ class PublishedResult:
         A plan's label, ``conv7`` and so on for a depth, a name in WIDTHS, ``l3``, or a SEA network.
     kind : {'original', 'plan', 'depth', 'width', 'sea'}
     title : str
-        To be read by people.
+        Name for tables and reports.
     source : str
+        Where the row was published.
     reduction_percent : float, optional
-        Of the weights, beside L3's.
+        Weights removed, in percent of L3's.
     megabytes : float, optional
-        Of its weights that are not zero, as float32; of 2**20 bytes.
+        Size of the non-zero weights as float32, in units of 2**20 bytes.
     scores : tuple of PublishedScore
     """
 
@@ -73,7 +74,7 @@ class PublishedResult:
     scores: tuple[PublishedScore, ...] = ()
 
     def score(self, task: Task) -> PublishedScore | None:
-        """How it did at a task; None where nothing was published."""
+        """Return the score in a task; None if none was published."""
         return next((each for each in self.scores if each.task == task), None)
 
 
@@ -91,15 +92,16 @@ _PLAN_MEGABYTES = {
     98.00: 0.357,
     99.00: 0.179,
 }
-# Published as points below L3, fine-tuned.
+# Published as percentage points below L3, after fine-tuning.
 _EDGEL3_LOSS_POINTS: dict[Task, float] = {"avc": 0.22, "urbansound8k": 1.9, "esc50": 1.4}
 _EDGEL3_TOTAL = 95.45
-# Of each depth and width: reduction in percent; UrbanSound8K and ESC-50 in percent.
+# Each depth: reduction, accuracy on UrbanSound8K, accuracy on ESC-50, all in percent.
 _DEPTHS = {
     "conv7": (50.42, 74.38, 74.0),
     "conv6": (72.34, 71.74, 68.7),
     "conv5": (86.66, 68.77, 66.6),
 }
+# Each width: reduction; accuracy on UrbanSound8K before and after fine-tuning; the same on ESC-50.
 _WIDTHS = {
     "width-43.14": (43.14, (51.39, 74.0), (34.0, 71.25)),
     "width-64.54": (64.54, (52.16, 71.45), (33.3, 64.7)),
@@ -125,7 +127,7 @@ PUBLISHED_RESULTS: tuple[PublishedResult, ...] = (
             plan.total,
             _PLAN_MEGABYTES[plan.total],
             tuple(
-                # Two decimals, as L3's own.
+                # Two decimals, like the published accuracy of L3.
                 PublishedScore(task, round(_L3_PERCENT[task] - points, 2))
                 for task, points in _EDGEL3_LOSS_POINTS.items()
             )
@@ -171,5 +173,8 @@ PUBLISHED_RESULTS: tuple[PublishedResult, ...] = (
         ),
     ),
 )
-"""Every published row: L3, eleven plans, three depths, three widths, SEA-UST 64. EdgeL3's scores
-are L3's less the published losses; the other plans' are published as curves only."""
+"""Every published row: L3, eleven plans, three depths, three widths, SEA-UST 64.
+
+The scores of EdgeL3 are those of L3 minus the published losses. The scores of the other plans were
+published as curves only.
+"""

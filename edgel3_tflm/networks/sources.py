@@ -69,7 +69,7 @@ def unpacked_directories() -> list[Path]:
     An installed edgel3 package comes first, if there is one. The last directory is a part of the
     cache, for copies of such a package's files.
     """
-    # Found without an import: edgel3 needs a Keras that cannot be loaded together with TensorFlow 2.
+    # Found without an import: edgel3's Keras cannot be loaded in one process with TensorFlow 2.
     package = find_spec("edgel3")
     installed = (package and package.submodule_search_locations) or []
     return [*map(Path, installed), cache_directory() / "edgel3"]

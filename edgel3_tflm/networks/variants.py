@@ -1,10 +1,4 @@
-"""The networks this package knows: one table of inputs, filters, sparsity plans and files.
-
-Sources: Kumari et al., "EdgeL3: Compressing L3-Net for Mote-Scale Urban Noise Monitoring" (2019)
-for the sparse family and its plans; Srivastava et al., "Specialized Embedding Approximation for
-Edge Intelligence" (ICASSP 2021) for the SEA family; the ``models`` branch of the edgel3 package
-for file names and git blob ids.
-"""
+"""The data model of a network: its input, filters, sparsity plan and published file."""
 
 import re
 from collections.abc import Sequence
@@ -19,11 +13,11 @@ _Number = TypeVar("_Number", int, float)
 
 KERNEL_SIZE = 3
 POOL_AFTER = (2, 4, 6)
-"""Convolutions (counted from 1) that a 2x2 max-pool with stride 2 follows."""
+"""Convolutions (counted from 1) before a 2x2 max-pool with stride 2."""
 BATCH_NORM_EPSILON = 1e-3
 CONVOLUTIONS = 8
 MAX_FILTERS = 1024
-"""Most filters a convolution may have: twice as many as L3's largest."""
+"""Largest number of filters of a convolution: twice that of L3's largest convolution."""
 _PERCENT_DECIMALS = 4
 _NAME = re.compile(
     r"(?P<family>.+?)(?:-plan-(?P<plan>[0-9.]+(?:-[0-9.]+)*))?(?:-conv(?P<depth>[0-9]+))?"
@@ -33,12 +27,12 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class FrontendSpec:
-    """A log-mel input.
+    """The log-mel spectrogram that a network takes as input.
 
     Parameters
     ----------
     sample_rate_hz, dft_samples, hop_samples, frames, mels : int
-        The window is one second. Mel bands span 0 Hz to half the sample rate.
+        The window is one second long. Mel bands cover 0 Hz to half the sample rate.
     """
 
     sample_rate_hz: int
@@ -55,10 +49,10 @@ class FrontendSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """A layer-wise sparsity plan: percent of zeros in conv1..conv8.
+    """A sparsity plan: percent of zeros in each of conv1..conv8, and in all kernels together.
 
-    ``package_name`` is the number in the edgel3 package's file names; None where the package
-    publishes no file for the plan.
+    ``package_name`` is the number in the file names of the edgel3 package. It is None if the
+    package has no file for the plan.
     """
 
     total: float
@@ -67,13 +61,13 @@ class Plan:
 
     @property
     def label(self) -> str:
-        """The number people know the plan by: the package's if it has one."""
+        """The number that identifies the plan: the package's if there is one, else the total."""
         return self.package_name or f"{self.total:g}"
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A weight file of the edgel3 package, known by the git blob id of its gzipped bytes."""
+    """A weight file of the edgel3 package, identified by the git blob id of its gzipped bytes."""
 
     name: str
     git_blob_id: str
@@ -81,7 +75,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """One 3x3 'same' convolution: sizes of its input map (mel rows, time columns) and channels."""
+    """One 3x3 'same' convolution: size of its input map (mel rows, time columns), and channels."""
 
     name: str
     rows: int
@@ -103,7 +97,7 @@ class ConvLayer:
 
 @dataclass(frozen=True)
 class Variant:
-    """One network: its input, its filters, and where published its file."""
+    """One network: its input, its filters, its sparsity plan, and its published file if any."""
 
     model_type: ModelType
     name: str
@@ -121,13 +115,13 @@ class Variant:
 
     @property
     def has_own_shape(self) -> bool:
-        """Whether with_depth or with_filters made it: no table has its shape."""
+        """Whether with_depth or with_filters made this network, so that no table has its shape."""
         name = NameParts.parse(self.name)
         return name.depth is not None or name.filters is not None
 
     @property
     def layers(self) -> tuple[ConvLayer, ...]:
-        """The convolutions in order, with the size of the map each one reads."""
+        """The convolutions in order, each with the size of its input map."""
         rows, columns, channels = self.frontend.mels, self.frontend.frames, 1
         layers = []
         for number, filters in enumerate(self.filters, start=1):
@@ -148,21 +142,22 @@ class Variant:
         return tuple(layers)
 
     def with_filters(self, filters: Sequence[int]) -> Self:
-        """Give the network filters of its own; nothing that was published is of it then.
+        """Return this network with other numbers of filters, without a published file.
 
-        The plan's percents stay, layer by layer; its total follows from the kernels' new sizes. The
-        name is the family's (with the plan's label) and the filters; VARIANTS knows it.
+        The plan keeps the percent of zeros of each layer. Its total is computed from the new sizes
+        of the kernels. The new name consists of the family, the plan's label and the filters;
+        ``VARIANTS`` finds the network by this name.
 
         Parameters
         ----------
         filters : sequence of int
-            Of conv1..conv8, or of the convolutions the network has, each from 1 to MAX_FILTERS; the
-            last of those it has is the embedding size.
+            Numbers of filters of conv1..conv8, or of the convolutions that the network has, each
+            from 1 to MAX_FILTERS. The last convolution's number is the embedding size.
 
         Raises
         ------
         EdgeL3Error
-            If there are fewer or more, or one is out of its range.
+            If the number of values is wrong, or a value is out of range.
         """
         own = self._own_layers(filters, "numbers of filters", MAX_FILTERS, least=1)
         name = replace(NameParts.parse(self.name), filters="-".join(map(str, own)))
@@ -171,21 +166,22 @@ class Variant:
         return self._derive(name, own, self.plan.layers if self.plan else None)
 
     def with_depth(self, convolutions: int) -> Self:
-        """Take the embedding from an earlier convolution; those behind it fall away.
+        """Return this network without its last convolutions; the embedding ends at an earlier one.
 
-        The embedding is, as the whole network's, the maximum of each channel over the last map: of
-        the last convolution's bare output in the sparse family, behind BatchNorm and ReLU in the
-        SEA family. A pool that followed that convolution falls away.
+        The embedding is the maximum of each channel over the last map, as in the whole network. In
+        the sparse family this map is the output of the last convolution, in the SEA family the
+        output of its BatchNorm and ReLU. A max-pool after that convolution is removed.
 
         Parameters
         ----------
         convolutions : int
-            How many are kept, counted from conv1; as many as there are change nothing.
+            Number of convolutions that are kept, counted from conv1. If these are all, the network
+            is returned unchanged.
 
         Raises
         ------
         EdgeL3Error
-            If the network has not so many.
+            If the network has fewer convolutions.
         """
         have = len(self.filters)
         if not 1 <= convolutions <= have:
@@ -207,24 +203,24 @@ class Variant:
         )
 
     def with_plan(self, plan: Plan) -> Self:
-        """Give the network a sparsity plan of its own; nothing that was published is of it then.
+        """Return this network with another sparsity plan, without a published file.
 
-        Its total is counted anew, as the share of zeros in this network's kernels. The name has the
-        plan's percents; VARIANTS knows it.
+        The total of the plan is computed again, as the percent of zeros in the kernels of this
+        network. The new name contains the percents; ``VARIANTS`` finds the network by this name.
 
         Parameters
         ----------
         plan : Plan
-            Of conv1..conv8, or of the convolutions the network has; percents from 0 to below 100,
-            with no more than four decimals, which the name can hold.
+            Percents of zeros of conv1..conv8, or of the convolutions that the network has. Each is
+            at least 0 and below 100, with at most four decimals, so that the name can contain it.
 
         Raises
         ------
         EdgeL3Error
-            If there are fewer or more, or one is out of its range.
+            If the number of values is wrong, or a value is out of range.
         """
         own = self._own_layers(plan.layers, "percents of zeros", 100)
-        own = tuple(each + 0 for each in own)  # no -0.0, which a name cannot hold
+        own = tuple(each + 0 for each in own)  # turns -0.0 into 0.0: a name has no sign
         written = [f"{each:.{_PERCENT_DECIMALS}f}".rstrip("0").rstrip(".") for each in own]
         for text, percent in zip(written, own, strict=True):
             if percent == 100 or float(text) != percent:
@@ -240,7 +236,7 @@ class Variant:
     def _own_layers(
         self, values: Sequence[_Number], what: str, most: int, least: int = 0
     ) -> tuple[_Number, ...]:
-        """Values of the convolutions this network has, of as many or of a whole network's."""
+        """Check one value for each convolution; cut values of a whole network to this depth."""
         have = len(self.filters)
         if len(values) not in (have, CONVOLUTIONS) or not all(
             least <= each <= most for each in values
@@ -264,7 +260,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class NameParts:
-    """A network's name: the family, and what with_plan, with_depth and with_filters gave it."""
+    """The parts of a network's name: family, plan, depth and filters; None if not in the name."""
 
     family: str
     plan: str | None = None

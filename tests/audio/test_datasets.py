@@ -231,12 +231,18 @@ def test_a_split_does_not_take_a_clip_twice() -> None:
 @pytest.mark.parametrize(
     ("rows", "part"),
     [
-        ([("1.wav", "a", 3), ("2.wav", "b", 3)], "found 3 alone"),
-        ([("1.wav", "a", 1), ("2.wav", "a", 2)], "two classes to train on when fold 1"),
-        ([("1.wav", "a", 1), ("2.wav", "b", 2)], "two classes to train on when fold 1"),
+        ([("1.wav", "a", 3), ("2.wav", "b", 3)], "found only fold 3"),
+        (
+            [("1.wav", "a", 1), ("2.wav", "a", 2)],
+            "fold 1: expected at least two classes in the training set",
+        ),
+        (
+            [("1.wav", "a", 1), ("2.wav", "b", 2)],
+            "fold 1: expected at least two classes in the training set",
+        ),
         (
             [("1.wav", "", 1), *((f"{fold}.wav", "a;b", fold) for fold in (2, 3, 4))],
-            "fold 1: expected a label among the clips to judge",
+            "fold 1: expected a label in the test set, found none",
         ),
     ],
 )
@@ -249,7 +255,7 @@ def test_folds_that_judge_nothing_are_refused(
 
 def test_a_missing_clip_is_named(esc50: Path) -> None:
     (esc50 / "audio" / "3-3000-A-0.wav").unlink()
-    with pytest.raises(EdgeL3Error, match=r"20 clips, 1 of them lack it; .*3-3000-A-0\.wav"):
+    with pytest.raises(EdgeL3Error, match=r"20 clips, 1 missing, .*3-3000-A-0\.wav; restore"):
         load_dataset("esc50", esc50)
 
 
@@ -266,9 +272,9 @@ def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_has_no_other_home_and_no_download(manifest: Manifest, tmp_path: Path) -> None:
     directory = str(manifest(("1.wav", "a", 1), ("2.wav", "b", 2)))
-    with pytest.raises(EdgeL3Error, match="--data-home and --download go with esc50"):
+    with pytest.raises(EdgeL3Error, match="expected --data-home and --download only with esc50"):
         load_dataset(directory, tmp_path)
-    with pytest.raises(EdgeL3Error, match="--data-home and --download go with esc50"):
+    with pytest.raises(EdgeL3Error, match="expected --data-home and --download only with esc50"):
         load_dataset(directory, download=True)
 
 

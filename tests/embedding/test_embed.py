@@ -151,7 +151,7 @@ def test_truncated_files_and_raw_samples_are_damaged_files(
     assert embed(sounds, *tiny, "--keep-going", "--json") == 1
     damaged = json.loads(capsys.readouterr().out)["damaged"]
     assert [*damaged] == [str(cut), str(sounds / "samples.raw")]
-    assert "truncated: by its header it has 32,044 bytes, 9,000 are there" in damaged[str(cut)]
+    assert "truncated: its header states 32,044 bytes, the file has 9,000" in damaged[str(cut)]
     assert {path.stem for path in sounds.rglob("*.npz")} == {"a", "b", "c"}
     assert embed("--manifest", sounds, "--out", sounds.parent / "dataset", *tiny) == 1
     errors = (sounds.parent / "dataset" / "_errors.tsv").read_text()
