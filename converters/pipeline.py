@@ -137,7 +137,8 @@ def convert(
     if options.quantization != "int8" and options.quantizer not in (AUTO, PLAIN):
         raise EdgeL3Error(
             f"{options.quantization} is quantized by TensorFlow Lite's own converter: expected no"
-            " choice of a calibration method or of further steps"
+            " options for ranges, equalization, bias correction or rounding; leave them out, or"
+            " quantize to int8"
         )
     with new_directory(output, marker=MANIFEST_NAME) as directory:
         _write(options, directory, progress, note)
