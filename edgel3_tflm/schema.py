@@ -1,13 +1,20 @@
 """Readers of JSON and TOML that check the contents by pydantic models."""
 
 import json
+import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.dataclasses import dataclass
 
 from edgel3_tflm.errors import EdgeL3Error, on_one_line
@@ -20,6 +27,14 @@ same format may add fields."""
 _MAX_FOUND_CHARACTERS = 80
 
 _Model = TypeVar("_Model")
+
+
+def _read_null_as_nan(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    return math.nan if value is None else read(value)
+
+
+JsonFloat = Annotated[float, WrapValidator(_read_null_as_nan)]
+"""A float that a program writes to JSON as null if it is infinite or NaN; null is read as NaN."""
 
 
 @plain_dataclass(frozen=True)
@@ -73,11 +88,15 @@ def parse_json(text: bytes | str, model: type[_Model], expected: Format | None =
             return _validate(text, model)
     except EdgeL3Error as error:
         raise EdgeL3Error(f"{error}; {expected.remedy}") from error
-    is_newer = found.format == expected.name and found.format_version > expected.version
+    advice = ""
+    if found.format == expected.name:
+        is_newer = found.format_version > expected.version
+        advice = (
+            "; a newer edgel3-tflm wrote it, install that" if is_newer else f"; {expected.remedy}"
+        )
     raise EdgeL3Error(
         f"expected format {expected.name!r} version {expected.version}, found {found.format!r}"
-        f" version {found.format_version}"
-        + ("; a newer edgel3-tflm wrote it, install that" if is_newer else "")
+        f" version {found.format_version}{advice}"
     )
 
 

@@ -98,7 +98,10 @@ def test_fields_of_a_later_version_are_ignored() -> None:
     ("header", "parts"),
     [
         ('"format": "test", "format_version": 3', ["version 2, found 'test' version 3", "newer"]),
-        ('"format": "test", "format_version": 1', ["version 2, found 'test' version 1"]),
+        (
+            '"format": "test", "format_version": 1',
+            ["'test' version 1; write it again"],
+        ),
         ('"format": "other", "format_version": 9', ["format 'test' version 2, found 'other'"]),
         ('"format": "test"', ["the field format_version, it is missing", "write it again"]),
         ('"format": "test", "format_version": 2', ["the field inner, it is missing", "again"]),

@@ -5,7 +5,7 @@ from pathlib import Path
 from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.pruning.prune import prune
 from edgel3_tflm.converters.pruning.reduce import reduce_weights
-from edgel3_tflm.drift.subjects import KERAS, Subject
+from edgel3_tflm.drift.runtimes import KERAS, Runtime
 from edgel3_tflm.errors import WeightsError
 from edgel3_tflm.networks.catalogue import VARIANTS
 from edgel3_tflm.networks.sources import load_bundled_weights, load_weights
@@ -17,7 +17,7 @@ from edgel3_tflm.types import FloatArray
 _BATCH_WINDOWS = 8
 
 
-def open_keras(deployment: Deployment, source: Path | None = None) -> Subject:
+def open_keras(deployment: Deployment, source: Path | None = None) -> Runtime:
     """Rebuild a deployment's float network in Keras, as ``convert`` built it.
 
     Parameters
@@ -29,7 +29,7 @@ def open_keras(deployment: Deployment, source: Path | None = None) -> Subject:
 
     Returns
     -------
-    Subject
+    Runtime
         For a comparison, as the model under test or as the reference.
 
     Raises
@@ -49,7 +49,7 @@ def open_keras(deployment: Deployment, source: Path | None = None) -> Subject:
         found: FloatArray = network.predict(windows, batch_size=_BATCH_WINDOWS, verbose=0)
         return found
 
-    return Subject(KERAS, "", embed, 0.0)
+    return Runtime(KERAS, "", embed, 0.0)
 
 
 def _find_weights(deployment: Deployment, source: Path | None) -> NetworkWeights:

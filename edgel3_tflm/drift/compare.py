@@ -1,4 +1,4 @@
-"""Accuracy drift: how far a quantized model's embeddings lie from the float model's."""
+"""Compares models in their runtimes with the float model, on the same windows of real clips."""
 
 import logging
 import math
@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.audio.framing import ReadingLog, hop_in_samples, read_windows
@@ -17,57 +16,54 @@ from edgel3_tflm.audio.log_mel import is_silent, log_mel
 from edgel3_tflm.audio.manifest import LabelledClip
 from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.drift.downstream import measure_downstream
-from edgel3_tflm.drift.layers import analyse_layers
-from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
-from edgel3_tflm.metrics import cosine_similarity
-from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import (
-    DEFAULT_RUNTIME,
-)
-from edgel3_tflm.types import FloatArray, Progress
-
-if TYPE_CHECKING:
-    from edgel3_tflm.drift.frontend import FrontendDrift
 from edgel3_tflm.drift.figures import (
     NEAR_SILENCE_DBFS,
     ClipDrift,
     DriftFigures,
     DriftReport,
+    FrontendDrift,
+    RuntimeDrift,
     Spectrogram,
-    SubjectDrift,
     Windows,
     measure,
 )
-from edgel3_tflm.drift.subjects import (
+from edgel3_tflm.drift.layers import analyse_layers
+from edgel3_tflm.drift.runtimes import (
     DEFAULT_REFERENCE,
-    FLOAT_SUBJECTS,
-    Subject,
-    open_subject,
+    FLOAT_RUNTIMES,
+    Runtime,
+    open_runtime,
 )
+from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
+from edgel3_tflm.metrics import cosine_similarity
+from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.types import BoolArray, FloatArray, Progress
 
 _log = logging.getLogger(__name__)
 
-_Found = TypeVar("_Found")
+_Measured = TypeVar("_Measured")
 SAMPLED_WINDOWS = 8
-"""Windows that layers and frontend are measured on: the loudest of evenly spread clips."""
+"""Number of windows that layers and frontend are measured on."""
 _WORST_WINDOWS = 4
 
 
 class _Sample:
-    """The loudest windows of evenly spread clips, at most ``SAMPLED_WINDOWS`` of them."""
+    """Collects the loudest windows of evenly spread clips, at most ``SAMPLED_WINDOWS`` of them."""
 
     def __init__(self, clips: int) -> None:
         spread = np.linspace(0, clips - 1, min(SAMPLED_WINDOWS, clips)).round().astype(int)
         self._per_clip = dict.fromkeys(spread.tolist(), SAMPLED_WINDOWS // len(spread))
-        self._kept: list[tuple[FloatArray, ...]] = []
+        self._taken: list[tuple[FloatArray, ...]] = []
 
     def add(self, clip: int, level: FloatArray, *arrays: FloatArray) -> None:
-        """Keep what belongs to a clip's loudest windows, of arrays with a row for each."""
+        """Take the rows of a clip's loudest windows from arrays with one row per window."""
         loudest = np.sort(np.argsort(-level, kind="stable")[: self._per_clip.get(clip, 0)])
-        self._kept.append(tuple(each[loudest] for each in arrays))
+        self._taken.append(tuple(each[loudest] for each in arrays))
 
-    def take(self) -> tuple[FloatArray, ...]:
-        return tuple(np.concatenate(each) for each in zip(*self._kept, strict=True))
+    def join(self) -> tuple[FloatArray, ...]:
+        """Return the rows of all clips, one array for each array of :meth:`add`."""
+        return tuple(np.concatenate(each) for each in zip(*self._taken, strict=True))
 
 
 def _level_dbfs(windows: FloatArray) -> FloatArray:
@@ -81,74 +77,78 @@ def compare(
     deployment: Deployment,
     paths: Sequence[Path],
     *,
-    runtimes: Sequence[str | Subject] = (DEFAULT_RUNTIME,),
-    reference: str | Subject = DEFAULT_REFERENCE,
+    runtimes: Sequence[str | Runtime] = (DEFAULT_RUNTIME,),
+    reference: str | Runtime = DEFAULT_REFERENCE,
     labelled: Sequence[LabelledClip] = (),
     hop_s: float,
     keep_going: bool = False,
     resampler: str = SOXR,
     progress: Progress,
 ) -> DriftReport:
-    """Run the float model and whatever is compared with it on the same windows.
+    """Run the float model and the runtimes to compare on the same windows.
 
     Parameters
     ----------
     deployment : Deployment
     paths : sequence of pathlib.Path
         Clips, or directories of clips.
-    runtimes : sequence of str or Subject
-        What to compare: names that :func:`open_subject` takes, or subjects of the caller's own.
-        Those opened here are closed in the end.
-    reference : str or Subject
-        The float model that they are compared with: one of ``FLOAT_SUBJECTS``, or the caller's own.
+    runtimes : sequence of str or Runtime
+        The runtimes to compare. A name is opened by :func:`open_runtime` and closed at the end; the
+        caller closes a Runtime.
+    reference : str or Runtime
+        The float model to compare with: one of ``FLOAT_RUNTIMES``, or a Runtime.
     labelled : sequence of LabelledClip
-        Clips to compare on as well; those in ``paths`` have their label. Where there are any, and
-        they have folds, classifiers are judged too.
+        Further clips. A clip that is in ``paths`` as well gets its label from here. If the labelled
+        clips have two folds or more, classifiers are trained and tested too.
     hop_s : float
-        Seconds from one window of 1 s to the next.
-    resampler : str
-        One of ``resampling.RESAMPLERS``, for clips of another sample rate than the network's.
+        Seconds between the starts of two windows of 1 s.
     keep_going : bool
-        Leave out clips that cannot be read, and name them in the report.
+        Leave out clips that cannot be read, and list them in the report.
+    resampler : str
+        One of ``resampling.RESAMPLERS``. It resamples clips that have another sample rate than the
+        network.
     progress : callable
-        Called with the name of the step, clips done and clips in all.
+
+    Returns
+    -------
+    DriftReport
 
     Raises
     ------
     EdgeL3Error
-        If a clip (with ``keep_going``, every clip) cannot be read, a runtime is missing or the hop
-        is not positive.
+        If a clip (with ``keep_going``, every clip) cannot be read, a runtime is not available, two
+        runtimes have the same name, or the hop is not positive.
     """
     spec = deployment.variant.frontend
-    hop_in_samples(hop_s, spec.sample_rate_hz)  # refuses a hop that goes nowhere
+    hop_in_samples(hop_s, spec.sample_rate_hz)  # raises if the hop is not positive
     if not runtimes or len({str(getattr(each, "name", each)) for each in runtimes}) < len(runtimes):
-        raise EdgeL3Error("expected runtimes that differ, at least one")
-    if isinstance(reference, str) and reference not in FLOAT_SUBJECTS:
+        raise EdgeL3Error("expected at least one runtime, and none of them twice")
+    if isinstance(reference, str) and reference not in FLOAT_RUNTIMES:
         raise RuntimeUnavailableError(
-            f"expected a float model to compare with, one of {', '.join(FLOAT_SUBJECTS)}, got"
-            f" {reference!r}"
+            "expected the name of a float model as the reference, one of"
+            f" {', '.join(FLOAT_RUNTIMES)}, got {reference!r}"
         )
     with ExitStack() as opened:
 
-        def open_each(each: str | Subject) -> Subject:
-            if isinstance(each, Subject):
+        def open_each(each: str | Runtime) -> Runtime:
+            if isinstance(each, Runtime):
                 return each
-            subject = open_subject(deployment, each)
-            opened.callback(subject.close)
-            return subject
+            runtime = open_runtime(deployment, each)
+            opened.callback(runtime.close)
+            return runtime
 
-        in_float, *subjects = map(open_each, (reference, *runtimes))
+        in_float, *runtimes = map(open_each, (reference, *runtimes))
         log = ReadingLog(keep_going)
         return _compare(
-            deployment, paths, in_float, subjects, labelled, hop_s, resampler, log, progress
+            deployment, paths, in_float, runtimes, labelled, hop_s, resampler, log, progress
         )
 
 
 def _compare(
     deployment: Deployment,
     paths: Sequence[Path],
-    in_float: Subject,
-    subjects: Sequence[Subject],
+    in_float: Runtime,
+    runtimes: Sequence[Runtime],
     labelled: Sequence[LabelledClip],
     hop_s: float,
     resampler: str,
@@ -161,7 +161,7 @@ def _compare(
     by_path = {clip.path.resolve(): clip for clip in labelled}
     sample, worst = _Sample(len(clips)), list[Spectrogram]()
     read, rows, references = list[Path](), [], []
-    others: list[list[FloatArray]] = [[] for _ in subjects]
+    others: list[list[FloatArray]] = [[] for _ in runtimes]
     for path, windows in read_windows(
         clips,
         sample_rate_hz=spec.sample_rate_hz,
@@ -183,8 +183,8 @@ def _compare(
             padded,
         )
         references.append(in_float.embed(windows, decibels))
-        for embeddings, subject in zip(others, subjects, strict=True):
-            embeddings.append(subject.embed(windows, decibels))
+        for embeddings, runtime in zip(others, runtimes, strict=True):
+            embeddings.append(runtime.embed(windows, decibels))
         rows.append(row)
         sample.add(number, level, windows, decibels, references[-1])
         cosine = cosine_similarity(references[-1], others[0][-1])
@@ -195,7 +195,7 @@ def _compare(
         worst = sorted(worst, key=lambda each: each.cosine)[:_WORST_WINDOWS]
         progress("embed clips, float and quantized", len(read) + len(log.damaged), len(clips))
     if not read:
-        reason = next(iter(log.damaged.values()), "none was named")
+        reason = next(iter(log.damaged.values()), "no clip was given")
         raise AudioError(f"expected at least one clip that can be read, found none: {reason}")
     table = Windows(
         *(np.concatenate([getattr(row, f.name) for row in rows]) for f in fields(Windows))
@@ -209,10 +209,10 @@ def _compare(
     ]
     notes: list[str] = []
     if log.short:
-        notes.append(f"{log.describe_short()}; their windows are the group padded")
+        notes.append(f"{log.describe_short()}; their windows are in the group padded")
     if log.damaged:
         notes.append(f"{len(log.damaged)} of {len(clips)} clips cannot be read and are left out")
-    sampled = sample.take()
+    sampled = sample.join()
     progress("compare layers and frontends", 0, 0)
     layers = _try("layer by layer", notes, lambda: analyse_layers(deployment, sampled[1]))
     frontend = _try("frontend", notes, lambda: _measure_frontend(deployment, in_float, *sampled))
@@ -229,8 +229,8 @@ def _compare(
         table,
         reference,
         tuple(
-            _drift_of(subject, embeddings, subjects[0], embeddings_of[0], reference, table, names)
-            for subject, embeddings in zip(subjects, embeddings_of, strict=True)
+            _drift_of(runtime, embeddings, runtimes[0], embeddings_of[0], reference, table, names)
+            for runtime, embeddings in zip(runtimes, embeddings_of, strict=True)
         ),
         tuple(worst),
         layers,
@@ -242,15 +242,15 @@ def _compare(
 
 
 def _measure_frontend(
-    deployment: Deployment, in_float: Subject, *sampled: FloatArray
-) -> "FrontendDrift":
+    deployment: Deployment, in_float: Runtime, *sampled: FloatArray
+) -> FrontendDrift:
     from edgel3_tflm.drift.frontend import measure_frontend
 
     return measure_frontend(deployment, in_float.embed, *sampled)
 
 
-def _try(what: str, notes: list[str], measure_it: Callable[[], _Found]) -> _Found | None:
-    """Measure what a report can do without; say in it why it does."""
+def _try(what: str, notes: list[str], measure_it: Callable[[], _Measured]) -> _Measured | None:
+    """Measure an optional part of the report; on an error return None and add a note."""
     try:
         return measure_it()
     except EdgeL3Error as error:
@@ -260,25 +260,25 @@ def _try(what: str, notes: list[str], measure_it: Callable[[], _Found]) -> _Foun
 
 
 def _drift_of(
-    subject: Subject,
+    runtime: Runtime,
     embeddings: FloatArray,
-    first: Subject,
+    first: Runtime,
     first_embeddings: FloatArray,
     reference: FloatArray,
     windows: Windows,
     names: Sequence[tuple[str, str | None]],
-) -> SubjectDrift:
+) -> RuntimeDrift:
     mean = reference.mean(axis=0, dtype=np.float64)
 
-    def figures(mask: npt.NDArray[np.bool_]) -> DriftFigures:
+    def figures(mask: BoolArray) -> DriftFigures:
         return measure(reference[mask], embeddings[mask], windows.silent[mask], mean)
 
     steps = np.array([math.nan])
-    if subject.output_scale == first.output_scale > 0:
-        steps = np.rint(np.abs(embeddings - first_embeddings) / subject.output_scale)
+    if runtime.output_scale == first.output_scale > 0:
+        steps = np.rint(np.abs(embeddings - first_embeddings) / runtime.output_scale)
     labels = np.array([label or "" for _, label in names])[windows.clip]
-    return SubjectDrift(
-        subject,
+    return RuntimeDrift(
+        runtime,
         {name: figures(mask) for name, mask in windows.groups().items() if mask.any()},
         {
             label: figures(labels == label)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgel3_tflm.audio.manifest import LabelledClip
 from edgel3_tflm.errors import install_hint
 from edgel3_tflm.metrics import linear_cka
+from edgel3_tflm.schema import JsonFloat
 from edgel3_tflm.types import FloatArray
 
 SEED = 0
@@ -28,9 +29,9 @@ _MLP_PASSES = 50
 class Interval:
     """An estimate, and the bounds that 95 % of the resamples lie in."""
 
-    estimate: float
-    low: float
-    high: float
+    estimate: JsonFloat
+    low: JsonFloat
+    high: JsonFloat
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ClassifierDrift:
 
 @dataclass(frozen=True)
 class Downstream:
-    """What the first subject's drift does, over ``windows`` windows that are not silent.
+    """What the first runtime's drift does, over ``windows`` windows that are not silent.
 
     ``neighbour_agreement`` is the share of windows whose nearest neighbour by cosine among the
     windows of other clips is the same one in float and quantized; NaN with a single clip.
@@ -60,10 +61,16 @@ class Downstream:
     """
 
     windows: int
-    neighbour_agreement: float
-    linear_cka: float
+    neighbour_agreement: JsonFloat
+    linear_cka: JsonFloat
     classifiers: tuple[ClassifierDrift, ...]
     note: str
+
+
+DOWNSTREAM_FIGURES = {"neighbour_agreement": True, "linear_cka": True}
+"""Figures of :class:`Downstream`, each with whether a higher value is better."""
+CLASSIFIER_FIGURES = {"change_points": True, "quantized_percent": True, "float_percent": True}
+"""Intervals of :class:`ClassifierDrift`, each with whether a higher value is better."""
 
 
 def measure_downstream(

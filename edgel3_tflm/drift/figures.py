@@ -1,9 +1,9 @@
-"""The figures of a comparison, and drift.json."""
+"""The figures of a comparison, and the plain data of drift.json."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,51 +11,108 @@ import numpy.typing as npt
 from edgel3_tflm._version import __version__
 from edgel3_tflm.drift.downstream import Downstream
 from edgel3_tflm.drift.layers import LayerReport
-from edgel3_tflm.metrics import METRICS
+from edgel3_tflm.drift.runtimes import FLOAT_PREFIX, Runtime
+from edgel3_tflm.metrics import METRICS, cosine_similarity, sqnr_db
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.packed import plan_memory
-from edgel3_tflm.types import FloatArray
+from edgel3_tflm.schema import Format, JsonFloat
+from edgel3_tflm.types import BoolArray, FloatArray, RealArray
 
-if TYPE_CHECKING:
-    from edgel3_tflm.drift.frontend import FrontendDrift
-from edgel3_tflm.drift.subjects import FLOAT_PREFIX, Subject
-
-FORMAT = "edgel3-tflm drift"
-FORMAT_VERSION = 1
+# In version 1 the last window of every clip was padded with zeros and counted with the others.
+FORMAT = Format("edgel3-tflm drift", 2, remedy="run compare again")
 
 NEAR_SILENCE_DBFS = -70.0
-"""Windows with a lower RMS are nearly silent: their 16-bit samples span a dozen steps or so."""
+"""A window with a lower RMS is nearly silent: its 16-bit samples span about a dozen values."""
 
 GROUPS = ("all", "sounding", "near_silent", "silent", "padded")
-"""Sets of windows that figures are given for; all is the sum of the others."""
+"""Sets of windows with figures of their own; ``all`` is the union of the others."""
 
 
 @dataclass(frozen=True)
 class DriftFigures:
-    """Drift over a set of windows: one field for every metric of :mod:`edgel3_tflm.metrics`.
+    """Drift over a set of windows: one field for each of :data:`edgel3_tflm.metrics.METRICS`.
 
-    A silent window's log-mel is all zeros, so that all silent windows have one and the same
-    embedding.
+    The fields repeat the metrics' names so that a type checker knows them; :func:`measure` fails if
+    the two differ. All silent windows have the same embedding, because their log-mel is all zeros.
     """
 
     windows: int
     silent_windows: int
-    cosine_mean: float
-    cosine_p5: float
-    cosine_worst: float
-    centred_cosine_mean: float
-    centred_cosine_p5: float
-    centred_cosine_worst: float
-    sqnr_db: float
-    mean_squared_error: float
-    mean_absolute_error: float
-    relative_l2: float
+    cosine_mean: JsonFloat
+    cosine_p5: JsonFloat
+    cosine_worst: JsonFloat
+    centred_cosine_mean: JsonFloat
+    centred_cosine_p5: JsonFloat
+    centred_cosine_worst: JsonFloat
+    sqnr_db: JsonFloat
+    mean_squared_error: JsonFloat
+    mean_absolute_error: JsonFloat
+    relative_l2: JsonFloat
+
+
+@dataclass(frozen=True)
+class EmbeddingDrift:
+    """Drift of embeddings; the reference is the float model on the host's log-mel."""
+
+    cosine_mean: JsonFloat
+    cosine_worst: JsonFloat
+    sqnr_db: JsonFloat
+
+    @classmethod
+    def of(cls, reference: FloatArray, other: FloatArray) -> "EmbeddingDrift":
+        """Measure ``other`` against ``reference``, both of shape (n, d)."""
+        cosine = cosine_similarity(reference, other)
+        return cls(float(cosine.mean()), float(cosine.min()), sqnr_db(reference, other))
+
+
+@dataclass(frozen=True)
+class FrontendDrift:
+    """What the device's frontend changes.
+
+    Parameters
+    ----------
+    windows : int
+        Windows that were measured.
+    log_mel_mean_db, log_mel_worst_db : float
+        Absolute difference of the device's log-mel from the host's, in dB.
+    input_changed : float
+        Share of the quantized model's input values that differ.
+    input_steps : int
+        Their largest difference, in quantization steps.
+    sixteen_bits_alone : EmbeddingDrift
+        Float model on the host's log-mel of 16-bit samples.
+    frontend_alone : EmbeddingDrift
+        Float model on the device's log-mel.
+    quantization_alone : EmbeddingDrift
+        Quantized model on the host's log-mel.
+    both : EmbeddingDrift
+        Quantized model on the device's log-mel.
+    """
+
+    windows: int
+    log_mel_mean_db: JsonFloat
+    log_mel_worst_db: JsonFloat
+    input_changed: JsonFloat
+    input_steps: int
+    sixteen_bits_alone: EmbeddingDrift
+    frontend_alone: EmbeddingDrift
+    quantization_alone: EmbeddingDrift
+    both: EmbeddingDrift
+
+
+FRONTEND_FIGURES = {
+    "log_mel_mean_db": False,
+    "log_mel_worst_db": False,
+    "input_changed": False,
+    "input_steps": False,
+}
+"""Figures of :class:`FrontendDrift`, each with whether a higher value is better."""
 
 
 @dataclass(frozen=True)
 class ClipDrift:
-    """Drift over the windows of one clip; ``label`` is its class, where one is known."""
+    """Drift over the windows of one clip; ``label`` is its class, None if unknown."""
 
     clip: str
     label: str | None
@@ -66,51 +123,57 @@ class ClipDrift:
 class Windows:
     """The windows of a comparison, in the order of the clips.
 
-    ``clip``, ``start_s``, ``silent``, ``near_silent`` and ``padded`` have shape (n,): the index of
-    the window's clip, where in it the window begins, and which group the window is in. A padded
-    window has zeros at its end because its clip is shorter than a window. Of the others, a silent
-    window has a log-mel of zeros, and a nearly silent one a level under ``NEAR_SILENCE_DBFS``.
+    Parameters
+    ----------
+    clip : numpy.ndarray, shape (n,)
+        Index of each window's clip.
+    start_s : numpy.ndarray, shape (n,)
+        Start of the window within its clip, in seconds.
+    silent, near_silent, padded : numpy.ndarray, shape (n,), bool
+        The group of the window. A padded window ends with zeros because its clip is shorter than a
+        window. Of the others, a silent window has a log-mel of zeros, and a nearly silent window
+        has a level below ``NEAR_SILENCE_DBFS``.
     """
 
     clip: npt.NDArray[np.int64]
     start_s: npt.NDArray[np.float64]
-    silent: npt.NDArray[np.bool_]
-    near_silent: npt.NDArray[np.bool_]
-    padded: npt.NDArray[np.bool_]
+    silent: BoolArray
+    near_silent: BoolArray
+    padded: BoolArray
 
     @property
-    def sounding(self) -> npt.NDArray[np.bool_]:
-        """Whole windows that are neither silent nor nearly so; shape (n,)."""
+    def sounding(self) -> BoolArray:
+        """Windows that are neither padded, silent nor nearly silent; shape (n,)."""
         return ~(self.silent | self.near_silent | self.padded)
 
-    def groups(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Which windows each of ``GROUPS`` has."""
+    def groups(self) -> dict[str, BoolArray]:
+        """Return a mask of the windows for each of ``GROUPS``."""
         everything = np.ones(len(self.clip), bool)
         masks = everything, self.sounding, self.near_silent, self.silent, self.padded
         return dict(zip(GROUPS, masks, strict=True))
 
 
 @dataclass(frozen=True)
-class SubjectDrift:
-    """Drift of one subject.
+class RuntimeDrift:
+    """Drift of one runtime.
 
     Parameters
     ----------
-    subject : Subject
+    runtime : Runtime
     groups : dict of str to DriftFigures
-        By ``GROUPS``; those without windows are missing.
+        By ``GROUPS``; a group without windows is missing.
     classes : dict of str to DriftFigures
         By label, over the windows of its clips.
     clips : tuple of ClipDrift
     embeddings : numpy.ndarray, shape (n, d), float32
     values_apart : float
-        Share of the embedding values that are others than the first subject's; NaN where the
-        two have not the same steps.
+        Share of the embedding values that differ from the first runtime's; NaN if the two have
+        different quantization steps.
     steps_apart : float
-        By how many steps at most; NaN likewise.
+        Their largest difference, in quantization steps; NaN likewise.
     """
 
-    subject: Subject
+    runtime: Runtime
     groups: Mapping[str, DriftFigures]
     classes: Mapping[str, DriftFigures]
     clips: tuple[ClipDrift, ...]
@@ -119,14 +182,19 @@ class SubjectDrift:
     steps_apart: float
 
     @property
+    def name(self) -> str:
+        """Name of the runtime."""
+        return self.runtime.name
+
+    @property
     def overall(self) -> DriftFigures:
-        """Over all windows."""
+        """Figures over all windows."""
         return self.groups["all"]
 
 
 @dataclass(frozen=True)
 class Spectrogram:
-    """The log-mel of a window, shape (mels, frames), of the first subject's worst."""
+    """Log-mel of one of the first runtime's worst windows, shape (mels, frames)."""
 
     clip: str
     start_s: float
@@ -136,60 +204,79 @@ class Spectrogram:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """A comparison, with what a reader needs to judge it.
+    """A comparison of runtimes with the float model.
 
-    Of ``subjects``, the first is the one that the page is about. ``float_embeddings`` are those of
-    ``reference``, shape (n, d), float32. ``layers`` and ``frontend`` are None where they could not
-    be measured; ``notes`` says why. ``downstream`` is of the first subject. ``damaged`` has the
-    clips that were left out, with the reason.
+    Parameters
+    ----------
+    deployment : Deployment
+    reference : Runtime
+        The float model that all runtimes are compared with.
+    hop_s : float
+        Seconds between the starts of two windows.
+    resampler : str
+    windows : Windows
+    float_embeddings : numpy.ndarray, shape (n, d), float32
+        Embeddings of ``reference``.
+    runtimes : tuple of RuntimeDrift
+        The plots of the report show the first.
+    worst : tuple of Spectrogram
+    layers : LayerReport or None
+    frontend : FrontendDrift or None
+        None if not measured; ``notes`` says why.
+    downstream : Downstream
+        Of the first runtime.
+    notes : tuple of str
+        Sentences that a reader needs to judge the figures.
+    damaged : dict of str to str
+        Clips that were left out, with the reason.
     """
 
     deployment: Deployment
-    reference: Subject
+    reference: Runtime
     hop_s: float
     resampler: str
     windows: Windows
     float_embeddings: FloatArray
-    subjects: tuple[SubjectDrift, ...]
+    runtimes: tuple[RuntimeDrift, ...]
     worst: tuple[Spectrogram, ...]
     layers: LayerReport | None
-    frontend: "FrontendDrift | None"
+    frontend: FrontendDrift | None
     downstream: Downstream
     notes: tuple[str, ...]
     damaged: Mapping[str, str]
 
     @property
     def float_runtime(self) -> str:
-        """What the float model ran in."""
+        """Name of the runtime of the float model."""
         return self.reference.name.removeprefix(FLOAT_PREFIX)
 
     @property
-    def first(self) -> SubjectDrift:
-        """The first subject."""
-        return self.subjects[0]
+    def first(self) -> RuntimeDrift:
+        """Drift of the first runtime."""
+        return self.runtimes[0]
 
     @property
     def overall(self) -> DriftFigures:
-        """The first subject's figures over all windows."""
+        """The first runtime's figures over all windows."""
         return self.first.overall
 
     @property
     def clips(self) -> tuple[ClipDrift, ...]:
-        """The first subject's clips."""
+        """The first runtime's clips."""
         return self.first.clips
 
     @property
     def model_names(self) -> tuple[str, ...]:
         """Files of the deployment that were run, the float model first."""
-        ran = [self.reference, *(each.subject for each in self.subjects)]
+        ran = [self.reference, *(each.runtime for each in self.runtimes)]
         return tuple(dict.fromkeys(each.model for each in ran if each.model))
 
     def to_json(self) -> dict[str, Any]:
-        """Turn the figures into plain data; what is infinite or not a number is None."""
+        """Return the figures as plain data; None stands for infinite values and NaN."""
         manifest = self.deployment.manifest
         found = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format": FORMAT.name,
+            "format_version": FORMAT.version,
             "generator": f"edgel3-tflm {__version__}",
             "variant": self.deployment.variant.name,
             "quantization": self.deployment.quantization,
@@ -204,8 +291,8 @@ class DriftReport:
             "near_silence_dbfs": NEAR_SILENCE_DBFS,
             "runtimes": [
                 {
-                    "runtime": each.subject.name,
-                    "model": each.subject.model,
+                    "runtime": each.name,
+                    "model": each.runtime.model,
                     "groups": {name: asdict(figures) for name, figures in each.groups.items()},
                     "classes": {name: asdict(figures) for name, figures in each.classes.items()},
                     "clips": [
@@ -215,7 +302,7 @@ class DriftReport:
                     "values_apart": each.values_apart,
                     "steps_apart": each.steps_apart,
                 }
-                for each in self.subjects
+                for each in self.runtimes
             ],
             "layers": None if self.layers is None else asdict(self.layers),
             "costliest_layer": None if self.layers is None else self.layers.costliest.name,
@@ -241,17 +328,17 @@ def _plain(value: Any) -> Any:
 def measure(
     reference: FloatArray,
     other: FloatArray,
-    silent: npt.NDArray[np.bool_],
-    mean: npt.NDArray[np.floating[Any]] | None = None,
+    silent: BoolArray,
+    mean: RealArray | None = None,
 ) -> DriftFigures:
-    """Drift of ``other`` against ``reference``.
+    """Compute every metric of ``other`` against ``reference``.
 
     Parameters
     ----------
     reference, other : numpy.ndarray, shape (n, d)
     silent : numpy.ndarray, shape (n,), bool
     mean : numpy.ndarray, shape (d,), optional
-        What centred metrics remove; the mean of ``reference`` if not given.
+        The mean that centred metrics remove; by default that of ``reference``.
     """
     mean = reference.mean(axis=0, dtype=np.float64) if mean is None else mean
     values = {metric.name: metric.compute(reference, other, mean) for metric in METRICS}
@@ -260,14 +347,18 @@ def measure(
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What a form of the quantized model takes on a board, in bytes; its firmware not counted."""
+    """Memory that a form of the quantized model needs on a board, without the firmware."""
 
     flash_bytes: int
     arena_bytes: int
 
 
+SIZE_FIGURES = {"flash_bytes": False, "arena_bytes": False}
+"""Figures of :class:`ModelSize`, each with whether a higher value is better."""
+
+
 def measure_sizes(deployment: Deployment) -> dict[str, ModelSize]:
-    """Sizes of the forms that a deployment has, ``dense`` and ``packed``."""
+    """Return the size of each form that a deployment has, ``dense`` and ``packed``."""
     manifest = deployment.manifest
     sizes = {}
     if (arena_bytes := manifest["arena_bytes"]) is not None:

@@ -1,63 +1,19 @@
-"""Drift of the frontend, apart from that of the quantization.
+"""Drift of the frontend, separate from that of quantization.
 
-The host computes log-mel in float64, a device in float32 from 16-bit samples. Both are seen through
-both models, so that the share of each is told.
+The host computes log-mel in float64; a device computes it in float32 from 16-bit samples. Both
+models, float and quantized, run on both log-mels.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.audio.pcm import from_int16, to_int16
-from edgel3_tflm.metrics import cosine_similarity, sqnr_db
+from edgel3_tflm.drift.figures import EmbeddingDrift, FrontendDrift
+from edgel3_tflm.drift.runtimes import open_frontend
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.device_frontend import DeviceFrontend
 from edgel3_tflm.types import FloatArray
-
-
-@dataclass(frozen=True)
-class EmbeddingDrift:
-    """Drift of embeddings against the float model's behind the host's frontend."""
-
-    cosine_mean: float
-    cosine_worst: float
-    sqnr_db: float
-
-    @classmethod
-    def of(cls, reference: FloatArray, other: FloatArray) -> "EmbeddingDrift":
-        """Measure ``other`` against ``reference``, both of shape (n, d)."""
-        cosine = cosine_similarity(reference, other)
-        return cls(float(cosine.mean()), float(cosine.min()), sqnr_db(reference, other))
-
-
-@dataclass(frozen=True)
-class FrontendDrift:
-    """What the device's frontend changes, over ``windows`` windows.
-
-    ``log_mel_mean_db`` and ``log_mel_worst_db`` are absolute differences of decibels;
-    ``input_changed`` is the share of the quantized model's input values that are others,
-    ``input_steps`` by how many steps at most. The embeddings: the float model behind the host's
-    log-mel of 16-bit samples, the float model behind the device's frontend, the quantized model
-    behind the host's, and the quantized model behind the device's.
-    """
-
-    windows: int
-    log_mel_mean_db: float
-    log_mel_worst_db: float
-    input_changed: float
-    input_steps: int
-    sixteen_bits_alone: EmbeddingDrift
-    frontend_alone: EmbeddingDrift
-    quantization_alone: EmbeddingDrift
-    both: EmbeddingDrift
-
-
-def open_frontend(deployment: Deployment) -> DeviceFrontend:
-    """Open the device's frontend for a deployment's quantized input."""
-    spec = deployment.embedder(deployment.quantization).input
-    return DeviceFrontend(deployment.variant.frontend, deployment.input_map, spec)
 
 
 def measure_frontend(
@@ -67,18 +23,18 @@ def measure_frontend(
     decibels: FloatArray,
     reference: FloatArray,
 ) -> FrontendDrift:
-    """Compare the frontends on windows.
+    """Compare the device's frontend with the host's.
 
     Parameters
     ----------
     deployment : Deployment
     embed_in_float : callable
-        The float model, as :class:`edgel3_tflm.drift.subjects.Subject` has it.
+        The float model: ``embed`` of :class:`edgel3_tflm.drift.runtimes.Runtime`.
     windows : numpy.ndarray, shape (n, window_samples), float32
     decibels : numpy.ndarray, shape (n, mels, frames), float32
-        The host's log-mel of these windows.
+        Log-mel that the host computed from these windows.
     reference : numpy.ndarray, shape (n, d), float32
-        The float model's embeddings of these spectrograms.
+        Embeddings of ``decibels`` by the float model.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Drift layer by layer: what each activation and each weight tensor loses to quantization.
+"""Drift of each layer: the quantization error of its activations, weights and bias.
 
-A layer is a convolution with the activation and the pooling behind it. Float and quantized
-flatbuffers run on the same windows in tflite-runtime, which keeps every tensor. Where channels were
-equalized before they were quantized, their factors are found and undone first.
+A layer is a convolution with the activation and the pooling after it. The float and the quantized
+flatbuffer run on the same windows in tflite-runtime, which can keep every tensor. If channels were
+equalized before quantization, the factors are estimated and undone before the comparison.
 """
 
 import math
@@ -21,6 +21,7 @@ from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.flatbuffer import builtin_operator, damage_reported
 from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.runtime.native import import_tflite_runtime
+from edgel3_tflm.schema import JsonFloat
 from edgel3_tflm.types import FloatArray
 
 INPUT = "input"
@@ -28,43 +29,55 @@ INPUT = "input"
 
 @dataclass(frozen=True)
 class LayerDrift:
-    """What quantization costs up to the end of a layer, and in it.
+    """Quantization error after a layer, and of the layer's own tensors.
 
     Parameters
     ----------
     name : str
         ``conv1`` and so on; ``input`` is the network's input.
     sqnr_db : float
-        Of the activation, over all windows.
+        SQNR of the layer's output over all windows, in dB.
     cost : float
-        Share of noise ``N / (S + N)``, with ``N = sum (a - b)^2`` and ``S = sum a^2``, behind the
-        layer less that in front of it. The costs of all layers add up to the embedding's share,
-        which is near ``N / S`` if small; a layer that drops more noise than signal has a negative
-        one. The share is at most 1, so that a layer whose noise is as strong as its signal costs
-        more than whatever the layers behind make of it.
+        Change of the noise share ``N / (S + N)`` from the layer's input to its output, with
+        ``N = sum (a - b)^2`` and ``S = sum a^2``. The costs of all layers add up to the noise share
+        of the embedding, which is near ``N / S`` if small. The cost is negative for a layer that
+        removes more noise than signal. The share is at most 1. So a layer whose noise is as strong
+        as its signal contributes more error than all later layers together.
     saturation : float
-        Share of the float values that lie more than half a step outside the quantized range.
+        Share of the float values that are more than half a quantization step outside the quantized
+        range.
     range_use : float
-        Steps between the least and the greatest quantized value seen, by those the type has; NaN
-        where nothing is quantized.
+        Range of the quantized values that occurred, divided by the range of their type; NaN if the
+        tensor is not quantized.
     weights_sqnr_db, bias_sqnr_db : float
-        Of the weight tensor and of the bias; NaN where there is none.
+        SQNR of the weight tensor and of the bias, in dB; NaN if the layer has none.
     """
 
     name: str
-    sqnr_db: float
-    cost: float
-    saturation: float
-    range_use: float
-    weights_sqnr_db: float
-    bias_sqnr_db: float
+    sqnr_db: JsonFloat
+    cost: JsonFloat
+    saturation: JsonFloat
+    range_use: JsonFloat
+    weights_sqnr_db: JsonFloat
+    bias_sqnr_db: JsonFloat
+
+
+LAYER_FIGURES = {
+    "cost": False,
+    "sqnr_db": True,
+    "saturation": False,
+    "range_use": True,
+    "weights_sqnr_db": True,
+    "bias_sqnr_db": True,
+}
+"""Figures of :class:`LayerDrift`, each with whether a higher value is better."""
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """All layers, from the input to the embedding, over ``windows`` windows.
+    """Drift of all layers, from the input to the embedding, over ``windows`` windows.
 
-    ``runtime`` is the one that keeps every tensor, whichever the embeddings come from.
+    ``runtime`` is the one that the layers were measured in, whatever runtimes are compared.
     """
 
     windows: int
@@ -79,7 +92,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class _Layer:
-    """Indices of a layer's tensors in a flatbuffer; None for those it lacks."""
+    """Indices of a layer's tensors in a flatbuffer; None if it has no such tensor."""
 
     output: int
     kernel: int | None = None
@@ -122,7 +135,7 @@ class _Tracer:
         self._details = {each["index"]: each for each in self._interpreter.get_tensor_details()}
 
     def run(self, values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-        """Run a window of the input's type; yield what each layer puts out, as it is stored."""
+        """Run one window of the input's type; yield each layer's output as stored."""
         self._interpreter.set_tensor(self.layers[0].output, values)
         self._interpreter.invoke()
         for layer in self.layers:
@@ -155,7 +168,7 @@ class _Tracer:
 
 @dataclass
 class _Sums:
-    """What is added up over the windows, for one layer."""
+    """Sums over the windows, for one layer."""
 
     signal: float = 0.0
     noise: float = 0.0
@@ -244,11 +257,12 @@ def analyse_layers(deployment: Deployment, decibels: FloatArray) -> LayerReport:
 def _find_factors(
     deployment: Deployment, in_float: _Tracer, quantized: _Tracer
 ) -> list[npt.NDArray[np.float64]]:
-    """Find what the channels of each layer's output were divided by; ones if not equalized.
+    """Estimate the equalization factors of each layer's output channels; ones if not equalized.
 
-    The weights tell: those of output channel o and input channel i were multiplied by the factor of
-    i and divided by that of o. The factors of a layer have the geometric mean 1: a scale that is
-    wrong for a whole layer is no equalization, and stays in the figures.
+    Equalization multiplies the weights from input channel i to output channel o by the factor of i
+    and divides them by the factor of o. The estimate compares the quantized weights with the float
+    ones. The factors of a layer have the geometric mean 1. So a scale that is wrong for a whole
+    layer does not count as equalization and stays in the figures.
     """
     factors = [np.ones(1)]
     steps = deployment.manifest.get("quantizer", {}).get("steps", {})

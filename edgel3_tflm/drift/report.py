@@ -15,13 +15,14 @@ import numpy.typing as npt
 from edgel3_tflm._version import __version__
 from edgel3_tflm.device.boards import BOARDS, fits
 from edgel3_tflm.drift.downstream import RESAMPLES
+from edgel3_tflm.drift.drift_json import JSON_NAME
 from edgel3_tflm.drift.figures import (
     NEAR_SILENCE_DBFS,
     DriftReport,
     Spectrogram,
     measure_sizes,
 )
-from edgel3_tflm.drift.gates import GateResult
+from edgel3_tflm.drift.gates import GateResult, gates_json
 from edgel3_tflm.drift.layers import LayerReport
 from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
 from edgel3_tflm.files import new_directory
@@ -39,7 +40,6 @@ except ImportError as error:
         f"reports need the package {error.name}, which is not installed; {install_hint('report')}"
     ) from error
 
-JSON_NAME = "drift.json"
 HTML_NAME = "drift.html"
 
 _FLOAT_COLOUR, _QUANTIZED_COLOUR, _LESS_COLOUR = "#5b6770", "#c2410c", "#0f766e"
@@ -67,18 +67,7 @@ def write_report(report: DriftReport, directory: Path, gates: Sequence[GateResul
 
 def report_json(report: DriftReport, gates: Sequence[GateResult]) -> dict[str, Any]:
     """Figures and gates as plain data."""
-    return {
-        **report.to_json(),
-        "gates": [
-            {
-                "gate": str(result.gate),
-                "where": result.where,
-                "value": result.value if math.isfinite(result.value) else None,
-                "passed": result.passed,
-            }
-            for result in gates
-        ],
-    }
+    return {**report.to_json(), "gates": gates_json(gates)}
 
 
 def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
@@ -185,7 +174,7 @@ def _new_figure(width: float = 5.2, height: float = 3.4) -> Figure:
 def _plot_cosine(report: DriftReport) -> Figure:
     figure = _new_figure()
     axes = figure.add_subplot()
-    for number, drift in enumerate(report.subjects):
+    for number, drift in enumerate(report.runtimes):
         distance = np.sort(1 - cosine_similarity(report.float_embeddings, drift.embeddings))
         axes.step(
             np.maximum(distance, _LEAST_DISTANCE),
@@ -195,7 +184,7 @@ def _plot_cosine(report: DriftReport) -> Figure:
             if number == 0
             else _OTHER_COLOURS[(number - 1) % len(_OTHER_COLOURS)],
             linestyle="-" if number == 0 else "--",
-            label=drift.subject.name,
+            label=drift.name,
         )
     axes.axhline(0.95, color=_FLOAT_COLOUR, linestyle=":", linewidth=1, label="95 %")
     axes.legend(frameon=False)
@@ -236,7 +225,7 @@ def _plot_map(report: DriftReport) -> Figure:
     for start, end in zip(a, b, strict=True):
         axes.plot(*zip(start, end, strict=True), "-", color=_FLOAT_COLOUR, linewidth=0.6)
     axes.plot(*a.T, ".", color=_FLOAT_COLOUR, markersize=3, label="float")
-    axes.plot(*b.T, ".", color=_QUANTIZED_COLOUR, markersize=3, label=report.first.subject.name)
+    axes.plot(*b.T, ".", color=_QUANTIZED_COLOUR, markersize=3, label=report.first.name)
     shares = variances**2 / max((variances**2).sum(), np.finfo(float).tiny)
     for name, share in zip("xy", [*shares, 0.0], strict=False):
         axes.set(**{f"{name}label": f"{100 * share:.0f} % of the variance"})

@@ -26,7 +26,7 @@ from edgel3_tflm.device.firmware import build_node
 from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.drift.figures import DriftReport
 from edgel3_tflm.drift.report import render_html, write_report
-from edgel3_tflm.drift.subjects import Subject
+from edgel3_tflm.drift.runtimes import Runtime
 from edgel3_tflm.errors import (
     AudioError,
     EdgeL3Error,
@@ -168,8 +168,8 @@ def test_every_runtime_has_its_row_and_says_how_far_its_bytes_are(
     runtimes = ["reference", "engine", "litert", "node", "float:litert"]
     clips = sorted(sounds.glob("chirp/1-*.wav"))[:1]
     found = compare(tiny_int8, clips, runtimes=runtimes, hop_s=1, progress=ignore_progress)
-    assert [drift.subject.name for drift in found.subjects] == runtimes
-    reference, engine, litert, node, in_float = found.subjects
+    assert [drift.runtime.name for drift in found.runtimes] == runtimes
+    reference, engine, litert, node, in_float = found.runtimes
     assert (engine.values_apart, engine.steps_apart) == (0, 0)
     np.testing.assert_array_equal(engine.embeddings, reference.embeddings)
     assert litert.steps_apart >= 1
@@ -187,8 +187,8 @@ def test_a_subject_of_the_caller_s_own_takes_the_samples(
 ) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
     embedder = tiny_int8.embedder("float")
-    subject = Subject("own", "", lambda windows, _: -embedder.embed(windows), 0.0)
-    own = compare(tiny_int8, [tmp_path], runtimes=[subject], hop_s=1, progress=ignore_progress)
+    runtime = Runtime("own", "", lambda windows, _: -embedder.embed(windows), 0.0)
+    own = compare(tiny_int8, [tmp_path], runtimes=[runtime], hop_s=1, progress=ignore_progress)
     assert own.overall.cosine_mean == pytest.approx(-1, abs=1e-6)
     assert own.model_names == ("float.tflite",)
 
@@ -221,8 +221,8 @@ def test_a_board_at_a_port_is_compared_if_it_has_this_model(
             progress=ignore_progress,
         )
         # The same library, here and there.
-        assert (found.subjects[1].values_apart, found.subjects[1].steps_apart) == (0, 0)
-        assert found.subjects[1].overall.windows == 2
+        assert (found.runtimes[1].values_apart, found.runtimes[1].steps_apart) == (0, 0)
+        assert found.runtimes[1].overall.windows == 2
         assert found.overall.sqnr_db > 15
         with pytest.raises(EdgeL3Error, match="it has another"):
             compare(other, [tmp_path], runtimes=[port], hop_s=1, progress=ignore_progress)
@@ -239,7 +239,7 @@ def test_the_float_network_in_keras_and_its_flatbuffer_are_the_same(
         hop_s=2,
         progress=ignore_progress,
     )
-    in_float, in_int8 = found.subjects
+    in_float, in_int8 = found.runtimes
     # Two sums of n products in another order: each partial sum is off by 2^-24 of it at most, which
     # is a random walk of n steps on either side. The layers' errors add up.
     bound = 2 * sum(math.sqrt(size) for size in fan_ins(tiny_int8)) * 2**-24
@@ -277,12 +277,12 @@ def test_keras_finds_the_stand_in_by_itself(tiny_int8: Deployment) -> None:
     variant = find_variant()
     weights = load_bundled_weights(variant)
     manifest = {**tiny_int8.manifest, "weights": asdict(weights.provenance)}
-    subject = open_keras(
+    runtime = open_keras(
         replace(tiny_int8, variant=variant, input_map=InputMap.of(weights), manifest=manifest)
     )
     spec = variant.frontend
     silence = np.zeros((1, spec.mels, spec.frames), np.float32)
-    embedding = subject.embed(np.zeros((1, spec.window_samples), np.float32), silence)
+    embedding = runtime.embed(np.zeros((1, spec.window_samples), np.float32), silence)
     assert embedding.shape == (1, 512)
     assert np.ptp(embedding) > 0
 

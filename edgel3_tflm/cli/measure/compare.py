@@ -1,7 +1,6 @@
 """The command ``compare``: int8 embeddings against float embeddings."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from edgel3_tflm.audio.manifest import read_manifest
 from edgel3_tflm.audio.resampling import RESAMPLERS, SOXR
+from edgel3_tflm.cli.measure.gates import describe_gates
 from edgel3_tflm.cli.options import MANIFEST_HELP, HopOption
 from edgel3_tflm.cli.screen import (
     JsonOption,
@@ -21,20 +21,20 @@ from edgel3_tflm.cli.screen import (
 )
 from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.drift.downstream import Interval
+from edgel3_tflm.drift.drift_json import JSON_NAME
 from edgel3_tflm.drift.figures import DriftFigures, DriftReport
 from edgel3_tflm.drift.gates import (
     GATE_NAMES,
-    GateResult,
     check_gates,
     read_gates,
     to_junit,
 )
-from edgel3_tflm.drift.subjects import (
+from edgel3_tflm.drift.runtimes import (
+    COMPARABLE_RUNTIMES,
     DEFAULT_REFERENCE,
-    FLOAT_SUBJECTS,
+    FLOAT_RUNTIMES,
     KERAS,
-    SUBJECTS,
-    Subject,
+    Runtime,
 )
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_directory, check_file, write_whole
@@ -61,14 +61,14 @@ def compare_command(
         list[str],
         typer.Option(
             metavar="NAME",
-            help=f"Runtime of the model under test; repeatable: {', '.join(SUBJECTS)}.",
+            help=f"Runtime of the model under test; repeatable: {', '.join(COMPARABLE_RUNTIMES)}.",
         ),
     ] = [DEFAULT_RUNTIME],  # noqa: B006 - typer copies it
     reference: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help=f"The float model that is the reference: {', '.join(FLOAT_SUBJECTS)}.",
+            help=f"The float model that is the reference: {', '.join(FLOAT_RUNTIMES)}.",
         ),
     ] = DEFAULT_REFERENCE,
     weights: Annotated[
@@ -136,14 +136,14 @@ def compare_command(
         if weights is not None and KERAS not in (reference, *runtime):
             raise EdgeL3Error(f"expected {KERAS} as --runtime or --reference with --weights")
         deployment = Deployment.load(directory)
-        from edgel3_tflm.drift.report import HTML_NAME, JSON_NAME, report_json, write_report
+        from edgel3_tflm.drift.report import HTML_NAME, report_json, write_report
 
         target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")
         check_directory(target, JSON_NAME)
         if junit is not None:
             check_file(junit)
         with screen.progress() as progress:
-            known: dict[str, Subject] = {}
+            known: dict[str, Runtime] = {}
             if KERAS in (reference, *runtime):
                 from edgel3_tflm.converters.keras.model import open_keras
 
@@ -170,7 +170,7 @@ def compare_command(
             describe_provenance(deployment),
             _drift_table(report),
             *_drift_lines(report),
-            *_gate_lines(results),
+            *describe_gates(results),
             Text(f"report: {target / HTML_NAME}, {target / JSON_NAME}"),
         )
         for reason in report.damaged.values():
@@ -210,17 +210,17 @@ def _drift_table(report: DriftReport) -> Table:
         table.add_section()
         for label, figures in report.first.classes.items():
             add(label, figures)
-    for subject in report.subjects:
+    for each in report.runtimes:
         table.add_section()
-        add(subject.subject.name, subject.overall)
-        if len(subject.groups) > 2:  # some windows are silent
-            for group, figures in list(subject.groups.items())[1:]:
+        add(each.name, each.overall)
+        if len(each.groups) > 2:  # some windows are silent
+            for group, figures in list(each.groups.items())[1:]:
                 add(f"  {group.replace('_', ' ')}", figures)
     return table
 
 
 def _drift_lines(report: DriftReport) -> list[Text]:
-    names = ", ".join(subject.subject.name for subject in report.subjects)
+    names = ", ".join(each.name for each in report.runtimes)
     lines = [
         Text(
             f"{len(report.clips)} clips; reference: the float model in {report.float_runtime};"
@@ -228,9 +228,9 @@ def _drift_lines(report: DriftReport) -> list[Text]:
         ),
         Text(f"{report.overall.silent_windows:,} windows are silent"),
     ]
-    first = report.first.subject.name
-    for drift in report.subjects[1:]:
-        name = drift.subject.name
+    first = report.first.name
+    for drift in report.runtimes[1:]:
+        name = drift.name
         if drift.values_apart == 0:
             lines.append(Text(f"{name}: the same values as {first}"))
         elif drift.values_apart > 0:
@@ -274,12 +274,3 @@ def _drift_lines(report: DriftReport) -> list[Text]:
 
 def _interval(interval: Interval) -> str:
     return f"{interval.estimate:.1f} ({interval.low:.1f} to {interval.high:.1f})"
-
-
-def _gate_lines(results: Sequence[GateResult]) -> list[Text]:
-    return [
-        Text.assemble(
-            ("pass" if each.passed else "FAIL", "green" if each.passed else "bold red"), f": {each}"
-        )
-        for each in results
-    ]

@@ -8,9 +8,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from edgel3_tflm.cli.measure.gates import describe_gates
 from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
-from edgel3_tflm.drift.diff import Change, diff_drift, read_drift
+from edgel3_tflm.drift.diff import Change, diff_drift
+from edgel3_tflm.drift.drift_json import read_drift
 from edgel3_tflm.drift.figures import GROUPS
+from edgel3_tflm.drift.gates import check_changes, gates_json, read_change_gates, to_junit
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.files import check_file, write_whole
 
 report_app = typer.Typer(help="Compare drift reports.")
 
@@ -30,11 +35,32 @@ def diff_command(
         Path, typer.Argument(metavar="BEFORE", help="The earlier drift.json, or its directory.")
     ],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="The later one.")],
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=CHANGE",
+            help="Exit with 2 if a metric got worse by more than CHANGE; repeatable. The metrics"
+            " are those of compare --fail-under.",
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write these checks as JUnit XML."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the changes between two drift reports, largest first; --json has every figure."""
     with open_screen(as_json=as_json) as screen:
-        found = diff_drift(read_drift(before), read_drift(after))
+        gates = read_change_gates(fail_over or [])
+        if junit is not None and not gates:
+            raise EdgeL3Error("expected --fail-over with --junit, got none")
+        old, new = read_drift(before), read_drift(after)
+        if junit is not None:
+            check_file(junit)
+        found = diff_drift(old, new)
+        results = check_changes(old, new, gates)
+        if junit is not None:
+            write_whole(junit, to_junit(results, new.variant).encode())
         metrics = [
             change
             for change in found.metrics
@@ -58,13 +84,16 @@ def diff_command(
             for title, changes in tables.items()
         }
         screen.show(
-            found.to_json(),
+            {**found.to_json(), "gates": gates_json(results)},
             *(Text(f"NOTICE: {each}", style="bold yellow") for each in found.warnings),
             *(_changes_table(title, changes) for title, changes in moved.items() if changes),
             *(Text(f"moved most: {changes[0].where}") for changes in [moved["layer"]] if changes),
             *(Text(note) for note in found.notes),
             *([] if any(moved.values()) else [Text("nothing moved")]),
+            *describe_gates(results),
         )
+    if not all(result.passed for result in results):
+        raise typer.Exit(2)
 
 
 def _changes_table(title: str, changes: Sequence[Change]) -> Table:

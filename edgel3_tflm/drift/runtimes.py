@@ -1,6 +1,5 @@
-"""What is compared, and what it is compared with."""
+"""Models in their runtimes: the ones that are compared, and the float model as the reference."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,74 +10,81 @@ from edgel3_tflm.audio.pcm import to_int16
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.runtime.artefacts import PACKED_MODEL_NAME, quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import (
-    DEFAULT_RUNTIME,
-    RUNTIMES,
-    runs_packed_models,
-)
+from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, RUNTIMES, runs_packed_models
 from edgel3_tflm.types import FloatArray
 
 if TYPE_CHECKING:
-    pass
-
-_log = logging.getLogger(__name__)
+    from edgel3_tflm.runtime.device_frontend import DeviceFrontend
 
 NODE = "node"
 FLOAT_PREFIX = "float:"
 _DEVICE_PREFIX = "device:"
 KERAS = f"{FLOAT_PREFIX}keras"
-FLOAT_SUBJECTS = (
+FLOAT_RUNTIMES = (
     *(f"{FLOAT_PREFIX}{name}" for name in RUNTIMES if not runs_packed_models(name)),
     KERAS,
 )
-"""Those that run the float model."""
-SUBJECTS = (*RUNTIMES, NODE, f"{_DEVICE_PREFIX}PORT", *FLOAT_SUBJECTS)
-"""Names of what is compared; :func:`open_subject` takes all but Keras."""
+"""Names of the runtimes that run the float model."""
+COMPARABLE_RUNTIMES = (*RUNTIMES, NODE, f"{_DEVICE_PREFIX}PORT", *FLOAT_RUNTIMES)
+"""Names of all runtimes that can be compared; :func:`open_runtime` takes all but Keras."""
 DEFAULT_REFERENCE = f"{FLOAT_PREFIX}{DEFAULT_RUNTIME}"
 
 
-def _leave_open() -> None:
+def _do_nothing() -> None:
     pass
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is compared, or what the others are compared with.
+class Runtime:
+    """A model in a runtime.
 
     Parameters
     ----------
     name : str
-        As the report calls it.
+        The name in reports.
     model : str
-        The file of the deployment that it runs; empty for what is no file of it.
+        The file of the deployment that it runs; empty if it runs none of them.
     embed : callable
         Takes samples (n, window_samples) and the host's log-mel (n, mels, frames) of the same
-        windows, and returns embeddings (n, d), float32. What runs elsewhere, on a board for
-        example, takes the samples.
+        windows, and returns embeddings (n, d), float32. A runtime with a frontend of its own, for
+        example a board, uses the samples; the others use the log-mel.
     output_scale : float
-        Step of the embeddings; 0 for floats.
+        Quantization step of the embeddings; 0 if they are floats.
     close : callable
-        Gives back what it holds, a port for example.
+        Releases its resources, for example a port.
     """
 
     name: str
     model: str
     embed: Callable[[FloatArray, FloatArray], FloatArray]
     output_scale: float
-    close: Callable[[], None] = _leave_open
+    close: Callable[[], None] = _do_nothing
 
 
-def open_subject(deployment: Deployment, name: str) -> Subject:
-    """Open a runtime to compare.
+def open_frontend(deployment: Deployment) -> "DeviceFrontend":
+    """Open the device's frontend, built for this machine, for a deployment's quantized input."""
+    from edgel3_tflm.runtime.device_frontend import DeviceFrontend
+
+    spec = deployment.embedder(deployment.quantization).input
+    return DeviceFrontend(deployment.variant.frontend, deployment.input_map, spec)
+
+
+def open_runtime(deployment: Deployment, name: str) -> Runtime:
+    """Open a model of a deployment in a runtime.
 
     Parameters
     ----------
     deployment : Deployment
     name : str
-        A runtime, for the quantized model; ``float:`` and a runtime, for the float one; ``node``,
-        the C library whole, here: its frontend, from 16-bit samples, and its engine; or
-        ``device:`` and a port as :func:`edgel3_tflm.device.transports.open_transport` takes it, for
-        a node.
+        The name of a runtime opens the quantized model, ``float:`` before it the float model.
+        ``node`` is the C library on this machine: its frontend, from 16-bit samples, and its
+        engine. ``device:`` and a port as :func:`edgel3_tflm.device.transports.open_transport` takes
+        it opens a node.
+
+    Returns
+    -------
+    Runtime
+        The caller closes it.
 
     Raises
     ------
@@ -89,17 +95,15 @@ def open_subject(deployment: Deployment, name: str) -> Subject:
     """
     if name.startswith(_DEVICE_PREFIX):
         return _open_device(deployment, name)
-    if name not in SUBJECTS:
+    if name not in COMPARABLE_RUNTIMES:
         raise RuntimeUnavailableError(
-            f"unknown runtime {name!r}: expected one of {', '.join(SUBJECTS)}"
+            f"unknown runtime {name!r}: expected one of {', '.join(COMPARABLE_RUNTIMES)}"
         )
     if name == KERAS:
         raise RuntimeUnavailableError(
             f"{KERAS} needs the weights: open it with edgel3_tflm.converters.keras.model.open_keras"
         )
     if name == NODE:
-        from edgel3_tflm.drift.frontend import open_frontend
-
         engine = deployment.embedder(deployment.quantization, "engine")
         frontend = open_frontend(deployment)
 
@@ -107,11 +111,11 @@ def open_subject(deployment: Deployment, name: str) -> Subject:
             decibels = [frontend.log_mel(each) for each in to_int16(windows)]
             return engine.embed_log_mel(np.stack(decibels))
 
-        return Subject(name, PACKED_MODEL_NAME, embed, engine.output.scale)
+        return Runtime(name, PACKED_MODEL_NAME, embed, engine.output.scale)
     precision = "float" if name.startswith(FLOAT_PREFIX) else deployment.quantization
     runtime = name.removeprefix(FLOAT_PREFIX)
     embedder = deployment.embedder(precision, runtime)
-    return Subject(
+    return Runtime(
         name,
         deployment.model_name(precision, runtime),
         lambda _, decibels: embedder.embed_log_mel(decibels),
@@ -119,7 +123,7 @@ def open_subject(deployment: Deployment, name: str) -> Subject:
     )
 
 
-def _open_device(deployment: Deployment, name: str) -> Subject:
+def _open_device(deployment: Deployment, name: str) -> Runtime:
     from edgel3_tflm.device.client import Device
     from edgel3_tflm.device.transports import open_transport
 
@@ -136,4 +140,4 @@ def _open_device(deployment: Deployment, name: str) -> Subject:
     def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
         return spec.dequantize(np.stack([device.embed_pcm(each) for each in to_int16(windows)]))
 
-    return Subject(name, PACKED_MODEL_NAME, embed, spec.scale, device.close)
+    return Runtime(name, PACKED_MODEL_NAME, embed, spec.scale, device.close)
