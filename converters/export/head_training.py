@@ -90,7 +90,8 @@ def train_head(
     EdgeL3Error
         If the manifest, its clips or the deployment cannot be used.
     """
-    from edgel3_tflm.evaluation.probe import INVERSE_REGULARISATION, extract_features
+    from edgel3_tflm.drift.classifiers import INVERSE_REGULARISATION
+    from edgel3_tflm.evaluation.probe import extract_features
     from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, open_interpreter
 
     if deployment.quantization != "int8":
@@ -225,16 +226,14 @@ def _fit(
     values: DoubleArray, targets: npt.NDArray[np.bool_], kind: str
 ) -> tuple[DoubleArray, DoubleArray]:
     """Return weights (classes, size) and bias (classes,) for ``q - zero_point`` of embeddings."""
-    from sklearn.linear_model import LogisticRegression
-
-    from edgel3_tflm.evaluation.probe import INVERSE_REGULARISATION, MAX_ITERATIONS
+    from edgel3_tflm.drift.classifiers import make_linear_probe
 
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     deviation[deviation == 0] = 1
     standardised = (values - mean) / deviation
 
     def regress(wanted: npt.NDArray[Any]) -> tuple[DoubleArray, DoubleArray, npt.NDArray[Any]]:
-        model = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MAX_ITERATIONS)
+        model = make_linear_probe()
         model.fit(standardised, wanted)
         return model.coef_, model.intercept_, model.classes_
 

@@ -11,23 +11,12 @@ import numpy.typing as npt
 from edgel3_tflm.audio.framing import ReadingLog, read_windows
 from edgel3_tflm.audio.log_mel import is_silent, log_mel
 from edgel3_tflm.audio.manifest import HOP_S, LabelledClip, list_folds
-from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
+from edgel3_tflm.drift.classifiers import classify_folds, make_linear_probe
+from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.types import FloatArray
 
-try:
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-except ImportError as error:
-    raise RuntimeUnavailableError(
-        f"probing needs the package {error.name}, which is not installed; {install_hint('probe')}"
-    ) from error
-
-
-INVERSE_REGULARISATION = 0.1
-MAX_ITERATIONS = 1000
 # ESC-50 in windows of 0.5 s, embedded in 6144 dimensions, is 0.5 GB.
 _MAX_ARRAY_BYTES = 2**30
 
@@ -211,23 +200,19 @@ def probe(
     EdgeL3Error
         As :func:`check_folds`.
     """
-    labels = np.array([clip.label for clip in clips])
-    folds = np.array([clip.fold for clip in clips])
+    chosen = check_folds(clips, test_folds)
+    right = classify_folds(
+        make_linear_probe,
+        features.values,
+        features.clip,
+        [clip.label for clip in clips],
+        [clip.fold for clip in clips],
+        chosen,
+    )
     results = []
-    for fold in check_folds(clips, test_folds):
-        train = folds[features.clip] != fold
-        model = make_pipeline(
-            StandardScaler(),
-            LogisticRegression(C=INVERSE_REGULARISATION, max_iter=MAX_ITERATIONS),
-        )
-        model.fit(features.values[train], labels[features.clip[train]])
-        scores = model.predict_log_proba(features.values[~train])
-        tested = features.clip[~train]
-        right = [
-            model.classes_[scores[tested == clip].mean(axis=0).argmax()] == labels[clip]
-            for clip in np.flatnonzero(folds == fold)
-        ]
-        results.append(FoldResult(fold, int(sum(right)), len(right)))
+    for fold in chosen:
+        tested = [number for number, clip in enumerate(clips) if clip.fold == fold]
+        results.append(FoldResult(fold, sum(right[number] for number in tested), len(tested)))
     return results
 
 
@@ -256,6 +241,10 @@ def map_cosine(
         If there is but one fold, a fold to judge has no clips, or all windows in it or outside it
         are silent.
     """
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     folds = np.array([clip.fold for clip in clips])
     # Resampling rounds a clip's length: one frontend may see a window that the other does not.
     places = {

@@ -1,4 +1,4 @@
-"""What drift does downstream: neighbours, classifiers, intervals, on data with known answers."""
+"""Effect of drift on neighbours and classifiers, and intervals, on data with known answers."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def test_classifiers_need_labels_in_two_folds(
     )
     assert one_fold.classifiers == ()
     assert one_fold.note == (
-        "classifiers: not judged: the labelled clips are all of fold 1; give them two folds or more"
+        "classifiers: not tested: expected labelled clips in two folds or more, found fold 1 alone"
     )
     class_a_fold = measure(
         embeddings,
@@ -89,7 +89,7 @@ def test_classifiers_need_labels_in_two_folds(
         [LabelledClip(each.path, each.label, ord(each.label)) for each in labelled],
     )
     assert class_a_fold.classifiers == ()
-    assert "without fold 97 fewer than two classes" in class_a_fold.note
+    assert "two classes or more outside fold 97" in class_a_fold.note
     half = [each if number < 16 else None for number, each in enumerate(labelled)]
     judged = measure(embeddings, embeddings, half)
     assert (judged.classifiers[0].clips, judged.note) == (16, "")
@@ -103,7 +103,7 @@ def test_a_comparison_says_that_its_labels_have_one_fold(
         samples = np.random.default_rng(number).normal(0, 0.1, 8000)
         soundfile.write(clip.path, samples, 8000)
     report = compare(tiny_int8, [], labelled=clips, hop_s=1.0, progress=ignore_progress)
-    expected = "classifiers: not judged: the labelled clips are all of fold 2"
+    expected = "classifiers: not tested: expected labelled clips in two folds or more, found fold 2"
     assert any(note.startswith(expected) for note in report.notes)
     assert report.to_json()["downstream"]["note"].startswith(expected)
 
