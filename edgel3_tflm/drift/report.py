@@ -1,4 +1,4 @@
-"""A drift report as JSON and as one standalone HTML page. Needs the extra ``report``."""
+"""Writes a drift report as JSON and as one HTML page. Needs the extra ``report``."""
 
 import io
 import json
@@ -44,19 +44,19 @@ HTML_NAME = "drift.html"
 
 _FLOAT_COLOUR, _QUANTIZED_COLOUR, _LESS_COLOUR = "#5b6770", "#c2410c", "#0f766e"
 _OTHER_COLOURS = ("#1d4ed8", "#0f766e", "#7c3aed", "#a16207", "#be185d")
-_LEAST_DISTANCE = 1e-7  # of float32 embeddings that are the same
+_LEAST_DISTANCE = 1e-7  # rounding of float32 embeddings that are equal
 _SCATTER_POINTS = 4000
 _MAP_WINDOWS = 500
 _MAX_CLIP_ROWS = 100
 
 
 def write_report(report: DriftReport, directory: Path, gates: Sequence[GateResult] = ()) -> None:
-    """Write ``drift.json`` and ``drift.html`` to a directory of their own.
+    """Write ``drift.json`` and ``drift.html`` to a new directory.
 
     Raises
     ------
     EdgeL3Error
-        If the directory holds other files or cannot be written.
+        If the directory contains other files or cannot be written.
     """
     figures = json.dumps(report_json(report, gates), indent=2) + "\n"
     page = render_html(report, gates)
@@ -66,12 +66,12 @@ def write_report(report: DriftReport, directory: Path, gates: Sequence[GateResul
 
 
 def report_json(report: DriftReport, gates: Sequence[GateResult]) -> dict[str, Any]:
-    """Figures and gates as plain data."""
+    """Return figures and gates as plain data."""
     return {**report.to_json(), "gates": gates_json(gates)}
 
 
 def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
-    """One page without outside references or scripts: figures are SVG inside it."""
+    """Return one HTML page without scripts and external files; its plots are inline SVG."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["metric"] = _write_value
     environment.filters["number"] = lambda value: _write_value(value, "")
@@ -85,16 +85,16 @@ def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
     )
     plots = [
         (
-            "Share of windows within a cosine distance (at 95 %: the 5th percentile of the cosine)",
+            "Share of windows up to a cosine distance; dotted: 95 %, the cosine's 5th percentile",
             _plot_cosine(report),
         ),
-        ("Drift of each clip, sorted", _plot_clips(report)),
+        ("Drift of each clip, sorted by its mean cosine", _plot_clips(report)),
         (
-            "Embeddings in the plane of most variance (PCA of the float ones): each float one"
-            " joined to its quantized one",
+            "Embeddings in the plane of most variance (PCA of the float embeddings). A line joins"
+            " the float and the quantized embedding of a window",
             _plot_map(report),
         ),
-        ("Error of single embedding values", _plot_errors(report)),
+        ("Error of single embedding values, quantized minus float", _plot_errors(report)),
     ]
     return template.render(
         report=report,
@@ -118,7 +118,7 @@ def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
 
 
 def _write_value(value: float | None, name: str) -> str:
-    """Write a figure of a metric's name as a table shows it."""
+    """Format a figure for a table; the metric's name decides the digits."""
     if value is None or math.isnan(value):
         return "-"
     if math.isinf(value):
@@ -133,7 +133,7 @@ def _write_value(value: float | None, name: str) -> str:
 
 
 def _common_folder(clips: Sequence[str]) -> Path:
-    """Folder that all clips lie in, to be said once; empty if there is none."""
+    """Return the folder that contains all clips; an empty path if there is none."""
     parents = {Path(clip).parent for clip in clips}
     if len({parent.is_absolute() for parent in parents}) > 1:
         return Path()
@@ -141,7 +141,7 @@ def _common_folder(clips: Sequence[str]) -> Path:
 
 
 def _fit_boards(deployment: Deployment) -> list[dict[str, Any]]:
-    """For each form of the model its flash, its arena and the boards, with whether it fits."""
+    """Return for each form of the model its size, and for each board whether it fits."""
     return [
         {
             "form": form,
@@ -160,7 +160,7 @@ def _fit_boards(deployment: Deployment) -> list[dict[str, Any]]:
 
 def _embed(figure: Figure) -> Markup:
     text = io.StringIO()
-    # Fixed salt and no date: the same figures give the same page.
+    # A fixed salt and no date, so that the same figures give the same page.
     with mpl.rc_context({"svg.hashsalt": "edgel3-tflm", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue()
@@ -234,7 +234,7 @@ def _plot_map(report: DriftReport) -> Figure:
 
 
 def _fill_plane(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Two rows, however few a single window or value has."""
+    """Pad to two rows; with a single window or value PCA gives fewer."""
     return np.pad(rows, ((0, 2 - len(rows)), (0, 0)))
 
 
@@ -251,7 +251,7 @@ def _plot_errors(report: DriftReport) -> Figure:
 
 
 def _plot_layers(layers: LayerReport) -> Figure:
-    """Draw a waterfall: what each layer adds to the share of noise, and takes from it."""
+    """Draw a waterfall chart of the noise share: what each layer adds or removes."""
     costs = np.array([layer.cost for layer in layers.layers])
     below = np.concatenate([[0], np.cumsum(costs)[:-1]])
     names = [layer.name for layer in layers.layers]
@@ -266,7 +266,7 @@ def _plot_layers(layers: LayerReport) -> Figure:
         color=[*colours, _FLOAT_COLOUR],
     )
     axes.set_ylim(top=1.05 * max(costs.cumsum().max(), np.finfo(float).tiny))
-    axes.set(ylabel="noise / (signal + noise)", xlabel="added (or taken away) by each layer")
+    axes.set(ylabel="noise / (signal + noise)", xlabel="added or removed by each layer")
     return figure
 
 

@@ -1,8 +1,8 @@
-"""Downstream evaluation: a classifier on float and on quantized embeddings, with official splits.
+"""Evaluates float and quantized embeddings by a classifier, on a dataset's official splits.
 
-The classifier and its training are L3-Net's (Cramer et al., Look, Listen and Learn More, ICASSP
-2019, and the training script its authors released), which EdgeL3 was judged by. Needs the extra
-``evaluate``; without scikit-learn :mod:`edgel3_tflm.evaluation.probe` says so.
+The classifier and its training are those of L3-Net (Cramer et al., Look, Listen and Learn More,
+ICASSP 2019, and the released training script), which EdgeL3 was evaluated with. Needs the extra
+``evaluate``.
 """
 
 from collections.abc import Mapping
@@ -31,25 +31,31 @@ MACRO_AUPRC = "macro-AUPRC"
 
 @dataclass(frozen=True)
 class Protocol:
-    """Every choice of an evaluation. None is fitted to a dataset.
+    """Settings of an evaluation. They are the same for every dataset.
 
-    Layers, learning rate, L2, batch, passes and patience are those of L3-Net's released training
-    script, and so are standardisation by the training clips' windows and a clip's score, the mean
-    of its windows' probabilities. Their hop is 0.1 s; 0.5 s, the linear probe's, embeds a fifth.
+    Layers, learning rate, L2, batch size, epochs and patience are those of L3-Net's released
+    training script. So are the standardisation by the windows of the training clips and the score
+    of a clip: the mean of the probabilities of its windows. The script's hop is 0.1 s. The default
+    of 0.5 s, as for the linear probe, needs a fifth of the embeddings.
 
     Parameters
     ----------
     hop_s : float
-        Seconds from one window of 1 s to the next.
+        Seconds between the starts of two windows of 1 s.
     seeds : int
-        Trainings, seeded from 0; figures are their mean.
+        Number of trainings, with the seeds 0, 1 and so on; figures are their mean.
     layers : tuple of int
-        Hidden ones, with ReLU.
-    learning_rate, l2, batch_windows
-        Of Adam; factor of the sum of squared weights beside a batch's mean loss.
+        Units of the hidden layers, which have ReLU.
+    learning_rate : float
+        Learning rate of Adam.
+    l2 : float
+        Factor of the sum of squared weights that is added to the mean loss of a batch.
+    batch_windows : int
+        Windows in a batch.
     most_passes, patience : int
-        Training ends when the validation clips' loss has not fallen for ``patience`` passes, and
-        the best pass is kept. Without validation clips all passes are made.
+        Greatest number of epochs, and the epochs after which training stops if the loss of the
+        validation set has not fallen. The weights of the best epoch are used. Without a validation
+        set training runs for ``most_passes`` epochs.
     """
 
     hop_s: float = HOP_S
@@ -62,22 +68,22 @@ class Protocol:
     patience: int = 20
 
     def describe(self) -> list[str]:
-        """Say it in sentences."""
+        """Return the settings as sentences."""
         seeds = "1 training" if self.seeds == 1 else f"mean of {self.seeds} trainings"
         return [
-            f"whole windows of 1 s, one every {self.hop_s:g} s, standardised by the training"
-            " clips'; a clip's score is the mean over its windows",
+            f"windows of 1 s, one every {self.hop_s:g} s, standardised by those of the training"
+            " clips; the score of a clip is the mean over its windows",
             f"MLP {'-'.join(map(str, self.layers))}: Adam {self.learning_rate:g}, L2 {self.l2:g},"
-            f" batches of {self.batch_windows}, at most {self.most_passes} passes, stopped when the"
-            f" loss of the clips held out (the fold before) has not fallen for {self.patience};"
-            f" {seeds}, seeded",
-            f"intervals of 95 %: {RESAMPLES} resamples of the clips judged, in pairs",
+            f" batches of {self.batch_windows}, at most {self.most_passes} epochs; stops when the"
+            f" loss of the validation set (the previous fold) has not fallen for {self.patience}"
+            f" epochs; {seeds}, seeded",
+            f"95 % intervals: {RESAMPLES} resamples of the test clips, the same for both sides",
         ]
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """Score of one split, in the first of the evaluation's measures."""
+    """Scores of one split, in the first measure of the evaluation."""
 
     name: str
     train_clips: int
@@ -89,7 +95,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure over the test clips of all splits; ``change`` is quantized less float."""
+    """A figure over the test clips of all splits; ``change`` is quantized minus float."""
 
     name: str
     in_float: Interval
@@ -99,7 +105,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """What was published of a network on the same dataset."""
+    """A published result of a network on the same dataset."""
 
     title: str
     measure: str
@@ -109,10 +115,10 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Classifiers on float and quantized embeddings, side by side.
+    """Results of the classifiers on float and on quantized embeddings.
 
-    ``models_sha256`` are of the deployment's files that were run. ``notes`` says what of the clips
-    a reader of the figures must know.
+    ``models_sha256`` has the digests of the deployment's files that were run. ``notes`` contains
+    sentences about the clips that a reader needs to judge the figures.
     """
 
     dataset: str
@@ -131,7 +137,7 @@ class Evaluation:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Turn it into plain data."""
+        """Return the results as plain data."""
         return {"generator": f"edgel3-tflm {__version__}", **asdict(self)}
 
 
@@ -143,27 +149,30 @@ def evaluate(
     protocol: Protocol = Protocol(),
     runtime: str = DEFAULT_RUNTIME,
 ) -> Evaluation:
-    """Train and judge classifiers on a deployment's float and quantized embeddings.
+    """Train and test classifiers on the float and quantized embeddings of a deployment.
 
-    Embeddings are kept in memory, float32, one for each window and precision; audio is not.
+    All embeddings are held in memory, float32, one for each window and precision.
 
     Parameters
     ----------
     deployment : Deployment
     dataset : Dataset
     progress : callable
-        Called with the name of the step, clips or trainings done and how many in all.
     protocol : Protocol
     runtime : str
-        Of the quantized model; the float one runs in the default runtime.
+        Runtime of the quantized model; the float model runs in the default runtime.
+
+    Returns
+    -------
+    Evaluation
 
     Raises
     ------
     EdgeL3Error
-        If a clip cannot be read, a runtime is missing or a choice is out of its range.
+        If a clip cannot be read, a runtime is not available, or a setting is out of its range.
     """
     spec = deployment.variant.frontend
-    hop_in_samples(protocol.hop_s, spec.sample_rate_hz)  # refuses a hop that goes nowhere
+    hop_in_samples(protocol.hop_s, spec.sample_rate_hz)  # raises if the hop is not positive
     if protocol.seeds < 1:
         raise EdgeL3Error(f"expected at least one training, got {protocol.seeds}")
     models = (
@@ -206,7 +215,7 @@ def evaluate(
 
 
 def find_published(dataset: Dataset) -> tuple[PublishedFigure, ...]:
-    """List what was published of any of these networks on the same dataset."""
+    """Return the published results of all networks on the same dataset."""
     if dataset.task is None:
         return ()
     scores = [(result, result.score(dataset.task)) for result in PUBLISHED_RESULTS]
@@ -225,13 +234,13 @@ def judge(
     protocol: Protocol,
     progress: Progress,
 ) -> tuple[tuple[SplitResult, ...], tuple[Measure, ...]]:
-    """Train and judge a classifier for every split, seed and precision.
+    """Train and test a classifier for each split, seed and precision.
 
     Parameters
     ----------
     dataset : Dataset
     clip : numpy.ndarray, shape (n,)
-        The index of each window's clip.
+        Index of each window's clip.
     in_float, quantized : numpy.ndarray, shape (n, d)
         Embeddings of the windows.
     protocol : Protocol
@@ -241,8 +250,8 @@ def judge(
     -------
     tuple of SplitResult
     tuple of Measure
-        Accuracy in percent where a clip has one label, else AUPRC; over the test clips of all
-        splits.
+        Accuracy in percent if every clip has one label, otherwise the area under the
+        precision-recall curve (AUPRC); over the test clips of all splits.
     """
     targets = dataset.targets
     names = (MICRO_AUPRC, MACRO_AUPRC) if dataset.multi_label else (ACCURACY,)
@@ -254,15 +263,15 @@ def judge(
     for split in dataset.splits:
         for side, embeddings in enumerate(sides):
             for seed in range(protocol.seeds):
-                progress("train and judge classifiers", done, trainings)
+                progress("train and test classifiers", done, trainings)
                 scores[side, seed, split.test] = score_clips(
                     embeddings, clip, targets, split, dataset.multi_label, protocol, seed
                 )
                 done += 1
-    progress("train and judge classifiers", done, trainings)
+    progress("train and test classifiers", done, trainings)
 
     def figures(clips: npt.NDArray[np.int64]) -> list[float]:
-        """Of float and quantized, and their difference, each in every measure."""
+        """Return all measures of float, then of quantized, then the differences."""
         means = np.array(
             [
                 np.mean([measure(each[clips], targets[clips]) for each in side], axis=0)
@@ -303,12 +312,12 @@ def score_clips(
     protocol: Protocol,
     seed: int,
 ) -> RealArray:
-    """Train on a split's training clips and score its test clips.
+    """Train on the training clips of a split and score its test clips.
 
     Returns
     -------
     numpy.ndarray, shape (test clips, labels)
-        Mean probability over a clip's windows.
+        Mean probability over the windows of a clip.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -339,7 +348,7 @@ def _train(
     protocol: Protocol,
     seed: int,
 ) -> Any:
-    """Train an MLPClassifier, and give it the weights of its best pass."""
+    """Train an MLPClassifier and give it the weights of its best epoch."""
     from sklearn.neural_network import MLPClassifier
 
     values, wanted = training
@@ -349,7 +358,7 @@ def _train(
         # scikit-learn adds alpha / (2 batch) times the sum of squares to a batch's mean loss.
         alpha=2 * protocol.batch_windows * protocol.l2,
         batch_size=min(protocol.batch_windows, len(values)),
-        # A bare number would shuffle every pass alike.
+        # With a number as the seed, partial_fit would shuffle every epoch alike.
         random_state=np.random.RandomState(seed),
     )
     goal = wanted.astype(np.int64) if multi_label else wanted.argmax(axis=1)
@@ -377,6 +386,8 @@ def _parameters(network: Any) -> tuple[list[RealArray], list[RealArray]]:
 
 def _loss(probabilities: RealArray, wanted: BoolArray, multi_label: bool) -> float:
     """Mean cross-entropy of the windows: categorical, or binary and summed over the labels."""
+    # scikit-learn's log_loss clips float32 probabilities at 1.2e-7, which hides how wrong the worst
+    # windows are.
     tiny = np.finfo(np.float64).tiny
     wide = probabilities.astype(np.float64)
     logs = np.where(wanted, np.log(np.maximum(wide, tiny)), 0)
@@ -390,10 +401,11 @@ def _measure_accuracy(scores: RealArray, targets: BoolArray) -> tuple[float]:
 
 
 def _measure_auprc(scores: RealArray, targets: BoolArray) -> tuple[float, float]:
-    """Area under the precision-recall curve, by trapezoids, as DCASE 2019 and 2020 Task 5 have it.
+    """Micro- and macro-averaged area under the precision-recall curve.
 
-    Micro: of all decisions about a clip and a label together; macro: mean over the labels, without
-    those that no clip has.
+    The area is computed by trapezoids as in DCASE 2019 and 2020, Task 5. The micro average takes
+    all pairs of clip and label together; the macro average is the mean over the labels that at
+    least one clip has.
     """
     known = np.flatnonzero(targets.any(axis=0))
     if len(known) == 0:

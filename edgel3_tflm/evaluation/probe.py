@@ -1,4 +1,4 @@
-"""A linear probe: what a linear classifier reads from embeddings. Needs the extra ``probe``."""
+"""The linear probe: accuracy of a linear classifier on embeddings. Needs the extra ``probe``."""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -23,11 +23,19 @@ _MAX_ARRAY_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Features:
-    """Features of every window of some clips.
+    """Features of the windows of clips.
 
-    ``values`` has shape (n, d). ``clip``, ``position`` and ``silent`` have shape (n,): the index of
-    the window's clip, its number within the clip, and whether its log-mel is all zeros. ``notes``
-    says what of the clips a reader of the results must know.
+    Parameters
+    ----------
+    values : numpy.ndarray, shape (n, d)
+    clip : numpy.ndarray, shape (n,)
+        Index of each window's clip.
+    position : numpy.ndarray, shape (n,)
+        Number of the window within its clip.
+    silent : numpy.ndarray, shape (n,), bool
+        Whether the window's log-mel is all zeros.
+    notes : tuple of str
+        Sentences about the clips that a reader needs to judge the results.
     """
 
     values: FloatArray
@@ -39,7 +47,7 @@ class Features:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """Clips of one fold that a probe trained on the other folds got right."""
+    """Clips of one fold that a probe trained on the other folds classified correctly."""
 
     fold: int
     right: int
@@ -53,23 +61,22 @@ def extract_features(
     progress: Callable[[str, int, int], None],
     hop_s: float = HOP_S,
 ) -> Features:
-    """Features of one-second windows.
+    """Compute features of one-second windows.
 
     Parameters
     ----------
     clips : sequence of LabelledClip
     spec : FrontendSpec
     features : callable
-        Turns log-mel spectrograms (n, mels, frames) into values (n, d).
+        Takes log-mel spectrograms (n, mels, frames) and returns values (n, d).
     progress : callable
-        Called with the name of the step, clips done and clips in all.
     hop_s : float
-        Seconds from one window to the next.
+        Seconds between the starts of two windows.
 
     Raises
     ------
     AudioError
-        For the first clip that cannot be used.
+        If a clip cannot be read.
     """
     values, clip, position, silent = [], [], [], []
     log = ReadingLog()
@@ -98,23 +105,23 @@ def extract_features(
 
 
 def read_embeddings(path: Path, manifest: Path, clips: Sequence[LabelledClip]) -> Features:
-    """Read embeddings that were made elsewhere.
+    """Read embeddings that another program computed.
 
     Parameters
     ----------
     path : pathlib.Path
-        An .npz file with the arrays ``clip``, shape (n,), text: a clip's file as the manifest names
-        it, and ``embedding``, shape (n, d), floats. A clip may have several rows, its windows. Rows
-        of clips that the manifest does not name are left out.
+        An .npz file with two arrays: ``clip``, shape (n,), text, the clip's file as in the
+        manifest; ``embedding``, shape (n, d), floats. A clip may have several rows, one for each
+        window. Rows of clips that are not in the manifest are left out.
     manifest : pathlib.Path
-        What clips are named relative to.
+        File names in ``clip`` are relative to its directory.
     clips : sequence of LabelledClip
-        Of the manifest.
+        Clips of the manifest.
 
     Returns
     -------
     Features
-        In the clips' order; nothing in them is known to be silent.
+        In the order of the clips; no window is marked as silent.
 
     Raises
     ------
@@ -128,8 +135,8 @@ def read_embeddings(path: Path, manifest: Path, clips: Sequence[LabelledClip]) -
         raise EdgeL3Error(f"{path}: {error}") from error
     except OSError as error:
         raise EdgeL3Error(f"{path}: cannot read embeddings: {error.strerror or error}") from error
-    # A damaged file brings a dozen types: zlib's, zipfile's, and those of Python's own parser, with
-    # which numpy reads a header.
+    # A damaged file raises exceptions of a dozen types: from zlib, from zipfile, and from Python's
+    # parser, with which numpy reads a header.
     except Exception as error:
         raise EdgeL3Error(
             f"{path}: expected an .npz file with the arrays clip and embedding: {error}"
@@ -153,7 +160,7 @@ def read_embeddings(path: Path, manifest: Path, clips: Sequence[LabelledClip]) -
 
 
 def _load_embeddings(path: Path, root: Path) -> tuple[list[Path], FloatArray]:
-    """Load and check the clip of every row, below ``root``, and its embedding."""
+    """Load and check the clip of every row, as a path below ``root``, and its embedding."""
     with zipfile.ZipFile(path) as archive:
         sizes = [archive.getinfo(f"{name}.npy").file_size for name in ("clip", "embedding")]
     if max(sizes) > _MAX_ARRAY_BYTES:
@@ -172,7 +179,7 @@ def _load_embeddings(path: Path, root: Path) -> tuple[list[Path], FloatArray]:
             "expected an embedding for each row of clip, found shapes"
             f" {names.shape} and {values.shape}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite
         values = values.astype(np.float32)
     if not np.isfinite(values).all():
         raise EdgeL3Error("expected finite embeddings, some are NaN or infinite")
@@ -182,18 +189,17 @@ def _load_embeddings(path: Path, root: Path) -> tuple[list[Path], FloatArray]:
 def probe(
     clips: Sequence[LabelledClip], features: Features, test_folds: Sequence[int] | None = None
 ) -> list[FoldResult]:
-    """Judge each fold by a classifier trained on all others.
+    """Test each fold with a linear classifier that was trained on all others.
 
-    Standardise, multinomial logistic regression (C = 0.1), mean log-probability over a clip's
-    windows.
+    See :func:`edgel3_tflm.drift.classifiers.classify_folds` and ``make_linear_probe``.
 
     Parameters
     ----------
     clips : sequence of LabelledClip
     features : Features
-        Of these clips.
+        Features of these clips.
     test_folds : sequence of int, optional
-        Folds to judge; all by default.
+        Folds to test on; all by default.
 
     Raises
     ------
@@ -222,40 +228,40 @@ def map_cosine(
     teacher: Features,
     test_folds: Sequence[int] | None = None,
 ) -> float:
-    """Mean cosine between a teacher's embeddings and a linear map of other features.
+    """Return the mean cosine between a teacher's embeddings and a linear map of other features.
 
-    For each fold the map (ridge regression on standardised features) is fitted on all others.
-    Silent windows are left out: they all have the same embedding.
+    For each fold the map, a ridge regression on standardised features, is fitted on all others.
+    Silent windows are left out, because all of them have the same embedding.
 
     Parameters
     ----------
     clips : sequence of LabelledClip
     features, teacher : Features
-        Of the same clips, through whatever frontends.
+        Features of the same clips; the frontends may differ.
     test_folds : sequence of int, optional
-        Folds to judge; all by default.
+        Folds to test on; all by default.
 
     Raises
     ------
     EdgeL3Error
-        If there is but one fold, a fold to judge has no clips, or all windows in it or outside it
-        are silent.
+        If there is only one fold, a fold to test on has no clips, or all windows in it or outside
+        it are silent.
     """
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     folds = np.array([clip.fold for clip in clips])
-    # Resampling rounds a clip's length: one frontend may see a window that the other does not.
-    places = {
-        place: row
-        for row, place in enumerate(zip(teacher.clip, teacher.position, strict=True))
+    # Resampling rounds the length of a clip, so that one frontend may have a window more.
+    teacher_rows = {
+        window: row
+        for row, window in enumerate(zip(teacher.clip, teacher.position, strict=True))
         if not teacher.silent[row]
     }
     rows = [
-        (row, places[place])
-        for row, place in enumerate(zip(features.clip, features.position, strict=True))
-        if place in places
+        (row, teacher_rows[window])
+        for row, window in enumerate(zip(features.clip, features.position, strict=True))
+        if window in teacher_rows
     ]
     own, other = np.array(rows, np.int64).reshape(-1, 2).T
     fold_of_row = folds[features.clip[own]]
@@ -278,12 +284,12 @@ def map_cosine(
 def check_folds(
     clips: Sequence[LabelledClip], test_folds: Sequence[int] | None = None
 ) -> list[int]:
-    """Return the folds to judge, all by default.
+    """Return the folds to test on, all by default.
 
     Raises
     ------
     EdgeL3Error
-        If there is but one fold, a fold to judge has no clips, or the clips outside of one have
+        If there is only one fold, a fold to test on has no clips, or the clips outside a fold have
         fewer than two classes.
     """
     chosen = _choose_folds(clips, test_folds)
@@ -292,7 +298,7 @@ def check_folds(
         if len(classes) < 2:
             raise EdgeL3Error(
                 f"expected clips of two classes or more outside fold {fold} to learn from, found"
-                f" {classes.pop()!r} alone; add clips, or choose other folds to judge"
+                f" {classes.pop()!r} alone; add clips, or choose other folds"
             )
     return chosen
 

@@ -143,4 +143,4 @@ def test_a_spoilt_layer_fails_the_gate_and_is_named(
         "compare", spoilt.directory, clips, "-o", tmp_path / "r", "--fail-under", "sqnr_db=20"
     )
     assert done.returncode == 2
-    assert "conv5 costs most" in done.stdout
+    assert "conv5 adds most error" in done.stdout

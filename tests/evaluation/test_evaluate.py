@@ -1,4 +1,4 @@
-"""Downstream evaluation: known answers, no leaks, and a real model on real clips."""
+"""Evaluation: known answers, no leaks, and a real model on real clips."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from edgel3_tflm.runtime.deployment import Deployment
 
 COMMAND = str(Path(sys.executable).with_name("edgel3-tflm"))
 WINDOWS = 3
-# Larger steps than the published ones, for few windows and few passes.
+# Larger steps than the published ones, for few windows and few epochs.
 QUICK = Protocol(learning_rate=1e-2, most_passes=20)
 
 
@@ -144,8 +144,8 @@ def test_training_ends_when_validation_says_so(three_folds: Dataset) -> None:
         used = split if validate else replace(split, validate=split.validate[:0])
         return score_clips(values, clip, three_folds.targets, used, False, protocol, 0)
 
-    # Noise is learned by heart: validation loss soon rises, and later passes change nothing.
-    long, longer = (replace(QUICK, most_passes=passes, patience=3) for passes in (20, 40))
+    # Noise is learned by heart: validation loss soon rises, and later epochs change nothing.
+    long, longer = (replace(QUICK, most_passes=epochs, patience=3) for epochs in (20, 40))
     np.testing.assert_array_equal(scores(long), scores(longer))
     assert np.any(scores(long, validate=False) != scores(longer, validate=False))
 

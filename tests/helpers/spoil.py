@@ -1,4 +1,4 @@
-"""Deployments whose quantized model has been tampered with, for checkers that must notice."""
+"""Deployments with a damaged quantized model, which checks must detect."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ from edgel3_tflm.runtime.deployment import Deployment
 
 
 def double_kernel_scales(model: bytes, convolution: int) -> bytes:
-    """Double the kernel's scales of one convolution, the first is 1."""
+    """Double the scales of the kernel of one convolution; the first is number 1."""
     return _scale(model, convolution, 1)
 
 
 def double_output_scale(model: bytes, convolution: int) -> bytes:
-    """Double the scale of what one convolution puts out; the pool behind it keeps its own."""
+    """Double the scale of the output of one convolution; the pool after it keeps its scale."""
     return _scale(model, convolution, None)
 
 
@@ -38,7 +38,7 @@ def _scale(model: bytes, convolution: int, which_input: int | None) -> bytes:
 
 
 def with_quantized_model(deployment: Deployment, model: bytes, directory: Path) -> Deployment:
-    """Copy a deployment with another quantized flatbuffer, and a manifest that says so."""
+    """Copy a deployment with another quantized flatbuffer and its digest in the manifest."""
     shutil.copytree(deployment.directory, directory)
     name = f"{deployment.quantization}.tflite"
     (directory / name).write_bytes(model)

@@ -74,7 +74,7 @@ def probe_command(
         )
 
         clips = read_manifest(manifest)
-        subject: dict[str, Any]
+        source: dict[str, Any]
         if sum(source is not None for source in (directory, statistics, embeddings)) != 1:
             raise EdgeL3Error(
                 "expected one of --model DIR, --statistics sparse|sea and --embeddings FILE"
@@ -93,7 +93,7 @@ def probe_command(
             which = "float" if precision == "float" else deployment.quantization
             spec = deployment.variant.frontend
             features = deployment.embedder(which, runtime).embed_log_mel
-            subject = {
+            source = {
                 "model": deployment.variant.name,
                 "precision": which,
                 "weights": deployment.manifest["weights"]["description"],
@@ -101,9 +101,9 @@ def probe_command(
         elif statistics is not None:
             spec = find_variant(statistics).frontend
             features = log_mel_statistics
-            subject = {"model": f"log-mel statistics ({statistics})"}
+            source = {"model": f"log-mel statistics ({statistics})"}
         else:
-            subject = {"model": f"embeddings of {embeddings}"}
+            source = {"model": f"embeddings of {embeddings}"}
         if teacher is not None:
             teacher_model = Deployment.load(teacher)
         with screen.progress() as progress:
@@ -114,11 +114,11 @@ def probe_command(
             progress("fit and test the classifier", 0, 0)
             results = probe(clips, extracted, fold)
             if teacher is not None:
-                subject["teacher"] = teacher_model.variant.name
+                source["teacher"] = teacher_model.variant.name
                 teacher_spec = teacher_model.variant.frontend
                 embed = teacher_model.embedder("float").embed_log_mel
                 theirs = extract_features(clips, teacher_spec, embed, progress)
-                subject["map_cosine"] = map_cosine(clips, extracted, theirs, fold)
+                source["map_cosine"] = map_cosine(clips, extracted, theirs, fold)
         splits = split_by_fold(clips, [each.fold for each in results])
         notes = [*note_unlearned_classes([{clip.label} for clip in clips], splits)]
         notes += extracted.notes
@@ -135,13 +135,13 @@ def probe_command(
         table.add_row("all", str(count), str(right), f"{100 * right / count:.2f}")
         screen.show(
             {
-                **subject,
+                **source,
                 "windows": len(extracted.values),
                 "folds": [asdict(each) for each in results],
                 "accuracy_percent": 100 * right / count,
                 "notes": notes,
             },
-            *(Text(f"{key}: {value}") for key, value in subject.items()),
+            *(Text(f"{key}: {value}") for key, value in source.items()),
             table,
             *(Text(note, style="yellow") for note in notes),
         )
