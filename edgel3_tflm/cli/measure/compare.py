@@ -240,7 +240,7 @@ def _drift_lines(report: DriftReport) -> list[Text]:
         most = report.layers.costliest
         lines.append(
             Text(
-                f"{most.name} costs most: SQNR {most.sqnr_db:.1f} dB after it"
+                f"{most.name} adds most error: SQNR {most.sqnr_db:.1f} dB after it"
                 f" ({report.layers.windows} windows in {report.layers.runtime})"
             )
         )

@@ -75,7 +75,7 @@ def probe_command(
 
         clips = read_manifest(manifest)
         source: dict[str, Any]
-        if sum(source is not None for source in (directory, statistics, embeddings)) != 1:
+        if sum(given is not None for given in (directory, statistics, embeddings)) != 1:
             raise EdgeL3Error(
                 "expected one of --model DIR, --statistics sparse|sea and --embeddings FILE"
             )
