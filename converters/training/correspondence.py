@@ -79,7 +79,7 @@ class VideoWeights:
 
 
 @dataclass(frozen=True)
-class Figures:
+class CorrespondenceFigures:
     """How well frames and sounds are told to match, on pairs of held videos."""
 
     step: int
@@ -135,9 +135,9 @@ def finetune(
     videos: Sequence[Video],
     output: Path,
     progress: Progress,
-    on_validation: Callable[[str, Figures], None],
+    on_validation: Callable[[str, CorrespondenceFigures], None],
     on_damaged: OnDamaged | None = None,
-) -> Figures:
+) -> CorrespondenceFigures:
     """Fine-tune an audio network; an interrupted run goes on and ends with the same result.
 
     Without video weights a first stage makes them: the audio network, with no zeros kept, learns
@@ -162,7 +162,7 @@ def finetune(
 
     Returns
     -------
-    Figures
+    CorrespondenceFigures
         Of the network that was kept: the one with the least loss on held pairs.
 
     Raises
@@ -319,7 +319,9 @@ class _Stage:
         self._learn = tf.function(self._compute_step)
         self._answer = tf.function(self._compute_answer)
 
-    def train(self, progress: Progress, on_validation: Callable[[str, Figures], None]) -> Figures:
+    def train(
+        self, progress: Progress, on_validation: Callable[[str, CorrespondenceFigures], None]
+    ) -> CorrespondenceFigures:
         """Train from the last checkpoint, or the start, to the end."""
         progress("draw held pairs", 0, 0)
         self._held = self._pairs.held(self._settings.seed)
@@ -332,7 +334,7 @@ class _Stage:
             workers,
         )
         figures = note_ending(self._directory / FIGURES_NAME, ending)
-        return Figures(**figures["validation"])
+        return CorrespondenceFigures(**figures["validation"])
 
     def batch(self, number: int) -> _Batch:
         """Make the batch of a step."""
@@ -356,7 +358,7 @@ class _Stage:
         log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         loss = -float(np.take_along_axis(log_probabilities, held.labels[:, None], axis=1).mean())
         matching = float(held.labels.mean())
-        self._figures = Figures(
+        self._figures = CorrespondenceFigures(
             step,
             accuracy=float((logits.argmax(axis=1) == held.labels).mean()),
             chance=max(matching, 1 - matching),

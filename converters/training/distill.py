@@ -63,7 +63,7 @@ class DistillClip:
 
 
 @dataclass(frozen=True)
-class Figures:
+class DistillationFigures:
     """What a student is worth on the validation clips, silent windows left out."""
 
     step: int
@@ -174,9 +174,9 @@ def distill(
     validation: Sequence[DistillClip],
     output: Path,
     progress: Progress,
-    on_validation: Callable[[Figures], None],
+    on_validation: Callable[[DistillationFigures], None],
     initial: NetworkWeights | None = None,
-) -> Figures:
+) -> DistillationFigures:
     """Train a student; an interrupted run goes on where it was and ends with the same result.
 
     Parameters
@@ -196,7 +196,7 @@ def distill(
 
     Returns
     -------
-    Figures
+    DistillationFigures
         Of the student that was kept: the best on the validation clips once it is pruned.
 
     Raises
@@ -392,11 +392,13 @@ class _Run:
         self._loop.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return terms
 
-    def train(self, progress: Progress, on_validation: Callable[[Figures], None]) -> Figures:
+    def train(
+        self, progress: Progress, on_validation: Callable[[DistillationFigures], None]
+    ) -> DistillationFigures:
         """Train from the last checkpoint, or the start, to the end."""
         ending = self._loop.run(self, "distill", progress, lambda: on_validation(self._figures))
         figures = note_ending(self._output / FIGURES_NAME, ending)
-        return Figures(**figures["validation"])
+        return DistillationFigures(**figures["validation"])
 
     def learn(self, step: int, batch: _Batch) -> Mapping[str, float]:
         """Take one step of the optimizer, and prune."""
@@ -423,7 +425,7 @@ class _Run:
             answers.append(self._model(inputs, training=False)[0].numpy())
         answer = np.concatenate(answers) * scales.teacher_deviation + scales.teacher_mean
         mean = np.broadcast_to(scales.teacher_mean, answer.shape)
-        self._figures = Figures(
+        self._figures = DistillationFigures(
             step,
             float(cosine_similarity(data.teacher, answer).mean()),
             float(cosine_similarity(data.teacher, mean).mean()),

@@ -115,7 +115,7 @@ class Ending:
 
 
 def note_ending(path: Path, ending: Ending) -> dict[str, Any]:
-    """Add to the figures of a run, which :meth:`Task.keep` wrote, how it ended.
+    """Add to the figures of a run, which :meth:`TrainingTask.keep` wrote, how it ended.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def note_ending(path: Path, ending: Ending) -> dict[str, Any]:
     return figures
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """What a loop trains."""
 
     kept_by: str
@@ -195,7 +195,7 @@ class Loop:
 
     def run(
         self,
-        task: Task,
+        task: TrainingTask,
         name: str,
         progress: Progress,
         on_validation: Callable[[], None],
@@ -205,7 +205,7 @@ class Loop:
 
         Parameters
         ----------
-        task : Task
+        task : TrainingTask
         name : str
             What ``progress`` calls it.
         progress : callable
@@ -276,7 +276,7 @@ class Loop:
             ) from error
         _log.info("going on from step %d", int(self._step))
 
-    def _describe_ending(self, task: Task) -> Ending:
+    def _describe_ending(self, task: TrainingTask) -> Ending:
         step, steps = int(self._step), self._settings.steps
         reason = f"all {steps} steps were taken"
         if step < steps:
@@ -287,7 +287,7 @@ class Loop:
             )
         return Ending(step, steps, reason, task.kept_by)
 
-    def _note(self, score: float, task: Task) -> None:
+    def _note(self, score: float, task: TrainingTask) -> None:
         if not score > float(self._best):  # nor what is no number
             self._stale.assign_add(1)
             return
@@ -295,7 +295,7 @@ class Loop:
         self._best.assign(score)
         task.keep()
 
-    def _batches(self, task: Task, workers: int) -> Iterator[tuple[int, Any]]:
+    def _batches(self, task: TrainingTask, workers: int) -> Iterator[tuple[int, Any]]:
         steps = self._settings.steps
         with ThreadPoolExecutor(workers) as pool:
             waiting: list[Future[Any]] = []

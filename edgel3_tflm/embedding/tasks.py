@@ -21,7 +21,7 @@ _POLL_S = 1
 
 
 @dataclass(frozen=True)
-class Task:
+class PartTask:
     """A part to write: its path, its clips and the model."""
 
     part: Path
@@ -31,7 +31,7 @@ class Task:
 
 def divide(
     clips: Sequence[CorpusClip], done: set[str], model: CorpusModel, dataset: Path
-) -> list[Task]:
+) -> list[PartTask]:
     """Divide the clips that are not done into tasks.
 
     The result depends only on the list of clips and on ``done``. A worker that outlives its run
@@ -45,19 +45,19 @@ def divide(
         if missing:
             digest = sha256_hex("\0".join(clip.name for clip in missing).encode())
             part = dataset / f"part-{number:06}-{digest[:12]}.parquet"
-            tasks.append(Task(part, missing, model))
+            tasks.append(PartTask(part, missing, model))
     return tasks
 
 
 def run_tasks(
-    executor: Executor, tasks: Sequence[Task], check: Callable[[], None]
+    executor: Executor, tasks: Sequence[PartTask], check: Callable[[], None]
 ) -> Iterator[PartResult]:
     """Run tasks and yield their results in the order in which they finish.
 
     Parameters
     ----------
     executor : concurrent.futures.Executor
-    tasks : sequence of Task
+    tasks : sequence of PartTask
     check : callable
         Called every second in which no task finishes. It may raise an exception to end the run.
 
@@ -81,7 +81,7 @@ def run_tasks(
         ) from error
 
 
-def run_task(task: Task) -> PartResult:
+def run_task(task: PartTask) -> PartResult:
     """Embed the clips of a task and write their part; runs in a worker."""
     model = task.model
     return write_part(task.part, task.clips, _open(model), model.settings, model.provenance)

@@ -140,4 +140,4 @@ def test_a_worker_process_killed_while_parts_are_submitted_is_said_in_a_line() -
             raise BrokenProcessPool
 
     with pytest.raises(EdgeL3Error, match="run the same command again"):
-        list(tasks.run_tasks(Broken(), [tasks.Task(Path("p"), (), None)], lambda: None))
+        list(tasks.run_tasks(Broken(), [tasks.PartTask(Path("p"), (), None)], lambda: None))

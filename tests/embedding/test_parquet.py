@@ -48,7 +48,7 @@ def test_a_clip_longer_than_memory_is_written_in_row_groups(
 ) -> None:
     monkeypatch.setattr(parquet, "MAX_BUFFERED_ROWS", 7)
     clips = [clip for clip in read_clip_list(archive) if clip.name != "07.wav"]
-    task = tasks.Task(tmp_path / "part-0.parquet", tuple(clips), toy)
+    task = tasks.PartTask(tmp_path / "part-0.parquet", tuple(clips), toy)
     result = tasks.run_task(task)
     found = pq.ParquetFile(task.part)
     assert found.read().cast(expected.schema).equals(expected)

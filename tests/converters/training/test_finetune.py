@@ -26,7 +26,7 @@ from edgel3_tflm.converters.keras.generate import draw_weights
 from edgel3_tflm.converters.pruning.plan_file import write_plan
 from edgel3_tflm.converters.pruning.prune import prune
 from edgel3_tflm.converters.training.correspondence import (
-    Figures,
+    CorrespondenceFigures,
     VideoWeights,
     choose_videos,
     finetune,
@@ -381,7 +381,7 @@ def train(
     *,
     video: VideoWeights | None = None,
     stop: tuple[str, int] = ("", 0),
-) -> Figures:
+) -> CorrespondenceFigures:
     def progress(step: str, done: int, _total: int) -> None:
         if (step, done) == stop:
             raise KeyboardInterrupt
