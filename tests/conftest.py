@@ -1,6 +1,7 @@
 """Shared fixtures: clips, weights, and deployments that are made once a run."""
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,11 @@ from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.runtime.deployment import Deployment
+
+# A shell without job control starts background jobs with Ctrl-C ignored, and the commands that the
+# tests run would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SEA = find_variant("sea", embedding_size=64)
 
