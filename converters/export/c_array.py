@@ -1,8 +1,9 @@
-"""Models as sources and headers that a firmware project compiles in.
+"""Writes models as sources and headers for firmware projects.
 
-The flatbuffer is C++, for TFLite Micro; the packed model is C99 that C++ compilers accept too, for
-the library ``edgel3``. A project takes one of the pairs: both headers hold the same constants of
-frontend, input and output. A third pair holds the tables of the library's frontend, for either.
+The flatbuffer becomes C++ for TensorFlow Lite Micro (TFLM). The packed model becomes C99, which C++
+compilers accept too, for the library ``edgel3``. A project needs one of the two pairs; both headers
+contain the same constants of frontend, input and output. A third pair contains the tables of the
+library's frontend, for both kinds of project.
 """
 
 from typing import Any
@@ -27,8 +28,8 @@ FRONTEND_SOURCE_NAME = "edgel3_model_frontend.c"
 FRONTEND_HEADER_NAME = "edgel3_model_frontend.h"
 _BYTES_PER_LINE = 16
 _NUMBERS_PER_LINE = 6
-# Scratch that optimised kernels ask for and the host's reference kernels do not: CMSIS-NN's
-# im2col rows, and the slack of their 16-byte alignment.
+# Scratch memory that optimised kernels need in addition to the host's reference kernels: the im2col
+# rows of CMSIS-NN and their alignment to 16 bytes.
 _ARENA_HEADROOM_BYTES = 2048
 
 
@@ -41,7 +42,7 @@ def _write_bytes(data: bytes) -> str:
 
 
 def write_source(model: bytes, banner: str) -> str:
-    """Write the .cc file: the flatbuffer as a constant array."""
+    """Return the .cc file of a flatbuffer: a constant array."""
     return f"""{banner}
 #include "{HEADER_NAME}"
 
@@ -53,7 +54,7 @@ alignas(16)
 
 
 def _write_placements() -> str:
-    """Write what keeps the next constant in flash on boards that would copy it to RAM."""
+    """Return C lines that keep the next constant in flash where constants are copied to RAM."""
     return "".join(
         f"#if {' || '.join(f'defined({macro})' for macro in board.macros)}\n"
         f"{board.constant_placement}\n"
@@ -64,7 +65,7 @@ def _write_placements() -> str:
 
 
 def write_packed_source(blob: bytes, banner: str) -> str:
-    """Write the .c file: the packed model as a constant array."""
+    """Return the .c file of a packed model: a constant array."""
     return f"""{banner}
 #include "{PACKED_HEADER_NAME}"
 
@@ -84,7 +85,18 @@ def write_header(
     arena_bytes: int,
     arena_source: str = "on TFLM's host build",
 ) -> str:
-    """Write the .h file of the flatbuffer: size, arena hint and what ``write_constants`` gave."""
+    """Return the .h file of a flatbuffer: its size, its arena, and the constants.
+
+    Parameters
+    ----------
+    banner : str
+        From :func:`write_banner`.
+    constants : str
+        From :func:`write_constants`.
+    model_bytes, arena_bytes : int
+    arena_source : str
+        End of the comment that states what ``arena_bytes`` was measured on.
+    """
     return f"""{banner}
 #ifndef EDGEL3_MODEL_H_
 #define EDGEL3_MODEL_H_
@@ -105,7 +117,18 @@ extern const unsigned char edgel3_model[EDGEL3_MODEL_BYTES];
 def write_packed_header(
     banner: str, constants: str, *, blob_bytes: int, arena_bytes: int, self_test_crc32: int
 ) -> str:
-    """Write the .h file of the packed model: size, arena and what ``write_constants`` gave."""
+    """Return the .h file of a packed model: its size, its arena, its self-test and the constants.
+
+    Parameters
+    ----------
+    banner : str
+        From :func:`write_banner`.
+    constants : str
+        From :func:`write_constants`.
+    blob_bytes, arena_bytes : int
+    self_test_crc32 : int
+        CRC-32 of the embedding of the self-test's window.
+    """
     return f"""{banner}
 #ifndef EDGEL3_PACKED_MODEL_H_
 #define EDGEL3_PACKED_MODEL_H_
@@ -135,17 +158,18 @@ extern const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES];
 
 
 def write_tflm_header(banner: str, *, engine: str, source_sha256: str, self_test_crc32: str) -> str:
-    """Write the .h file that has a node run the flatbuffer in TFLM's interpreter.
+    """Return the .h file for a node that runs the flatbuffer in TFLM's interpreter.
 
     Parameters
     ----------
     banner : str
+        From :func:`write_banner`.
     engine : str
-        What runs it, one of those of ``edgel3_node_tflm.h``.
+        Name of the engine in ``edgel3_node_tflm.h`` that runs the flatbuffer.
     source_sha256 : str
-        Of the dense flatbuffer, in hexadecimal.
+        Digest of the dense flatbuffer, in hexadecimal.
     self_test_crc32 : str
-        As the packed model's header has it.
+        The number in the packed model's header, as C.
     """
     half = ", ".join(f"0x{value:02x}" for value in bytes.fromhex(source_sha256)[:16])
     return f"""{banner}
@@ -171,9 +195,9 @@ static const uint8_t edgel3_tflm_model_source[16] = {{{half}}};
 def write_constants(
     variant: Variant, input_map: InputMap, input_spec: TensorSpec, output_spec: TensorSpec
 ) -> str:
-    """Write the constants of both headers: frontend, input and output.
+    """Return the constants of both headers: frontend, input and output.
 
-    A file that includes both sees each defined twice alike, which C and C++ allow.
+    A source file may include both headers, because C and C++ allow equal definitions of a macro.
     """
     spec = variant.frontend
     factor, offset = input_map.steps(input_spec)
@@ -201,7 +225,7 @@ def write_constants(
 
 
 def write_float(value: np.floating[Any] | float) -> str:
-    """Write a number that a C compiler reads as the same float32: nine digits are enough."""
+    """Return a C literal of a float32. Nine digits are enough to restore the same float32."""
     text = f"{np.float32(value):.9g}"
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
 
@@ -218,10 +242,10 @@ def _write_table(kind: str, name: str, values: npt.NDArray[Any]) -> str:
 def write_frontend_source(
     spec: FrontendSpec, input_map: InputMap, input_spec: TensorSpec, banner: str
 ) -> str:
-    """Write the .c file of the frontend: its tables and what binds them together."""
+    """Return the .c file of the frontend: its tables and its configuration."""
     tables = FrontendTables.of(spec)
     factor, offset = input_map.steps(input_spec)
-    # C++ gives constants internal linkage unless they were declared before, as the header does.
+    # The header declares the constant, because undeclared constants have internal linkage in C++.
     return f"""{banner}
 #include "{FRONTEND_HEADER_NAME}"
 
@@ -250,7 +274,7 @@ const edgel3_frontend_config edgel3_model_frontend = {{
 
 
 def write_frontend_header(spec: FrontendSpec, banner: str) -> str:
-    """Write the .h file of the frontend: the memory it takes, and its declaration."""
+    """Return the .h file of the frontend: the memory that it needs, and its declaration."""
     return f"""{banner}
 #ifndef EDGEL3_MODEL_FRONTEND_H_
 #define EDGEL3_MODEL_FRONTEND_H_
@@ -276,8 +300,9 @@ extern const edgel3_frontend_config edgel3_model_frontend;
 
 
 def write_banner(model: bytes, variant: Variant, description: str) -> str:
-    """Write the comment at the head of both files: what made them, from which model and weights."""
-    # File names of the user's stand in the description: none may end or extend the comment.
+    """Return the comment at the top of a file: its generator, network, model digest and weights."""
+    # The description may contain the user's file names, which must neither end nor extend the
+    # comment.
     safe = description.encode("ascii", "backslashreplace").decode().replace("\\", "/")
     safe = "".join(character if character.isprintable() else "?" for character in safe)
     return (

@@ -1,4 +1,4 @@
-"""The layers of an int8 flatbuffer, read and checked for packing."""
+"""Reads the layers of an int8 flatbuffer, and checks that the engine can run them."""
 
 import math
 from dataclasses import dataclass, replace
@@ -25,7 +25,10 @@ _MAX_DIMENSIONS = 8
 
 @dataclass(frozen=True)
 class Activations:
-    """An int8 tensor that operators fill: (1, rows, columns, channels), at the end (1, values)."""
+    """An int8 tensor that an operator writes, and its quantization.
+
+    Its shape is (1, rows, columns, channels), that of the network's output (1, values).
+    """
 
     shape: tuple[int, ...]
     scale: np.float32
@@ -34,7 +37,21 @@ class Activations:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution as the flatbuffer has it; ``kernel`` is OHWI, ``scales`` are the kernel's."""
+    """A convolution and the pool after it.
+
+    Parameters
+    ----------
+    name : str
+    source, output : Activations
+        Input and output of the convolution, before the pool.
+    kernel : numpy.ndarray, shape (filters, 3, 3, channels), int8
+    bias : numpy.ndarray, shape (filters,), int64
+    scales : numpy.ndarray, shape (filters,), float32
+        Scales of the kernel.
+    clamps : (int, int)
+        Least and greatest output value.
+    pooling : Pooling
+    """
 
     name: str
     source: Activations
@@ -53,7 +70,18 @@ _TYPE_NAMES = {value: name for name, value in vars(tflite.TensorType).items() if
 
 
 class ChainReader:
-    """Walks through a flatbuffer's only graph and refuses what the engine does not compute."""
+    """Reads the only graph of a flatbuffer; raises an error if the engine cannot compute it.
+
+    Parameters
+    ----------
+    model : bytes
+        The flatbuffer.
+
+    Raises
+    ------
+    ModelFileError
+        If it has more than one graph.
+    """
 
     def __init__(self, model: bytes) -> None:
         self._root = tflite.Model.GetRootAsModel(model, 0)
@@ -62,12 +90,12 @@ class ChainReader:
         self._graph = self._root.Subgraphs(0)
 
     def read_chain(self) -> list[Convolution]:
-        """Return the convolutions from input to output.
+        """Return the convolutions in order, from input to output.
 
         Raises
         ------
         ModelFileError
-            If the flatbuffer is not a chain that the engine computes exactly.
+            If the graph is not a chain of operators that the engine computes exactly.
         """
         graph = self._graph
         if (graph.InputsLength(), graph.OutputsLength()) != (1, 1):
@@ -83,7 +111,7 @@ class ChainReader:
             )
         convolutions: list[Convolution] = []
         reshaped = False
-        # Refusals bound this loop: eight convolutions, a pool behind each, and a reshape.
+        # The checks below end this loop after eight convolutions, a pool for each, and a reshape.
         for position in range(graph.OperatorsLength()):
             operation = graph.Operators(position)
             operator = tflite.opcode2name(builtin_operator(self._root, operation))
@@ -94,7 +122,9 @@ class ChainReader:
                 or operation.Inputs(0) != current
                 or reshaped
             ):
-                raise ModelFileError(f"expected a chain that a RESHAPE ends, {name} leaves it")
+                raise ModelFileError(
+                    f"expected a chain of operators with a RESHAPE at its end, {name} breaks it"
+                )
             current = operation.Outputs(0)
             output = self._activations(current, f"the output of {name}")
             if operator == "CONV_2D":
@@ -104,18 +134,22 @@ class ChainReader:
                         f"expected at most {MAX_CONVOLUTIONS} convolutions, found {name}"
                     )
                 if convolutions and convolutions[-1].pooling == Pooling.GLOBAL:
-                    raise ModelFileError(f"expected nothing behind the global pool, found {name}")
+                    raise ModelFileError(
+                        f"expected no convolution after the global pool, found {name}"
+                    )
                 convolutions.append(self._convolution(name, operation, source, output))
             elif operator == "MAX_POOL_2D":
                 is_last = position == graph.OperatorsLength() - 2
                 pooling = _check_pool(name, _pool_options(operation), source, output, is_last)
                 if not convolutions or convolutions[-1].pooling != Pooling.NONE:
-                    raise ModelFileError(f"expected pools behind convolutions only, found {name}")
+                    raise ModelFileError(
+                        f"expected each pool directly after a convolution, found {name}"
+                    )
                 convolutions[-1] = replace(convolutions[-1], pooling=pooling)
             elif operator == "RESHAPE":
                 _check_same_quantization(name, source, output)
                 if not convolutions or convolutions[-1].pooling != Pooling.GLOBAL:
-                    raise ModelFileError(f"expected a global MAX_POOL_2D in front of {name}")
+                    raise ModelFileError(f"expected a global MAX_POOL_2D before {name}")
                 if output.shape != (1, source.shape[3]):
                     raise ModelFileError(
                         f"{name}: expected an output of shape {(1, source.shape[3])}, found"
@@ -124,7 +158,7 @@ class ChainReader:
                 reshaped = True
             else:
                 raise ModelFileError(
-                    f"expected CONV_2D, MAX_POOL_2D and a RESHAPE alone, found {name}"
+                    f"expected only the operators CONV_2D, MAX_POOL_2D and RESHAPE, found {name}"
                 )
             source = output
         if not reshaped or current != graph.Outputs(0):
@@ -151,12 +185,12 @@ class ChainReader:
                 f" found {_TYPE_NAMES.get(tensor.Type(), tensor.Type())}"
             )
         if tensor.Sparsity() is not None:
-            raise ModelFileError(f"{name}: expected plain values, found TFLite's sparse ones")
+            raise ModelFileError(f"{name}: expected dense values, found TFLite's sparse encoding")
 
     def _quantization(
         self, tensor: Any, count: int, name: str
     ) -> tuple[npt.NDArray[np.float32], IntArray]:
-        """Scales and zero points of a tensor, each of shape (count,)."""
+        """Return scales and zero points of a tensor, each of shape (count,)."""
         quantization = tensor.Quantization()
         lengths = (
             (quantization.ScaleLength(), quantization.ZeroPointLength()) if quantization else (0, 0)
@@ -167,7 +201,10 @@ class ChainReader:
                 f" {lengths[1]}"
             )
         if count > 1 and quantization.QuantizedDimension() != 0:
-            raise ModelFileError(f"{name}: expected scales of output channels, found others")
+            raise ModelFileError(
+                f"{name}: expected one scale for each output channel, found scales along axis"
+                f" {quantization.QuantizedDimension()}"
+            )
         scales = quantization.ScaleAsNumpy().astype(np.float32)
         if not bool((np.isfinite(scales) & (scales > 0)).all()):
             raise ModelFileError(f"{name}: expected positive scales, found {scales.min()}")
@@ -227,7 +264,10 @@ class ChainReader:
         kernel = self._constant(tensor, (filters, 3, 3, channels), "<i1", f"{name}, kernel")
         scales, zero_points = self._quantization(tensor, filters, f"{name}, kernel")
         if zero_points.any():
-            raise ModelFileError(f"{name}, kernel: expected zero points of 0, found others")
+            raise ModelFileError(
+                f"{name}, kernel: expected zero points of 0, found"
+                f" {zero_points[zero_points != 0][0]}"
+            )
         bias = np.zeros(filters, np.int64)
         if operation.InputsLength() == 3 and operation.Inputs(2) != -1:
             tensor = self._tensor(operation.Inputs(2))
@@ -255,17 +295,17 @@ def _pool_options(operation: Any) -> Any:
 
 
 def _clamps(name: str, activation: int, output: Activations) -> tuple[int, int]:
-    """Least and greatest output, as TFLite's CalculateActivationRangeQuantized."""
+    """Return least and greatest output value as TFLite's CalculateActivationRangeQuantized does."""
     functions = tflite.ActivationFunctionType
     if activation == functions.NONE:
         return INT8_MIN, INT8_MAX
     if activation == functions.RELU:
         return output.zero_point, INT8_MAX
     if activation == functions.RELU6:
-        # The quotient is float32 there; rounding is half away from zero.
+        # As in TFLite: the quotient is float32, and halves are rounded away from zero.
         with np.errstate(over="ignore"):
-            steps = float(np.float32(6) / output.scale)
-        return output.zero_point, math.floor(min(INT8_MAX, output.zero_point + steps + 0.5))
+            six = float(np.float32(6) / output.scale)
+        return output.zero_point, math.floor(min(INT8_MAX, output.zero_point + six + 0.5))
     raise ModelFileError(
         f"{name}: expected the activation NONE, RELU or RELU6, found"
         f" {_ACTIVATION_NAMES.get(activation, activation)}"
@@ -274,13 +314,22 @@ def _clamps(name: str, activation: int, output: Activations) -> tuple[int, int]:
 
 def _check_same_quantization(name: str, source: Activations, output: Activations) -> None:
     if (source.scale, source.zero_point) != (output.scale, output.zero_point):
-        raise ModelFileError(f"{name}: expected the quantization of its input, found another")
+        raise ModelFileError(
+            f"{name}: expected the quantization of its input ({source.scale:g},"
+            f" {source.zero_point}), found ({output.scale:g}, {output.zero_point})"
+        )
 
 
 def _check_pool(
     name: str, options: Any, source: Activations, output: Activations, is_last: bool
 ) -> Pooling:
-    """Refuse a pool other than 2x2, or the global one in the place before last."""
+    """Return the kind of a pool: 2x2, or global if it is the last operator before the reshape.
+
+    Raises
+    ------
+    ModelFileError
+        If it is another kind of pool.
+    """
     _check_same_quantization(name, source, output)
     rows, columns = source.shape[1:3]
     window = (options.FilterHeight(), options.FilterWidth())
@@ -290,7 +339,7 @@ def _check_pool(
     pooled = (1, rows // expected[0], columns // expected[1], source.shape[3])
     if (
         window != expected
-        # The only window of a global pool has no next one.
+        # A global pool has only one window, so that its strides do not matter.
         or (strides != expected and not is_last)
         or output.shape != pooled
         or options.Padding() != tflite.Padding.VALID

@@ -1,4 +1,4 @@
-"""Writing a small TFLite flatbuffer from its tensors and operators."""
+"""Writes a TFLite flatbuffer from a list of tensors and a list of operators."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _SCHEMA_VERSION = 3
 _FILE_IDENTIFIER = b"TFL3"
 # The key under which TensorFlow's converter writes the signature of a network.
 _SIGNATURE_KEY = "serving_default"
-# What the schema asks of constant data, counted from the first byte of the file.
+# The schema demands this alignment of constant data, from the first byte of the file.
 _DATA_ALIGNMENT = 16
 
 
@@ -27,10 +27,11 @@ class WrittenTensor:
         A value of ``tflite.TensorType``.
     shape : tuple of int
     scales, zero_points : tuple
-        Quantization, one of each for every channel along ``quantized_dimension`` or one for all;
-        empty for none.
+        Quantization: one scale and zero point for each channel along ``quantized_dimension``, or
+        one for the whole tensor. Empty without quantization.
+    quantized_dimension : int
     data : bytes, optional
-        Constant contents, little-endian; None for a tensor that operators fill.
+        Constant contents, little-endian. None for a tensor that an operator writes.
     """
 
     name: str
@@ -54,11 +55,12 @@ class WrittenOperator:
         Positions of its tensors.
     version : int
     custom_code : str, optional
-        Its name, for the builtin CUSTOM.
+        Name of a custom operator, if ``builtin`` is CUSTOM.
     options_type : int
         A value of ``tflite.BuiltinOptions``.
     write_options : callable, optional
-        Writes the table of options to a ``flatbuffers.Builder`` and returns its offset.
+        Function that writes the table of options to a ``flatbuffers.Builder`` and returns its
+        offset.
     """
 
     builtin: int
@@ -78,13 +80,23 @@ def write_flatbuffer(
     outputs: Sequence[int],
     description: str,
 ) -> bytes:
-    """Write a flatbuffer of one graph; the same arguments give the same bytes.
+    """Return a flatbuffer of one graph; the same arguments give the same bytes.
 
-    Constant data begin at a multiple of 16 bytes from the start of the file. The signature is the
-    one that TensorFlow's converter writes: inputs by the names of their tensors, and ``output_0``.
+    Constant data begin at a multiple of 16 bytes from the start of the flatbuffer. Its signature is
+    like that of TensorFlow's converter: inputs have the names of their tensors, outputs are named
+    ``output_0`` and so on.
+
+    Parameters
+    ----------
+    tensors : sequence of WrittenTensor
+    operators : sequence of WrittenOperator
+        In the order in which they run.
+    inputs, outputs : sequence of int
+        Positions of the graph's input and output tensors.
+    description : str
     """
     builder = flatbuffers.Builder(1024)
-    # Buffer 0 is empty, as the schema asks: tensors without contents name it.
+    # The schema demands an empty buffer 0, for tensors without contents.
     buffers = [_write_buffer(builder, None)]
     buffer_of = []
     for tensor in tensors:
@@ -126,7 +138,7 @@ def write_flatbuffer(
     code_vector = _write_offsets(builder, code_tables)
     graph_vector = _write_offsets(builder, [graph])
     signature_vector = _write_offsets(builder, [signature])
-    # File names may not be Unicode.
+    # The description may contain file names, which need not be valid Unicode.
     text = builder.CreateString(description.encode(errors="backslashreplace"))
     tflite.ModelStart(builder)
     tflite.ModelAddVersion(builder, _SCHEMA_VERSION)
@@ -140,7 +152,7 @@ def write_flatbuffer(
 
 
 def _write_signature(builder: Any, inputs: dict[str, int], outputs: dict[str, int]) -> int:
-    """Write a signature of the only graph from names and positions of tensors."""
+    """Write the signature of the only graph; both arguments map names to positions of tensors."""
     input_vector, output_vector = (
         _write_offsets(builder, [_write_tensor_map(builder, *each) for each in named.items()])
         for named in (inputs, outputs)
@@ -175,8 +187,9 @@ def _write_numbers(builder: Any, numbers: Sequence[float], dtype: type[np.number
 def _write_buffer(builder: Any, data: bytes | None) -> int:
     vector = 0
     if data is not None:
-        # CreateByteVector aligns to 4. The builder writes from the end of the file to its start and
-        # pads the whole to its largest alignment: what is aligned from the end is from the start.
+        # CreateByteVector aligns to 4 bytes only. The builder writes from the end of the file to
+        # the start, and pads the whole to the largest alignment. So data that are aligned from the
+        # end are also aligned from the start.
         builder.StartVector(1, len(data), _DATA_ALIGNMENT)
         builder.head -= len(data)
         builder.Bytes[builder.head : builder.head + len(data)] = data
@@ -226,7 +239,7 @@ def _write_operator(builder: Any, operator: WrittenOperator, code: int) -> int:
 def _write_code(builder: Any, builtin: int, version: int, custom_code: str | None) -> int:
     name = builder.CreateString(custom_code) if custom_code is not None else None
     tflite.OperatorCodeStart(builder)
-    # Codes below 127 stand in both fields.
+    # Codes below 127 are written to both fields.
     tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, min(builtin, 127))
     tflite.OperatorCodeAddBuiltinCode(builder, builtin)
     tflite.OperatorCodeAddVersion(builder, version)

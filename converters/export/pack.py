@@ -1,7 +1,7 @@
-"""Packing an int8 flatbuffer for the C library ``edgel3``, which skips the zeros.
+"""Packs an int8 flatbuffer for the C library ``edgel3``, which skips weights of zero.
 
-``micro_app/lib/edgel3/src/edgel3_packed.h`` describes the bytes; what the engine computes from them
-equals what TensorFlow Lite's reference kernels compute from the flatbuffer.
+``micro_app/lib/edgel3/src/edgel3_packed.h`` describes the format. From a packed model the engine
+computes the same bytes as TensorFlow Lite's reference kernels compute from the flatbuffer.
 """
 
 import hashlib
@@ -34,9 +34,10 @@ from edgel3_tflm.runtime.packed import (
 )
 from edgel3_tflm.types import IntArray
 
-# gap12 takes 25 % fewer bytes a tap than gap16 but needs more taps to cover distances, and each of
-# them is computed for every column of every row: beyond this share, time is dearer than flash.
-# Layers with 75 % zeros need 2 % more, those with 85 % need 10 %: neither is near.
+# A tap takes 25 % fewer bytes in gap12 than in gap16, but gap12 needs more taps to cover long
+# distances, and the engine computes each tap for every column of every row. If gap12 needs more
+# additional taps than this share, gap16 is preferred: it takes less time and more flash. Layers
+# with 75 % zeros need 2 % more taps, layers with 85 % zeros 10 %: the exact value hardly matters.
 _GAP12_MAX_EXTRA_TAPS = 0.05
 _INT32_MAX = 2**31 - 1
 _MAX_SHIFT = 30
@@ -51,14 +52,14 @@ class _PackedWeights:
 
 
 def pack(model: bytes) -> bytes:
-    """Pack an int8 flatbuffer; the same flatbuffer gives the same bytes.
+    """Return the packed model of an int8 flatbuffer; the same flatbuffer gives the same bytes.
 
     Raises
     ------
     ModelFileError
-        If the flatbuffer is damaged or is anything but a chain that the engine computes exactly:
-        3x3 convolutions (stride 1, 'same', int8 per channel, ReLU or none), maximum pools of 2x2
-        in between, a global one and a reshape at the end.
+        If the flatbuffer is damaged, or is not a chain that the engine computes exactly: 3x3
+        convolutions (stride 1, padding 'same', int8 per channel, ReLU, ReLU6 or no activation), 2x2
+        maximum pools between them, and a global maximum pool and a reshape at the end.
     """
     with damage_reported(model):
         convolutions = ChainReader(model).read_chain()
@@ -107,7 +108,7 @@ def pack(model: bytes) -> bytes:
 
 
 def quantize_multipliers(factors: npt.NDArray[np.float64]) -> tuple[IntArray, IntArray]:
-    """Split positive factors into multipliers in Q31 and shifts, as TFLite's QuantizeMultiplier.
+    """Return multipliers in Q31 and shifts for positive factors, as TFLite's QuantizeMultiplier.
 
     Parameters
     ----------
@@ -119,7 +120,7 @@ def quantize_multipliers(factors: npt.NDArray[np.float64]) -> tuple[IntArray, In
         ``factor = multiplier * 2 ** (shift - 31)``; both are 0 for a factor below about 2 ** -32.
     """
     fractions, shifts = np.frexp(factors)
-    # A fraction has 53 bits: the product and the sum are exact, or far from a half.
+    # A fraction has 53 bits, so that product and sum are exact or not near a half.
     multipliers = np.floor(fractions * 2.0**31 + 0.5).astype(np.int64)
     carried = multipliers == 2**31
     multipliers = np.where(carried, 2**30, multipliers)
@@ -129,10 +130,10 @@ def quantize_multipliers(factors: npt.NDArray[np.float64]) -> tuple[IntArray, In
 
 
 def _pack_convolution(conv: Convolution) -> tuple[bytes, _PackedWeights]:
-    """Channel table, filled up, and weights of a convolution."""
+    """Return the padded channel table and the weights of a convolution."""
     filters = conv.output.shape[3]
     kernel = conv.kernel.reshape(filters, -1)
-    # As TFLite does: in double precision from float32 scales, in this order.
+    # As in TFLite: computed in double precision from float32 scales, in this order.
     factors = (np.float64(conv.source.scale) * conv.scales.astype(np.float64)) / np.float64(
         conv.output.scale
     )
@@ -142,10 +143,10 @@ def _pack_convolution(conv: Convolution) -> tuple[bytes, _PackedWeights]:
             f"{conv.name}: expected scales whose ratio is below 2^{_MAX_SHIFT}, found"
             f" 2^{shifts.max()}"
         )
-    # A channel whose factor vanishes puts out its zero point whatever it adds up: it needs no taps.
+    # If its factor is 0, a channel always outputs its zero point, and needs no taps.
     kernel = np.where(multipliers[:, np.newaxis] == 0, np.int8(0), kernel)
     bias = np.where(multipliers == 0, 0, conv.bias)
-    # The engine's inputs count from -128, TFLite's from the zero point.
+    # The engine subtracts -128 from its inputs, TFLite subtracts the zero point.
     bias = bias - kernel.sum(axis=1, dtype=np.int64) * (conv.source.zero_point - INT8_MIN)
     _check_accumulators(conv.name, kernel, bias, shifts)
     weights = _encode(conv.name, kernel)
@@ -164,7 +165,7 @@ def _pack_convolution(conv: Convolution) -> tuple[bytes, _PackedWeights]:
 def _check_accumulators(
     name: str, kernel: npt.NDArray[np.int8], bias: IntArray, shifts: IntArray
 ) -> None:
-    """Refuse what could leave int32 for some input, in front of or behind a shift to the left."""
+    """Raise an error if an accumulator could leave int32 for some input, shifted left or not."""
     negative = -kernel.clip(max=0).sum(axis=1, dtype=np.int64)
     positive = kernel.clip(min=0).sum(axis=1, dtype=np.int64)
     bounds = abs(bias) + 255 * np.maximum(negative, positive)
@@ -178,19 +179,19 @@ def _check_accumulators(
 
 
 def measure_weights(kernel: npt.NDArray[np.int8]) -> int:
-    """Bytes of a kernel's weights, shape (filters, taps), in a packed model."""
+    """Return the bytes that a kernel of shape (filters, taps) takes in a packed model."""
     return round_up(len(_encode("the kernel", kernel).data) + WEIGHT_SLACK_BYTES, 4)
 
 
 def _encode(name: str, kernel: npt.NDArray[np.int8]) -> _PackedWeights:
-    """Write a kernel, shape (filters, taps), in the encoding that is to be preferred."""
+    """Return the weights of a kernel of shape (filters, taps) in the best encoding."""
     negatives = (kernel < 0).sum(axis=1, dtype=np.int64)
     positives = (kernel > 0).sum(axis=1, dtype=np.int64)
     nonzeros = int((negatives + positives).sum())
     found: list[_PackedWeights] = []
     if max(negatives.max(), positives.max()) <= UINT16_MAX:
         found.append(_PackedWeights(Encoding.DENSE, kernel.tobytes(), negatives, positives))
-    # A tap takes 1.5 bytes at least.
+    # A tap of a list takes at least 1.5 bytes, a dense weight one byte.
     if not found or nonzeros * 1.5 < kernel.size:
         taps = _Taps.of(kernel)
         gap16, gap12 = taps.count(GAP16_BITS), taps.count(GAP12_BITS, even=True)
@@ -206,17 +207,18 @@ def _encode(name: str, kernel: npt.NDArray[np.int8]) -> _PackedWeights:
 
 @dataclass(frozen=True)
 class _Taps:
-    """The weights of a kernel that are not zero, as the lists have them.
+    """The nonzero weights of a kernel, in the order of the lists.
 
-    A part is the negative (even number) or the positive taps of a channel; arrays are sorted by
-    part, then by the number of the tap.
+    Each channel has two parts: its negative taps (an even number) and its positive taps (the next
+    odd number). The arrays are sorted by part, then by the number of the tap.
 
     Parameters
     ----------
     parts : int
-        How many there are, empty ones included.
+        Number of parts, including empty ones.
     part, magnitude, distance : numpy.ndarray, shape (n,), int64
-        The distance is that to the tap before of the same part.
+        Part of each tap, absolute value of its weight, and distance to the previous tap of its
+        part.
     """
 
     parts: int
@@ -226,11 +228,12 @@ class _Taps:
 
     @classmethod
     def of(cls, kernel: npt.NDArray[np.int8]) -> "_Taps":
+        """Return the taps of a kernel of shape (filters, taps)."""
         channel, tap = np.nonzero(kernel)
         weight = kernel[channel, tap].astype(np.int64)
         part = 2 * channel + (weight > 0)
         order = np.argsort(part, kind="stable")
-        # 128 has no place in seven bits: two taps of 64 in the same place.
+        # 128 does not fit into seven bits: it becomes two taps of 64 at the same position.
         order = np.repeat(order, 1 + (weight[order] == INT8_MIN))
         part, tap, weight = part[order], tap[order], weight[order]
         begins = np.diff(part, prepend=-1) != 0
@@ -242,25 +245,26 @@ class _Taps:
         )
 
     def _fillers(self, bits: int) -> IntArray:
-        """Taps of magnitude 0 that are needed on the way to each tap."""
+        """Return the number of taps of magnitude 0 that must precede each tap."""
         reach = (1 << bits) - 1
         return (self.distance - 1).clip(min=0) // reach
 
     def count(self, bits: int, *, even: bool = False) -> IntArray:
-        """Count the entries of each part, shape (parts,)."""
+        """Return the number of entries of each part, shape (parts,)."""
         entries = self._fillers(bits) + 1
-        # Sums far below 2^53: exact in float64.
+        # The sums are far below 2^53 and so exact in float64.
         counts = np.bincount(self.part, entries, self.parts).astype(np.int64)
         return counts + (counts & 1) if even else counts
 
     def _write(self, bits: int, *, even: bool = False) -> tuple[npt.NDArray[np.uint32], IntArray]:
+        """Return all entries, and the number of entries of each part."""
         reach = (1 << bits) - 1
         fillers = self._fillers(bits)
         counts = self.count(bits, even=even)
         added = counts - self.count(bits)
-        place = np.cumsum(fillers + 1) - 1 + (np.cumsum(added) - added)[self.part]
+        position = np.cumsum(fillers + 1) - 1 + (np.cumsum(added) - added)[self.part]
         entries = np.full(counts.sum(), reach << MAGNITUDE_BITS, np.uint32)
-        entries[place] = self.magnitude | (self.distance - fillers * reach) << MAGNITUDE_BITS
+        entries[position] = self.magnitude | (self.distance - fillers * reach) << MAGNITUDE_BITS
         entries[(np.cumsum(counts) - 1)[added > 0]] = 0
         return entries, counts
 

@@ -1,4 +1,4 @@
-"""A packed model inside a flatbuffer of one custom operator, for TFLite Micro."""
+"""Wraps a packed model in a flatbuffer of one custom operator, for TensorFlow Lite Micro."""
 
 import tflite
 
@@ -11,16 +11,17 @@ from edgel3_tflm.runtime.packed import CUSTOM_CODE, read_packed
 
 
 def wrap_packed(blob: bytes, description: str) -> bytes:
-    """Write the flatbuffer: int8 log-mel in, the packed model as a constant, int8 embedding out.
+    """Return a flatbuffer with one custom operator: int8 log-mel and packed model to embedding.
 
-    Input and output have the shape and quantization of the dense flatbuffer's.
+    Input and output have the shapes and the quantization of the dense flatbuffer. The packed model
+    is a constant, which begins at a multiple of 16 bytes from the start of the flatbuffer.
 
     Parameters
     ----------
     blob : bytes
-        The packed model; it begins at a multiple of 16 bytes from the start of the file.
+        The packed model.
     description : str
-        What the flatbuffer says about itself.
+        Description of the flatbuffer.
 
     Raises
     ------

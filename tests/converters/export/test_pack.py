@@ -410,7 +410,7 @@ class TestRefusals:
             ({"output": Quantization(-0.1, 0)}, "expected positive scales"),
             ({"pool_output": Quantization(0.7, 0)}, "MAX_POOL_2D.*quantization of its input"),
             ({"pool": "2x2"}, "expected a maximum over 3x4"),
-            ({"pool": "none"}, "expected a global MAX_POOL_2D in front of"),
+            ({"pool": "none"}, "expected a global MAX_POOL_2D before"),
         ],
     )
     def test_layers_the_engine_does_not_compute(
@@ -426,7 +426,7 @@ class TestRefusals:
             (change_tensor("map0", type_code=tflite.TensorType.FLOAT32), "INT8, found FLOAT32"),
             (change_tensor("conv1/kernel", type_code=tflite.TensorType.UINT8), "found UINT8"),
             (change_tensor("conv1/bias", type_code=tflite.TensorType.INT64), "found INT64"),
-            (change_tensor("conv1/kernel", quantized_dimension=3), "scales of output channels"),
+            (change_tensor("conv1/kernel", quantized_dimension=3), "one scale for each output"),
             (change_tensor("conv1/kernel", zero_points=(0, 0, 1)), "expected zero points of 0"),
             (change_tensor("conv1/kernel", data=bytes(26)), "conv1, kernel: expected 27 bytes"),
             (change_tensor("conv1/kernel", data=None), "conv1, kernel: expected 27 bytes"),
@@ -473,7 +473,7 @@ class TestRefusals:
             extra = replace(operators[1], inputs=(4,), outputs=(len(tensors) - 2,))
             operators[2:] = [extra, *operators[2:]]
 
-        with pytest.raises(ModelFileError, match="expected pools behind convolutions only"):
+        with pytest.raises(ModelFileError, match="expected each pool directly after a convolution"):
             pack(build(tiny(), edit=edit))
 
     def test_a_pool_in_front_of_all(self) -> None:
@@ -481,7 +481,7 @@ class TestRefusals:
             tensors.insert(1, replace(tensors[0], name="pooled", shape=(1, 3, 4, 1)))
             operators[:] = [replace(operators[1], inputs=(0,), outputs=(1,)), *operators]
 
-        with pytest.raises(ModelFileError, match="expected pools behind convolutions only"):
+        with pytest.raises(ModelFileError, match="expected each pool directly after a convolution"):
             pack(build(tiny(), edit=edit))
 
     def test_nine_convolutions(self) -> None:
