@@ -1,7 +1,7 @@
-"""`make bench`: our engine beside dense CMSIS-NN, instruction by instruction, on a Cortex-M7.
+"""`make bench`: counts the instructions of the engine and of dense CMSIS-NN on a Cortex-M7.
 
-Both run the same networks on the same windows in the same start of the emulator, and both must give
-the bytes of TensorFlow Lite's reference kernels. What must be reached is printed beside what was.
+Both run the same networks on the same windows in the same run of the emulator, and both must give
+the same bytes as TensorFlow Lite's reference kernels. The script prints figures and limits.
 """
 
 import argparse
@@ -35,14 +35,15 @@ from edgel3_tflm.runtime.packed import PackedModel, Pooling, read_packed
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = ("street", "rain_heavy", "siren_wail", "dog_bark", "voice_low")
-"""The engine skips rows of zeros: its count depends on the window. One from the middle of each."""
+"""Clips whose middle windows are used. The engine skips rows of zeros, so its instructions depend on
+the window."""
 PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"
 CLOCK_HZ = 480e6
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A figure of a measurement that must not be above a limit, or not below it."""
+    """An upper limit of a figure, or a lower limit if ``at_least``."""
 
     figure: str
     limit: float
@@ -55,14 +56,14 @@ class Limit:
 
 @dataclass(frozen=True)
 class Network:
-    """A network to convert and to measure, and what it must reach."""
+    """A network to convert and to measure, and the limits of its figures."""
 
     options: ConvertOptions
     limits: Sequence[Limit] = field(default_factory=tuple)
 
 
 def networks() -> list[Network]:
-    """Give the networks of the benchmark."""
+    """Return the networks of the benchmark."""
     sea: WeightsSource = PUBLISHED_SEA if PUBLISHED_SEA.exists() else "generated"
     return [
         Network(
@@ -88,7 +89,7 @@ def networks() -> list[Network]:
 def make_windows(
     deployment: Deployment, clips: Sequence[str] = CLIPS
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-    """Make inputs from calibration clips, and what the reference kernels make of them.
+    """Return inputs from calibration clips, and the reference kernels' embeddings of them.
 
     Returns
     -------
@@ -111,12 +112,12 @@ def make_windows(
 
 
 def check_bytes(name: str, answer: Answer, expected: npt.NDArray[np.int8]) -> None:
-    """Refuse an answer that differs from the reference kernels' in a single byte.
+    """Raise an error if an answer differs from the reference kernels' embeddings.
 
     Raises
     ------
     EmulatorError
-        If one does.
+        If a byte differs.
     """
     differing = int((answer.outputs() != expected).sum())
     if differing:
@@ -126,26 +127,33 @@ def check_bytes(name: str, answer: Answer, expected: npt.NDArray[np.int8]) -> No
 
 
 def check_engine(name: str, answer: Answer, model: PackedModel) -> None:
-    """Refuse an engine's answer that tells of a spoilt byte or that leaves a row out.
+    """Raise an error if the engine wrote where it must not, or did not compute all rows.
 
     Raises
     ------
     EmulatorError
-        If bytes round the arena or in the model changed, or a layer's rows were not all counted.
+        If bytes around the arena or in the model changed, or rows of a layer were not counted.
     """
     changed = answer.summary["guard_bytes_changed"]
     if changed:
-        raise EmulatorError(f"{name}: {changed} bytes in front of the arena or behind it changed")
+        raise EmulatorError(
+            f"{name}: expected unchanged bytes around the arena, {changed} bytes before or after it"
+            " changed"
+        )
     if answer.summary["model"] != "ok":
-        raise EmulatorError(f"{name}: the model changed: {answer.summary['model']}")
-    # An odd last row in front of a 2x2 pool is not needed.
+        raise EmulatorError(
+            f"{name}: expected an unchanged model, it changed: {answer.summary['model']}"
+        )
+    # A 2x2 pool does not need the last row if the number of rows is odd.
     rows = [
         conv.rows // 2 * 2 if conv.pooling == Pooling.MAX_2X2 else conv.rows
         for conv in model.convolutions
     ]
     for window in answer.windows:
         if window["rows"] != rows:
-            raise EmulatorError(f"{name}: expected rows {rows} of layers, counted {window['rows']}")
+            raise EmulatorError(
+                f"{name}: expected {rows} rows by layer, the engine computed {window['rows']}"
+            )
 
 
 def measure(
@@ -156,9 +164,9 @@ def measure(
     clips: Sequence[str] = CLIPS,
     dense: bool = True,
 ) -> dict[str, Any]:
-    """Run a deployment's int8 network on the emulated board, checked, and give its figures.
+    """Run a deployment's int8 network on the emulated board, check the results, return figures.
 
-    CMSIS-NN runs the first window only: it multiplies zeros as it does everything else.
+    CMSIS-NN runs the first window only: its number of instructions does not depend on the window.
 
     Raises
     ------
@@ -219,13 +227,13 @@ def measure(
         }
         for i, layer in enumerate(figures["layers"]):
             layer["cmsis_nn_instructions"] = sum(window["parts"][2 * i : 2 * i + 2])
-        # Against the window that is hardest for the engine.
+        # Compared with the window that takes the engine the most instructions.
         figures["edgel3"]["times_fewer_instructions"] = window["instructions"] / max(counts)
     return figures
 
 
 def judge(figures: dict[str, Any], limits: Sequence[Limit]) -> list[dict[str, Any]]:
-    """Compare figures of our engine with their limits."""
+    """Return each limit with the engine's figure, and whether the figure is within it."""
     return [
         {
             "network": figures["network"],
@@ -267,10 +275,10 @@ def write_table(figures: dict[str, Any], targets: Sequence[dict[str, Any]]) -> N
         "both in flash, bytes",
         *(each["model_bytes"] + each["code_bytes"] for each in (ours, dense)),
     )
-    print(f"  of the arena touched: {ours['arena_touched_bytes']:,} bytes; not a byte beside it")
+    print(f"  bytes written in the arena: {ours['arena_touched_bytes']:,}; none outside of it")
     print(
-        f"  if every instruction took one cycle of {CLOCK_HZ / 1e6:.0f} MHz (it does not: an"
-        f" assumption): {ours['instructions_median'] / CLOCK_HZ:.2f} s a window"
+        f"  assuming one instruction per cycle at {CLOCK_HZ / 1e6:.0f} MHz (not measured):"
+        f" {ours['instructions_median'] / CLOCK_HZ:.2f} s per window"
     )
     for target in targets:
         sign = ">=" if target["at_least"] else "<="
@@ -282,10 +290,10 @@ def write_table(figures: dict[str, Any], targets: Sequence[dict[str, Any]]) -> N
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write the JSON; 0 if every target is met."""
+    """Measure, print figures and write them as JSON; returns 0 if all figures are within limits."""
     parser = argparse.ArgumentParser(description="edgel3 beside dense CMSIS-NN on a Cortex-M7")
     parser.add_argument(
-        "deployments", nargs="*", type=Path, help="of int8; the benchmark's if none"
+        "deployments", nargs="*", type=Path, help="int8 deployments; default: the benchmark's own"
     )
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "build" / "bench")
     options = parser.parse_args(arguments)
@@ -320,19 +328,19 @@ def _load(path: Path) -> Deployment:
     deployment = Deployment.load(path)
     if deployment.quantization != "int8":
         raise EdgeL3Error(
-            f"{path}: expected a deployment of int8, it is of {deployment.quantization}; convert"
-            " with --quantization int8"
+            f"{path}: expected an int8 deployment, got {deployment.quantization}; convert with"
+            " --quantization int8"
         )
     return deployment
 
 
 def _converted(network: Network, directory: Path) -> Deployment:
-    """Convert a network, or take what an earlier run left."""
+    """Return the deployment of a network, which is converted unless an earlier run did so."""
     path = directory / network.options.variant.name
     if path.exists():
         return Deployment.load(path)
     print(f"converting {network.options.variant.name}", flush=True)
-    # The weights that are zero are the same without the search for the best quantization.
+    # The search for the best quantization takes long and does not change which weights are zero.
     return convert(replace(network.options, quantizer=PLAIN), path, lambda *_: None)
 
 

@@ -1,4 +1,4 @@
-"""The emulated Cortex-M7: builds the benchmark's firmware, gives it jobs, reads what it answers."""
+"""The emulated Cortex-M7: builds the benchmark's firmware, runs jobs on it, reads the answers."""
 
 import importlib.util
 import json
@@ -40,7 +40,7 @@ _ENGINE_SOURCES = (
     "edgel3_loops_m7.S",
     "edgel3_packed.c",
 )
-# What a 3x3 convolution and maximum pools take of CMSIS-NN.
+# The sources of CMSIS-NN that a 3x3 convolution and a maximum pool need.
 _CMSIS_NN_SOURCES = (
     "ConvolutionFunctions/arm_convolve_wrapper_s8.c",
     "ConvolutionFunctions/arm_convolve_1_x_n_s8.c",
@@ -56,7 +56,7 @@ _CMSIS_NN_SOURCES = (
     "PoolingFunctions/arm_max_pool_s8.c",
 )
 
-# As jobs.h has them.
+# Equal to the definitions in jobs.h.
 _JOBS_ADDRESS = 0x60000000
 _MEMORY_BYTES = 16 * 1024 * 1024
 _TABLE_BYTES = 64 * 1024
@@ -69,12 +69,12 @@ _ALIGNMENT = 16
 
 
 class EmulatorError(EdgeL3Error):
-    """The firmware could not be built, crashed, hung or refused a job."""
+    """The firmware cannot be built, crashes, hangs or refuses a job."""
 
 
 @dataclass(frozen=True)
 class Firmware:
-    """The program for the emulated board, and the bytes of code and constants of its parts."""
+    """The program for the emulated board, and the size of code and constants of each part."""
 
     elf: Path
     code_bytes: dict[str, int]
@@ -82,24 +82,24 @@ class Firmware:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a job answered: of each window, and of the whole."""
+    """The answer to a job: figures of each window, and of the whole job."""
 
     windows: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
 
     def outputs(self) -> npt.NDArray[np.int8]:
-        """Give the embeddings, shape (windows, values)."""
+        """Return the embeddings, shape (windows, values), int8."""
         rows = [bytes.fromhex(window["output"]) for window in self.windows]
         return np.stack([np.frombuffer(row, np.int8) for row in rows])
 
     def instructions(self) -> list[int]:
-        """Give the instructions of each window."""
+        """Return the number of instructions of each window."""
         return [window["instructions"] for window in self.windows]
 
 
 @dataclass(frozen=True)
 class DensePlan:
-    """What a dense network on CMSIS-NN takes: its maps, two at a time, scratch and constants."""
+    """The memory that a dense network needs on CMSIS-NN: two maps, scratch and constants."""
 
     map_bytes: int
     scratch_bytes: int
@@ -107,12 +107,12 @@ class DensePlan:
 
     @property
     def arena_bytes(self) -> int:
-        """Bytes of the whole arena."""
+        """Total of maps and scratch."""
         return self.map_bytes + self.scratch_bytes
 
 
 def plan_dense(packed: bytes) -> DensePlan:
-    """Plan the memory that a packed model's dense network takes on CMSIS-NN."""
+    """Return the memory that the dense network of a packed model needs on CMSIS-NN."""
     maps, scratch, model = [0], 0, 0
     for conv in read_packed(packed).convolutions:
         output = conv.rows * conv.columns * conv.output_channels
@@ -126,7 +126,7 @@ def plan_dense(packed: bytes) -> DensePlan:
 
 
 def _pooled_bytes(conv: PackedConvolution) -> int:
-    """Bytes of a pool's output, 0 where there is none."""
+    """Return the bytes of a pool's output; 0 without a pool."""
     if conv.pooling == Pooling.NONE:
         return 0
     pixels = 1 if conv.pooling == Pooling.GLOBAL else (conv.rows // 2) * (conv.columns // 2)
@@ -134,7 +134,10 @@ def _pooled_bytes(conv: PackedConvolution) -> int:
 
 
 class Jobs:
-    """Jobs for the emulated board; each method adds one. Windows are int8 (n, rows, columns)."""
+    """A list of jobs for the emulated board.
+
+    Each ``add`` method adds one job. Windows have shape (n, rows, columns), int8.
+    """
 
     def __init__(self) -> None:
         self.window_counts: list[int] = []
@@ -151,18 +154,20 @@ class Jobs:
         damage: int = _NO_DAMAGE,
         model_address: int | None = None,
     ) -> None:
-        """Have our engine run a packed model.
+        """Add a job: the engine runs a packed model on windows.
 
         Parameters
         ----------
+        packed : bytes
+        windows : numpy.ndarray, shape (n, rows, columns), int8
         portable : bool
-            With the C99 kernels in place of the best.
+            Use the C99 kernels instead of the fastest ones.
         damage : int
-            After the run spoil the byte this far from the arena's end, to see it noticed.
+            After the run, change the byte at this distance from the arena's end, to test the check.
         model_address : int, optional
-            Look for the model there, to see what a fault looks like.
+            Read the model from this address, to provoke a fault.
         """
-        # The engine promises to need no better alignment than this.
+        # The engine must work with a model that is aligned to 4 bytes only.
         address = self._add_data(bytes(4) + packed) + 4
         self._add_job(
             _ENGINE_JOB,
@@ -175,10 +180,10 @@ class Jobs:
         )
 
     def add_dense(self, packed: bytes, windows: npt.NDArray[np.int8]) -> None:
-        """Have CMSIS-NN run the dense network of a packed model."""
+        """Add a job: CMSIS-NN runs the dense network of a packed model on windows."""
         model, plan = read_packed(packed), plan_dense(packed)
         self._arena_bytes = max(self._arena_bytes, plan.arena_bytes)
-        # Maps lie at one end of their memory and at the other in turn; scratch lies behind.
+        # Maps are placed alternately at the start and at the end of their memory. Scratch follows.
         end = _JOBS_ADDRESS + _MEMORY_BYTES - plan.scratch_bytes
         start = end - plan.map_bytes
         at_start, current = True, start
@@ -191,7 +196,7 @@ class Jobs:
         layers = b""
         for conv in model.convolutions:
             kernel = unpack_kernel(conv)
-            # The packed bias is for inputs that count from -128.
+            # The packed bias is for inputs from which -128 was subtracted.
             sums = kernel.sum((1, 2, 3), dtype=np.int64)
             bias = conv.bias + sums * (conv.input_zero_point + 128)
             output = place(conv.rows * conv.columns * conv.output_channels)
@@ -218,7 +223,7 @@ class Jobs:
         self._add_job(_DENSE_JOB, self._add_data(layers), count, windows, model.embedding_size)
 
     def add_overflow(self) -> None:
-        """Have the stack overflow, to see what that looks like."""
+        """Add a job that overflows the stack, to test the check."""
         self._add_job(_OVERFLOW_JOB, 0, 0, np.empty((0, 1, 1), np.int8), 0)
 
     def _add_job(
@@ -247,25 +252,33 @@ class Jobs:
         )
 
     def _add_data(self, data: bytes) -> int:
-        """Take data up and give its address on the board."""
+        """Append data and return its address on the board."""
         address = _JOBS_ADDRESS + _TABLE_BYTES + len(self._data)
         self._data += data + bytes(-len(data) % _ALIGNMENT)
         return address
 
     def image(self) -> bytes:
-        """Write what jobs.h describes."""
+        """Return the jobs in the format of jobs.h."""
         table = struct.pack("<4sI", _MAGIC, len(self._records)) + b"".join(self._records)
         needed = _TABLE_BYTES + len(self._data) + self._arena_bytes
         if len(table) > _TABLE_BYTES or needed > _MEMORY_BYTES:
             raise EmulatorError(
-                f"expected jobs of {_TABLE_BYTES} bytes and memory of {_MEMORY_BYTES}, they take"
-                f" {len(table)} and {needed}"
+                f"expected jobs of at most {_TABLE_BYTES} bytes and memory of at most"
+                f" {_MEMORY_BYTES} bytes, got {len(table)} and {needed}; run fewer windows"
             )
         return table.ljust(_TABLE_BYTES, b"\0") + self._data
 
 
 def build(directory: Path) -> Firmware:
-    """Compile board, engine, CMSIS-NN and driver, and link them in a directory."""
+    """Compile and link board, engine, CMSIS-NN and driver in a directory.
+
+    Raises
+    ------
+    ToolError
+        If the compiler is missing or fails.
+    EmulatorError
+        If the sources of CMSIS-NN are missing.
+    """
     compiler = find_tool(COMPILER)
     cmsis = _find_cmsis_nn()
     board = ("-I", str(_BOARD))
@@ -294,7 +307,7 @@ def build(directory: Path) -> Firmware:
             objects.append(directory / part / f"{source.name}.o")
             run_tool([compiler, *FLAGS, *options, "-c", source, "-o", objects[-1]])
     elf, linker_map = directory / "benchmark.elf", directory / "benchmark.map"
-    # main.c says why a call is wrapped.
+    # main.c explains why this function is wrapped.
     linking = ("-Wl,--gc-sections", "-Wl,--wrap=edgel3_tap_offsets", f"-Wl,-Map={linker_map}")
     script = _BOARD / "mps2_an500.ld"
     start = ("-nostartfiles", "--specs=nosys.specs", "-T", str(script))
@@ -310,7 +323,7 @@ def build(directory: Path) -> Firmware:
 
 
 def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600) -> list[Answer]:
-    """Start the emulated board, wait for the end and give an answer for each job.
+    """Run the jobs on the emulated board and return an answer for each.
 
     Raises
     ------
@@ -321,7 +334,7 @@ def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600)
     """
     image = directory / "jobs.bin"
     image.write_bytes(jobs.image())
-    said = run_tool(
+    output = run_tool(
         [
             *(find_tool(QEMU), "-M", MACHINE, "-icount", "shift=0", "-display", "none"),
             *("-monitor", "none", "-serial", "none", "-chardev", "stdio,id=console"),
@@ -332,7 +345,7 @@ def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600)
         timeout_s=timeout_s,
     )
     answers = [Answer() for _ in jobs.window_counts]
-    for line in said.splitlines():
+    for line in output.splitlines():
         fields = json.loads(line)
         if "error" in fields:
             raise EmulatorError(f"job {fields['job']}: {fields['error']}")
@@ -348,7 +361,7 @@ def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600)
 
 
 def describe_tools() -> dict[str, Any]:
-    """Say what a count depends on, for JSON."""
+    """Return the tools that a count depends on, with their versions, for JSON."""
     from bakenn.backend.cmsis_nn.bundle import CMSIS_NN_REVISION, CMSIS_NN_VERSION
 
     return {
@@ -362,8 +375,11 @@ def describe_tools() -> dict[str, Any]:
 
 
 def _find_cmsis_nn() -> Path:
-    """Find the sources of CMSIS-NN and CMSIS-Core that the package bakenn carries."""
+    """Return the directory of CMSIS-NN and CMSIS-Core in the package bakenn."""
     spec = importlib.util.find_spec("bakenn")
     if spec is None or spec.origin is None:
-        raise EmulatorError("expected the package bakenn, which carries CMSIS-NN, found none")
+        raise EmulatorError(
+            "expected the package bakenn, which contains CMSIS-NN, found none; install the extra"
+            " 'test'"
+        )
     return Path(spec.origin).parent / "backend" / "cmsis_nn" / "vendor"

@@ -1,10 +1,10 @@
-"""int8 on this machine beside what edgel3 ran: a float Keras network that starts at the samples.
+"""`make throughput`: times int8 on this machine against the float Keras network that edgel3 ran.
 
-In edgel3's network the log-mel is a layer: the DFT is a convolution with 2048 (SEA: 1024) wide
-kernels, strided by the hop. The same layers are built here, in the same Keras, with the same
-weights, and predict batches of 32 windows, the default that edgel3 leaves Keras at. Both sides may
-use every core; they run in turns, and what counts is the ratio within a turn, for the machine may
-be slower in one turn than in another.
+edgel3's network starts at the samples. Its log-mel is a layer: the DFT is a convolution whose
+kernels have 2048 samples (SEA-UST: 1024) and whose stride is the hop. This script builds the same
+layers in the same Keras with the same weights, and predicts in batches of 32 windows, Keras's
+default, as edgel3 does. Both sides may use all cores. They run in turns and are compared within a
+turn, because the speed of the machine may change from turn to turn.
 """
 
 import argparse
@@ -51,14 +51,14 @@ from edgel3_tflm.runtime.input_map import InputMap
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"
 RUNTIMES = ("engine", "tflite-runtime", "litert")
-"""The engine leaves zeros out; the others have more of the instructions for dense int8 products."""
+"""The engine skips zeros; the other runtimes use faster instructions for dense int8 products."""
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds that the same windows took, by the clock and of all cores together."""
+    """Seconds of wall time, and of all cores' processor time (``_core_s``), for the same windows."""
 
     keras_s: float
     int8_s: float
@@ -70,9 +70,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Throughput:
-    """What was measured of a network.
+    """The figures of a network.
 
-    ``cosine`` is the mean of int8 embeddings to those of Keras: both sides run the same network.
+    ``cosine`` is the mean cosine similarity between int8 and Keras embeddings. It shows that both
+    sides run the same network.
     """
 
     network: str
@@ -82,22 +83,25 @@ class Throughput:
     cosine: float
 
     def median(self, of: Callable[[Turn], float]) -> float:
-        """Median over the turns."""
+        """Return the median of a figure over the turns."""
         return statistics.median(map(of, self.turns))
 
     @property
     def times_faster(self) -> float:
-        """By the clock."""
+        """Median ratio of wall times, Keras to int8."""
         return self.median(lambda turn: turn.keras_s / turn.int8_s)
 
     @property
     def frontend_share(self) -> float:
-        """Of the cores' time: a share by the clock depends on what else the machine does."""
+        """Share of the frontend in the processor time of int8.
+
+        A share of the wall time would depend on the other load of the machine.
+        """
         return self.median(lambda turn: turn.frontend_core_s / turn.int8_core_s)
 
 
 def build_keras_network(weights: NetworkWeights) -> Any:
-    """Build the float network from samples to embedding, as edgel3's files hold it.
+    """Return the float network of edgel3's files, from samples to embedding.
 
     Returns
     -------
@@ -149,17 +153,18 @@ def measure(
     turns: int,
     runtime: str = "engine",
 ) -> Throughput:
-    """Embed the same windows with Keras and as int8, in turns.
+    """Measure Keras and int8 in turns on the same windows.
 
     Parameters
     ----------
     deployment : Deployment
     weights : NetworkWeights
-        Those it was converted from.
+        The weights that the deployment was converted from.
     windows : numpy.ndarray, shape (n, window_samples), float32
     turns : int
+        Number of turns.
     runtime : str
-        That runs the int8 model.
+        Runtime of the int8 model.
     """
     spec = deployment.variant.frontend
     network = build_keras_network(weights)
@@ -191,7 +196,10 @@ def _time(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def real_windows(spec: FrontendSpec, count: int) -> FloatArray:
-    """Take windows from the calibration clips: the engine's time depends on what sounds."""
+    """Return windows of the calibration clips, because the engine's time depends on the sound.
+
+    The shape is (count, window_samples), float32.
+    """
     clips = find_clips([ROOT / "calibration_data" / "clips"])
     cut = read_windows(
         clips, sample_rate_hz=spec.sample_rate_hz, window_samples=spec.window_samples, hop_s=1.0
@@ -202,7 +210,7 @@ def real_windows(spec: FrontendSpec, count: int) -> FloatArray:
 
 
 def describe_machine() -> str:
-    """Processor, cores and TensorFlow, on a line."""
+    """Return processor, number of cores, load and TensorFlow's version on one line."""
     tf = load_backend().tf
     processor = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
@@ -213,7 +221,7 @@ def describe_machine() -> str:
 
 
 def write_table(console: Console, figures: Throughput) -> None:
-    """Print what was measured of a network."""
+    """Print the figures of a network."""
     table = new_table(
         f"{figures.network}, median of {len(figures.turns)} turns", "ms a window", "core ms"
     )
@@ -239,7 +247,7 @@ def write_table(console: Console, figures: Throughput) -> None:
 
 
 def networks() -> Iterator[tuple[ConvertOptions, NetworkWeights]]:
-    """Yield what is measured: the stand-in, and the published SEA-64 where its file is."""
+    """Yield the networks to measure: the stand-in, and the published SEA-UST 64 if available."""
     standin = find_variant(sparsity="95.45")
     yield ConvertOptions(standin, "bundled"), load_bundled_weights(standin)
     if PUBLISHED_SEA.exists():
@@ -248,7 +256,7 @@ def networks() -> Iterator[tuple[ConvertOptions, NetworkWeights]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write the JSON; 1 if a network cannot be used."""
+    """Measure, print figures and write them as JSON; returns 1 if a network cannot be used."""
     parser = argparse.ArgumentParser(description="int8 on this machine beside float Keras")
     parser.add_argument("--windows", type=_count, default=64, help="windows in a turn")
     parser.add_argument("--turns", type=_count, default=7)
@@ -281,7 +289,7 @@ def _run(windows_a_turn: int, turns: int, directory: Path) -> None:
             deployment = Deployment.load(path)
         else:
             console.print(f"converting {choice.variant.name}")
-            # Which quantization is chosen changes no time.
+            # The search for the best quantization takes long and does not change the speed.
             deployment = convert(replace(choice, quantizer=PLAIN), path, lambda *_: None)
         windows = real_windows(choice.variant.frontend, windows_a_turn)
         for runtime in RUNTIMES:

@@ -32,7 +32,7 @@ def test_bench_takes_deployments_of_int8_only(
     tiny_int16x8: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for directory, part in (
-        (tiny_int16x8.directory, "expected a deployment of int8, it is of int16x8"),
+        (tiny_int16x8.directory, "expected an int8 deployment, got int16x8"),
         (tmp_path / "none", "expected a directory that `edgel3-tflm convert` wrote"),
     ):
         status = bench.main([str(directory), "-o", str(tmp_path / "bench")])

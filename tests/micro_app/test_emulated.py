@@ -349,7 +349,7 @@ def test_a_byte_written_beside_the_arena_is_noticed(
     answer = run_one(
         firmware, tmp_path, lambda jobs: jobs.add_engine(small.packed, small.windows, damage=damage)
     )
-    with pytest.raises(EmulatorError, match="1 bytes in front of the arena or behind it"):
+    with pytest.raises(EmulatorError, match="1 bytes before or after it changed"):
         bench.check_engine("small", answer, read_packed(small.packed))
 
 

@@ -1,0 +1,188 @@
+"""The sketch runs on an emulated Cortex-M7, with an Arduino core of the tests."""
+
+import dataclasses
+import itertools
+import os
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.arduino import (
+    ARM_GCC,
+    ARM_GPP,
+    MICRO_APP,
+    STUBS,
+    board_flags,
+    compile_source,
+    sources_of,
+)
+
+from edgel3_tflm.converters.export.app import (
+    LIBRARY_FOLDER,
+    export_app,
+)
+from edgel3_tflm.converters.export.board_files import (
+    SKETCH_NAME,
+)
+from edgel3_tflm.device.boards import Board, find_board
+from edgel3_tflm.device.client import Device, RefusedError
+from edgel3_tflm.device.emulation import Emulator
+from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.engine import Engine
+
+
+@dataclasses.dataclass(frozen=True)
+class Emulation:
+    """What a sketch is linked with for the emulated Cortex-M7, compiled once."""
+
+    objects: list[Path]
+
+    def link(self, project: Path, board: Board, output: Path) -> Path:
+        """Compile a project's sketch and link it."""
+        sketch = project / SKETCH_NAME
+        sources = sorted(path for path in sketch.iterdir() if path.suffix in (".ino", ".cpp"))
+        objects = compile_for_the_emulator(sources, board, output)
+        firmware = output / "sketch.elf"
+        link = [ARM_GPP, *board_flags(EMULATED), "-nostartfiles"]
+        link += ["--specs=nano.specs", "--specs=nosys.specs", "-Wl,--gc-sections"]
+        link += ["-T", str(MICRO_APP / "boards" / "mps2_an500" / "mps2_an500.ld")]
+        link += [str(path) for path in (*objects, *self.objects)]
+        subprocess.run([*link, "-lm", "-o", str(firmware)], check=True, capture_output=True)
+        return firmware
+
+
+EMULATED = find_board("nucleo_h743zi")
+"""Whose way to pass floats all emulated sketches are compiled for."""
+
+
+def compile_for_the_emulator(sources: list[Path], board: Board, output: Path) -> list[Path]:
+    objects = [output / f"{path.name}.o" for path in sources]
+
+    def build(path: Path, compiled: Path) -> str:
+        # A compiler of C refuses the options of C++.
+        more = ["-fno-threadsafe-statics"] if path.suffix in (".ino", ".cpp", ".cc") else []
+        more += ["-O3", "-ffunction-sections", "-mfloat-abi=hard"]
+        return compile_source(path, board, compiled, *more)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert [said for said in threads.map(build, sources, objects) if said] == []
+    return objects
+
+
+@pytest.fixture(scope="module")
+def emulation(sea_generated: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Emulation:
+    """The library with SEA-64's filters, and an Arduino core of ours."""
+    folder = tmp_path_factory.mktemp("emulation")
+    export_app(sea_generated, EMULATED, folder / "app")
+    sources = sources_of(folder / "app" / SKETCH_NAME / LIBRARY_FOLDER)
+    sources += [STUBS / "mps2_core.cpp", MICRO_APP / "boards" / "mps2_an500" / "board.c"]
+    return Emulation(compile_for_the_emulator(sources, EMULATED, folder))
+
+
+needs_emulator = pytest.mark.skipif(
+    not (shutil.which(ARM_GCC) and shutil.which("qemu-system-arm")),
+    reason=f"needs {ARM_GCC} and qemu-system-arm",
+)
+
+
+def seconds_of_work(emulator: Emulator, seconds: float) -> float:
+    """Processor time that QEMU takes meanwhile: all of it, where what it emulates is awake."""
+
+    def used() -> float:
+        fields = Path(f"/proc/{emulator._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    before = used()
+    time.sleep(seconds)
+    return used() - before
+
+
+@needs_emulator
+def test_the_sketch_answers_its_host_with_the_engines_bytes(
+    emulation: Emulation, sea_generated: Deployment, tmp_path: Path
+) -> None:
+    board = find_board("nucleo_h743zi")
+    export_app(sea_generated, board, tmp_path / "app")
+    firmware = emulation.link(tmp_path / "app", board, tmp_path)
+    packed = sea_generated.read_packed_model()
+    assert packed is not None
+    samples = np.random.default_rng(0).normal(0, 3000, 8000).astype(np.int16)
+
+    with Emulator(firmware) as emulator, Device(emulator.connect()) as device:
+        assert device.info.board == board.title
+        # QEMU counts no cycles: the sketch finds that out and takes the microseconds.
+        assert device.info.ticks_per_second == 1_000_000
+        assert device.self_test() == 0
+        embedding = device.embed_pcm(samples)
+        window = device.log_mel()
+        statistics = device.statistics()
+        with pytest.raises(RefusedError):
+            next(device.stream())
+        busy_s = seconds_of_work(emulator, 1.0)
+
+    # With nothing to do it sleeps, but for a look every millisecond.
+    assert busy_s < 0.5
+    np.testing.assert_array_equal(embedding, Engine(packed).run(window))
+    assert statistics.dropped_frames == 0
+    assert statistics.engine_ticks > statistics.frontend_ticks > 0
+
+
+@needs_emulator
+def test_the_sketch_streams_what_its_microphone_hears(
+    emulation: Emulation, sea_generated: Deployment, tmp_path: Path
+) -> None:
+    board = find_board("giga_r1_m7")
+    export_app(sea_generated, board, tmp_path / "app")
+    firmware = emulation.link(tmp_path / "app", board, tmp_path)
+
+    with Emulator(firmware, is_idle_skipped=True) as emulator:
+        with Device(emulator.connect(), timeout_s=600) as device:
+            events = list(itertools.islice(device.stream(), 2))
+            statistics = device.statistics()
+        with Device(emulator.connect()) as device:
+            assert device.info.board == f"{board.title}, microphone on at 8000 Hz"
+
+    # The network takes less than what the ring holds: window follows window, in buffers of 32 ms.
+    assert statistics.missed_samples == 0
+    gaps = [b.milliseconds - a.milliseconds for a, b in itertools.pairwise(events)]
+    assert all(abs(gap - 1000) <= 33 for gap in gaps)
+    assert [event.number for event in events] == [1, 2]
+
+
+@needs_emulator
+def test_sound_that_a_busy_node_misses_is_counted_and_windows_go_on(
+    emulation: Emulation, sea_generated: Deployment, tmp_path: Path
+) -> None:
+    board = find_board("giga_r1_m7")
+    export_app(sea_generated, board, tmp_path / "app")
+    header = tmp_path / "app" / SKETCH_NAME / "microphone.h"
+    # 64 ms of sound; the network takes about 0.3 s of the emulator's time.
+    smaller = header.read_text().replace(
+        "kMicrophoneRingSamples = 4096", "kMicrophoneRingSamples = 512"
+    )
+    assert smaller != header.read_text()
+    header.write_text(smaller)
+    firmware = emulation.link(tmp_path / "app", board, tmp_path)
+
+    with (
+        Emulator(firmware, is_idle_skipped=True) as emulator,
+        Device(emulator.connect(), timeout_s=600) as device,
+    ):
+        stream = device.stream()
+        events = list(itertools.islice(stream, 3))
+        statistics = device.statistics()
+        stream.close()
+        embedding = device.embed_pcm(np.zeros(8000, np.int16))
+
+    assert [event.number for event in events] == [1, 2, 3]
+    gaps = [b.milliseconds - a.milliseconds for a, b in itertools.pairwise(events)]
+    # Between the ends of two windows lie 8000 samples and those missed, to a buffer of 256 or two.
+    missed = [8 * gap - 8000 for gap in gaps]
+    assert min(missed) > 1000
+    assert statistics.missed_samples >= sum(missed) - 2 * 512
+    assert statistics.missed_samples <= (statistics.windows + 1) * (max(missed) + 512)
+    assert len(embedding) == 64

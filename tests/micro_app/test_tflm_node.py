@@ -1,0 +1,169 @@
+"""The node whose network runs in TFLM's interpreter."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.tflm import (
+    COMPILERS,
+    ENGINE_FILES,
+    NODE_ENGINE,
+    OPERATOR,
+    ROOT,
+    SOURCES,
+    STATIC_MEMORY,
+    STRICT,
+    compile_for_host,
+    compile_to,
+    find_package,
+    find_tflm_for_the_cortex_m7,
+    run_engine,
+)
+
+from edgel3_tflm.converters.export.app import LIBRARY_FOLDER, export_app
+from edgel3_tflm.converters.export.board_files import SKETCH_NAME
+from edgel3_tflm.device.boards import BOARDS
+from edgel3_tflm.device.client import Device
+from edgel3_tflm.device.emulation import Emulator, Program
+from edgel3_tflm.device.firmware import ToolError, build_node
+from edgel3_tflm.device.wire import Failure
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.runtime.deployment import Deployment
+
+TFLM_ENGINES = ("tflm", "tflm-builtin")
+
+
+# The program's main() among TFLM's functions, which the interpreter's package has.
+LAUNCH = """#!{python}
+import ctypes, os, sys
+sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
+from tflite_micro import runtime
+ctypes.CDLL("{program}", mode=ctypes.RTLD_GLOBAL).main()
+"""
+
+
+# The kernels' namespace moved between the headers and the interpreter.
+MOVED = """
+#include "tensorflow/lite/micro/micro_common.h"
+#define MOVED(name)                                                  \\
+  namespace tflite {                                                 \\
+  namespace micro {                                                  \\
+  TFLMRegistration name();                                           \\
+  }                                                                  \\
+  TFLMRegistration name() { return micro::name(); }                  \\
+  }
+MOVED(Register_CONV_2D)
+MOVED(Register_MAX_POOL_2D)
+MOVED(Register_RESHAPE)
+"""
+
+
+def export_model(deployment: Deployment, engine: str, output: Path) -> Path:
+    """Export an application; the folder of its library and model."""
+    export_app(deployment, BOARDS[0], output, engine=engine)
+    return output / SKETCH_NAME / LIBRARY_FOLDER
+
+
+@pytest.fixture(scope="module")
+def node_objects(
+    library: Path, upstream_headers: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """What a node with TFLM is made of, but for its model and its main()."""
+    folder = tmp_path_factory.mktemp("node")
+    compiled = [*ENGINE_FILES, OPERATOR]
+    objects = [library.parent / f"{source.name}.o" for source in compiled]
+    for source in sorted(set(SOURCES.glob("*.c")) - set(compiled)):
+        objects.append(folder / f"{source.name}.o")
+        compile_to(objects[-1], ["gcc", "-std=c99", "-O2", "-fPIC", "-c", source])
+    gemmlowp = find_package("tensorflow") / "include" / "external" / "gemmlowp"
+    moved = folder / "moved.cc"
+    moved.write_text(MOVED)
+    for source in (NODE_ENGINE, moved):
+        objects.append(folder / f"{source.name}.o")
+        options = [*STRICT, STATIC_MEMORY, "-isystem", gemmlowp]
+        compile_for_host(source, objects[-1], options, upstream_headers)
+    return objects
+
+
+def check_node(device: Device, deployment: Deployment) -> None:
+    """What a node of the packed model answers."""
+    blob = deployment.read_model("int8", "engine")
+    source = deployment.manifest["artefacts"]["int8.tflite"]["sha256"]
+    assert device.info.source_sha256.hex() == source[:32]
+    assert device.self_test() == Failure(0)
+    rng = np.random.default_rng(5)
+    windows = rng.integers(-128, 128, (2, 64, 50, 1)).astype(np.int8)
+    found = [device.embed_log_mel(window[:, :, 0]) for window in windows]
+    np.testing.assert_array_equal(found, run_engine(blob, windows))
+    # The log-mel values lie where the interpreter works afterwards.
+    embedding = device.embed_pcm(rng.normal(0, 3000, 8000).astype(np.int16))
+    window = device.log_mel()
+    np.testing.assert_array_equal(
+        embedding, run_engine(blob, window[np.newaxis, ..., np.newaxis])[0]
+    )
+
+
+@pytest.mark.parametrize("engine", TFLM_ENGINES)
+def test_a_node_in_tflm_s_interpreter_gives_the_engine_s_bytes(
+    node_objects: list[Path], tiny_int8: Deployment, tmp_path: Path, engine: str
+) -> None:
+    model = export_model(tiny_int8, engine, tmp_path / "app")
+    main = ROOT / "micro_app" / "boards" / "host" / "node.c"
+    objects = [*node_objects, tmp_path / "main.o", tmp_path / "frontend.o", tmp_path / "model.o"]
+    c = ["gcc", "-D_POSIX_C_SOURCE=200809L", "-std=c99", "-O2", "-fPIC", f"-I{model}", "-c"]
+    compile_to(tmp_path / "main.o", [*c, "-Wall", "-Wextra", "-Werror", main])
+    compile_to(tmp_path / "frontend.o", [*c, model / "edgel3_model_frontend.c"])
+    compile_to(tmp_path / "model.o", ["g++", "-fPIC", "-c", model / "edgel3_model.cc"])
+    program = tmp_path / "node.so"
+    compile_to(program, ["g++", "-shared", *objects])
+    launcher = tmp_path / "launch"
+    launcher.write_text(LAUNCH.format(python=sys.executable, program=program))
+    launcher.chmod(0o755)
+    with Program(launcher) as running, Device(running.connect(), timeout_s=600) as device:
+        check_node(device, tiny_int8)
+
+
+@pytest.mark.parametrize("engine", TFLM_ENGINES)
+def test_a_node_in_tflm_s_interpreter_on_an_emulated_cortex_m7(
+    tiny_int8: Deployment, tmp_path: Path, engine: str
+) -> None:
+    includes, tflm = find_tflm_for_the_cortex_m7()
+    model = export_model(tiny_int8, engine, tmp_path / "app")
+    options = [f"-DEDGEL3_TFLM_INCLUDE={';'.join(includes)}", f"-DEDGEL3_TFLM_LIBRARY={tflm}"]
+    firmware = build_node(model, tmp_path / "build", options=tuple(options))
+    with Emulator(firmware) as running, Device(running.connect()) as device:
+        check_node(device, tiny_int8)
+
+
+def test_a_sketch_with_tflm_compiles_without_a_warning(
+    upstream_headers: Path, tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    model = export_model(tiny_int8, "tflm", tmp_path / "app")
+    stubs = Path(__file__).parents[1] / "native" / "arduino_stubs"
+    platformio = (tmp_path / "app" / "platformio.ini").read_text()
+    assert f"-std=gnu++17 {STATIC_MEMORY}" in platformio
+    gemmlowp = find_package("tensorflow") / "include" / "external" / "gemmlowp"
+    options = ["-std=gnu++17", STATIC_MEMORY, *STRICT, f"-D{BOARDS[0].macros[0]}"]
+    includes = ["-isystem", upstream_headers, "-isystem", gemmlowp]
+    command = [*COMPILERS["cortex-m7"], *options, *includes]
+    sketch = tmp_path / "app" / SKETCH_NAME / f"{SKETCH_NAME}.ino"
+    arduino = [f"-I{stubs}", "-include", "Arduino.h", "-xc++"]
+    compile_to(tmp_path / "o", [*command, *arduino, "-c", sketch])
+    compile_to(tmp_path / "o", [*command, "-c", model / NODE_ENGINE.name])
+
+
+def test_the_95_45_network_in_tflm_is_refused_for_want_of_ram(
+    standin: Deployment, tmp_path: Path
+) -> None:
+    """The interpreter keeps a copy of the input, and its arena is all taken while it runs."""
+    with pytest.raises(EdgeL3Error, match=r"at most 327,680 bytes of RAM .* choose another board"):
+        export_app(standin, BOARDS[0], tmp_path / "app", engine="tflm")
+
+
+def test_a_node_with_tflm_but_without_its_headers_says_what_is_missing(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    model = export_model(tiny_int8, "tflm", tmp_path / "app")
+    with pytest.raises(ToolError, match="expected EDGEL3_TFLM_INCLUDE and"):
+        build_node(model, tmp_path / "build", "host")
