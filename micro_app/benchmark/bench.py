@@ -35,8 +35,8 @@ from edgel3_tflm.runtime.packed import PackedModel, Pooling, read_packed
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = ("street", "rain_heavy", "siren_wail", "dog_bark", "voice_low")
-"""Clips whose middle windows are used. The engine skips rows of zeros, so its instructions depend on
-the window."""
+"""Clips whose middle windows are used. The engine skips rows of zeros, so its count depends on the
+window."""
 PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"
 CLOCK_HZ = 480e6
 

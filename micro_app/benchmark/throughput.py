@@ -58,7 +58,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds of wall time, and of all cores' processor time (``_core_s``), for the same windows."""
+    """Seconds of wall time, and of all cores' processor time (``_core_s``), for some windows."""
 
     keras_s: float
     int8_s: float
