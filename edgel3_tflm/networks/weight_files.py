@@ -2,7 +2,7 @@
 
 import gzip
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,14 +201,10 @@ def load_file(
     data = read_bytes(path)
     if expected_blob_id is not None:
         check_blob_id(data, path, expected_blob_id)
-    blob_id = git_blob_id(data)
-    for known in VARIANTS.values() if variant is None else [variant]:
-        published = known.published is not None and known.published.git_blob_id == blob_id
-        if published:
-            variant = known
-            break
     provenance = _provenance_of_file(path, data)
-    if published:
+    published = _find_published(data, VARIANTS.values() if variant is None else [variant])
+    if published is not None:
+        variant = published
         provenance = replace(
             provenance,
             kind="published",
@@ -217,7 +213,7 @@ def load_file(
 
     def assemble(arrays: LayerArrays, order: list[str], claims: Claims) -> NetworkWeights:
         found = provenance
-        if claims.training is not None and not published:
+        if claims.training is not None and published is None:
             kind, description = claims.training
             description = f"{provenance.description}; it says of itself: {description}"
             found = replace(provenance, kind=kind, description=description)
@@ -227,6 +223,15 @@ def load_file(
         return read_hdf5(unpack(data), assemble)
     except EdgeL3Error as error:
         raise WeightsError(f"{path}: {on_one_line(str(error))}") from error.__cause__
+
+
+def _find_published(data: bytes, variants: Iterable[Variant]) -> Variant | None:
+    """Return the network whose published file has these bytes; None if there is none."""
+    blob_id = git_blob_id(data)
+    for variant in variants:
+        if variant.published is not None and variant.published.git_blob_id == blob_id:
+            return variant
+    return None
 
 
 _Convs = tuple[ConvWeights, ...]

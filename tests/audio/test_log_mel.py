@@ -1,4 +1,4 @@
-"""Log-mel against the arrays that the published SEA file carries, and against its definition."""
+"""Log-mel against the arrays in the published SEA file, and against its definition."""
 
 import gzip
 import io
@@ -29,10 +29,11 @@ KERNEL_ERROR = 2.0**-23
 
 
 def kapre_log_mel(samples: np.ndarray, group: h5py.Group) -> tuple[np.ndarray, np.ndarray]:
-    """The published layer as it is, a strided 'same' convolution, and how far it may be off.
+    """Return the output of the published layer, a strided 'same' convolution, and its tolerance.
 
-    Kernels off by e move a DFT value of a frame x by up to sqrt(2) e sum|x|, the root of a mel band
-    by that times the root of its filter's sum: in decibels, 10 log10(1 + shift / value).
+    If kernel values have an error of e, a DFT value of a frame x has an error of at most sqrt(2) e
+    sum|x|, and the root of a mel band that times the root of its filter's sum: in decibels,
+    10 log10(1 + error / value).
     """
     left = right = ((SEA.frames - 1) * SEA.hop_samples + SEA.dft_samples - len(samples)) // 2
     padded = np.pad(samples.astype(np.float64), (left, right))
@@ -75,9 +76,9 @@ def test_log_mel_equals_the_published_layer(published: h5py.Group, kind: str) ->
     }[kind].astype(np.float32)
     ours = log_mel(samples[np.newaxis], SEA)[0]
     theirs, tolerance = kapre_log_mel(samples, published)
-    # The maximum that is subtracted may be off too.
+    # The subtracted maximum has an error too.
     assert (abs(ours - theirs) <= tolerance + tolerance.min()).all()
-    assert tolerance[theirs > -40].max() < 0.1  # dB: the bound says something where sound is
+    assert tolerance[theirs > -40].max() < 0.1  # dB: the bound is tight where there is sound
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -1,6 +1,6 @@
-"""Weight files of the published layout, written with h5py from weights made on the spot.
+"""Weight files in the published layout, written with h5py from random weights.
 
-The layout is the one of the edgel3 authors' files, as Keras 2.0.9 saves a model: see
+The layout is that of the files of edgel3's authors, as Keras 2.0.9 saves a model: see
 ``edgel3_sea_ust_audio_emb_64.h5``.
 """
 
@@ -21,7 +21,7 @@ Layout = Literal["full", "weights-only"]
 FloatArray = npt.NDArray[np.float32]
 
 EMBEDDING_LAYER = "audio_embedding_layer"
-# The files hold the front end's DFT kernels and mel filters too; these stand for them.
+# The published files also contain the frontend's DFT kernels and mel filters. These replace them.
 _FRONTEND_SHAPES = {"real_kernels": (8, 1, 1, 5), "imag_kernels": (8, 1, 1, 5), "Variable": (5, 4)}
 _NORM_ARRAYS = {
     "gamma": "gamma",
@@ -34,10 +34,10 @@ _NORM_ARRAYS = {
 def random_weights(
     variant: Variant, *, seed: int = 0, sparsity: Sequence[float] | None = None
 ) -> NetworkWeights:
-    """Draw weights that give every array values of its own.
+    """Return random weights, different in every array.
 
-    Kernels are from N(0, 2 / fan-in). ``sparsity`` gives the percent of zeros of each layer: the
-    smallest magnitudes go, and as many stay as TF-MOT keeps.
+    Kernels are from N(0, 2 / fan-in). ``sparsity`` is the percent of zeros of each layer: the
+    smallest magnitudes are set to zero, as many as TensorFlow Model Optimization sets to zero.
     """
     generator = np.random.default_rng(seed)
     percents = sparsity or (0.0,) * len(variant.layers)
@@ -53,7 +53,7 @@ def random_weights(
 
 
 def kept_count(size: int, percent: float) -> int:
-    """Weights that TF-MOT keeps: it rounds in float32, halves to even."""
+    """Return how many weights TensorFlow Model Optimization keeps: it rounds ties to even."""
     return int(np.rint(np.float32(size) * np.float32(1 - percent / 100)))
 
 
@@ -91,21 +91,21 @@ def write_hdf5(
     layer_names: bool = True,
     dtype: npt.DTypeLike = np.float32,
 ) -> None:
-    """Write a weight file as Keras 2 does; gzipped if the target's name ends in ``.gz``.
+    """Write a weight file as Keras 2 does, gzipped if the target's name ends in ``.gz``.
 
     Parameters
     ----------
     target : pathlib.Path or io.BytesIO
     weights : NetworkWeights
     layout : {'full', 'weights-only'}
-        A model with its configuration and the weights in the group ``model_weights``, or the same
-        groups at the root.
+        A model with its configuration, and the weights in the group ``model_weights``; or the
+        weights alone, in the root group.
     first_number : int
         Number of the first convolution and of the first BatchNorm.
     layer_names : bool
         Whether the file lists its layers in order.
     dtype : numpy.dtype
-        Type the values are stored with.
+        Type of the stored values.
     """
     data = hdf5_bytes(
         weights, layout=layout, first_number=first_number, layer_names=layer_names, dtype=dtype
@@ -149,12 +149,12 @@ def hdf5_bytes(
 
 
 def array_path(layer: str, array: str, layout: Layout = "full") -> str:
-    """Path of an array in a file."""
+    """Return the path of an array in a file."""
     return f"{'model_weights/' if layout == 'full' else ''}{layer}/{layer}/{array}:0"
 
 
 def _layers(weights: NetworkWeights, first_number: int) -> dict[str, dict[str, FloatArray]]:
-    """Name the layers as Keras does, in the order of the network, with their arrays."""
+    """Return the layers in the network's order, with the names of Keras and their arrays."""
     frontend = {
         name: np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
         for name, shape in _FRONTEND_SHAPES.items()

@@ -19,7 +19,7 @@ from helpers.keras_hdf5 import array_path
 
 SEA_64 = VARIANTS["sea-ust-64"]
 SPARSE = VARIANTS["edgel3-95.45-ft"]
-# The topology of SEA with few filters: files of 75 kB, nearly all of it structure.
+# The layers of SEA with few filters: files of 75 kB, nearly all of it structure.
 SMALL_FILTERS = (2, 3, 2, 4, 2, 5, 2, 3)
 SMALL = dataclasses.replace(SEA_64, filters=SMALL_FILTERS, published=None)
 KERNEL_1 = array_path("conv2d_1", "kernel")
@@ -51,7 +51,7 @@ def modified(data: bytes, edit: Callable[[h5py.File], object]) -> bytes:
 
 
 def with_array(file: bytes, path: str, /, **options: Any) -> bytes:
-    """Put another dataset in the place of one."""
+    """Replace a dataset by another one."""
 
     def edit(opened: h5py.File) -> None:
         del opened[path]
@@ -67,7 +67,7 @@ def load_bytes(data: bytes, directory: Path, variant: Variant = SMALL) -> Networ
 
 
 def refusal_of(load: Callable[[], object]) -> str:
-    """Return the message of the error, which must be of one line a terminal can show."""
+    """Return the message of the error, which must be one printable line."""
     with pytest.raises(WeightsError) as refusal:
         load()
     message = str(refusal.value)

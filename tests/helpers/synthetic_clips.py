@@ -1,4 +1,4 @@
-"""Short labelled clips made on the spot: tones, chirps, noise; a silent and a quiet one."""
+"""Short labelled clips, made from formulas: tones, chirps, noise, a silent and a quiet clip."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ import soundfile
 CLASSES = ("tone", "chirp", "noise")
 FOLDS = (1, 2, 3)
 CLIPS_A_FOLD = 2
-"""Of each class."""
+"""Clips of each class in each fold."""
 RATE_HZ, SECONDS = 16_000, 3
 SAMPLES = RATE_HZ * SECONDS
 _TIMES = np.arange(SAMPLES) / RATE_HZ
 QUIET, SILENT = "noise/3-quiet.wav", "noise/3-silent.wav"
-"""Noise 80 dB below full scale, and zeros: two clips more."""
+"""Two further clips: noise 80 dB below full scale, and zeros."""
 
 
 def write_clips(directory: Path) -> Path:
-    """Write ``CLASS/FOLD-NUMBER.wav`` and a manifest; the same bytes each time."""
+    """Write ``CLASS/FOLD-NUMBER.wav`` and a manifest, with the same bytes in each call."""
     rows = []
     generator = np.random.default_rng(11)
 
@@ -38,13 +38,13 @@ def write_clips(directory: Path) -> Path:
 
 
 def _tone(generator: np.random.Generator) -> np.ndarray:
-    """Harmonics of equal strength."""
+    """Return fourteen harmonics of equal amplitude."""
     phase = 2 * np.pi * generator.uniform(120, 250) * _TIMES
     return 0.05 * sum(np.sin(harmonic * phase) for harmonic in range(1, 15))
 
 
 def _chirp(generator: np.random.Generator) -> np.ndarray:
-    """A sine that rises or falls by four octaves each second."""
+    """Return a sine that rises or falls by four octaves each second."""
     rise = generator.choice([-4, 4])
     octaves = rise * (_TIMES % 1 - 0.5)
     phase = 2 * np.pi * np.cumsum(generator.uniform(600, 900) * 2**octaves) / RATE_HZ
@@ -52,7 +52,7 @@ def _chirp(generator: np.random.Generator) -> np.ndarray:
 
 
 def _noise(generator: np.random.Generator) -> np.ndarray:
-    """Bursts of white noise, a fiftieth of it between them, and clicks; the last half is silent."""
+    """Return clicks and bursts of noise, with noise 34 dB lower between them; half is silent."""
     bursts = 0.02 + (np.sin(2 * np.pi * generator.uniform(1, 3) * _TIMES) > 0)
     samples = 0.15 * bursts * generator.normal(0, 1, SAMPLES)
     samples[generator.integers(0, SAMPLES // 2, 10)] = 0.9

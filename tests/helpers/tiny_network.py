@@ -1,4 +1,4 @@
-"""A network of four filters a layer, which embeds in no time; its weights are a file as others."""
+"""A network with four filters in each layer, for fast tests, and the file of its weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +15,13 @@ TINY = find_variant("sea", embedding_size=64).with_filters((4,) * 8)
 
 
 def draw(variant: Variant = TINY) -> NetworkWeights:
-    """Weights of the file that :func:`write_weights` writes."""
+    """Return the weights in the file that :func:`write_weights` writes."""
     mean, variance = np.float32([-50]), np.float32([400])
     drawn = draw_weights(variant, mean=mean, variance=variance, seed=5)
     generator = np.random.default_rng(5)
 
     def trained(norm: BatchNorm) -> BatchNorm:
-        """What a trained network has: no channel is scaled or moved as another is."""
+        """Return a BatchNorm like a trained one: each channel has its own factor and offset."""
         size = norm.gamma.shape
         gamma, variance = generator.uniform(0.7, 1.4, (2, *size)).astype(np.float32)
         beta, mean = generator.normal(0, 0.2, (2, *size)).astype(np.float32)
@@ -35,7 +35,7 @@ def draw(variant: Variant = TINY) -> NetworkWeights:
 
 
 def write_weights(directory: Path, variant: Variant = TINY) -> Path:
-    """Write the weights, to be used as those of any size of SEA-UST."""
+    """Write the weights to a file that is accepted for every size of SEA-UST."""
     path = directory / ("tiny.h5.gz" if variant == TINY else f"{variant.name}.h5.gz")
     path.write_bytes(pack_weights(draw(variant)))
     return path

@@ -59,7 +59,7 @@ print(json.dumps(outcomes))
 
 
 def load_damaged(source: Path, kind: str, count: int) -> dict[str, int]:
-    """Load damaged files in a process that may neither crash, hang nor take 4 GB."""
+    """Load damaged files in a process that may not crash, hang, or use 4 GB."""
     process = subprocess.run(
         [
             sys.executable,
@@ -99,7 +99,7 @@ def test_undamaged_file_survives_the_test_of_damaged_ones(
 
 
 def test_endless_list_of_free_blocks_is_refused(tmp_path: Path, small_file: bytes) -> None:
-    # libhdf5 1.14 would follow it for ever, and allocate at every step.
+    # libhdf5 1.14 would follow it without end, and allocate memory at every step.
     heaps = []
     position = small_file.find(b"HEAP")
     while position >= 0:

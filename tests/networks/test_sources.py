@@ -27,7 +27,7 @@ from edgel3_tflm.networks.weights import NetworkWeights
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``data`` in the way the first part of the path says, and counts the requests."""
+    """Serves ``data`` in the manner that the first part of the path names; records the requests."""
 
     daemon_threads = True
 
@@ -40,7 +40,7 @@ class Server(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{way}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is expected here."""
+        """Print nothing: tests close connections early."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -68,7 +68,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(bytes(65536))
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def published_file(small_file: bytes) -> bytes:
 
 @pytest.fixture
 def published(published_file: bytes) -> Variant:
-    """The small network, as if its file were published."""
+    """Return the small network with its file as the published one."""
     name = "edgel3_tflm_test_only.h5.gz"
     return dataclasses.replace(SMALL, published=PublishedFile(name, git_blob_id(published_file)))
 
@@ -107,7 +107,7 @@ def file_name(variant: Variant) -> str:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed edgel3 whose import is an error, without weights."""
+    """Install an edgel3 without weights, whose import raises an error."""
     directory = tmp_path / "site" / "edgel3"
     directory.mkdir(parents=True)
     (directory / "__init__.py").write_text("raise SystemError('imported')\n", encoding="utf-8")

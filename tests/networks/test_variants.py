@@ -33,7 +33,7 @@ PUBLISHED_PLANS = {
     98.00: ((0, 95, 96, 97, 97, 98, 98.65, 98), 0.357),
     99.00: ((0, 94, 96, 99, 99, 99, 99, 99.2), 0.179),
 }
-# Of L3's audio subnetwork: kernels, biases, and gamma and beta of nine BatchNorms.
+# Parameters of L3's audio part: kernels, biases, and gamma and beta of nine BatchNorms.
 PUBLISHED_PARAMETERS = 4_688_066
 PUBLISHED_NONZEROS_95_45 = 213_491
 
@@ -41,7 +41,7 @@ DENSE = VARIANTS["l3-dense"]
 
 
 def nonzero_parameters(percents: tuple[float, ...]) -> float:
-    """Kernel weights and biases that stay: the published sizes count both as pruned."""
+    """Return the number of kernel weights and biases that remain after pruning of both."""
     return sum(
         (layer.kernel_size + layer.out_channels) * (100 - percent) / 100
         for layer, percent in zip(DENSE.layers, percents, strict=True)
@@ -221,7 +221,7 @@ def test_nothing_published_is_said_of_other_filters() -> None:
     assert variant.published is None
     assert variant.plan is not None
     assert variant.plan.layers == PUBLISHED_PLANS[90.51][0]
-    # Ten kernels' worth of 3x3 weights: seven layers of one, the last of three.
+    # Ten 3x3 kernels: one in each of seven layers, three in the last.
     assert variant.plan.total == round((30 + 85 + 85 + 90 + 60 + 90 + 90 + 3 * 95) / 10, 2)
     assert variant.plan.package_name is None
 

@@ -1,17 +1,17 @@
-"""What tests use in place of real clips and weights is rich enough for what they ask of it."""
+"""The synthetic clips and the tiny network have the properties that other tests rely on."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from helpers import synthetic_clips
-from helpers.progress import ignore_progress
 
 from edgel3_tflm.audio.clips import find_clips, read_clip
 from edgel3_tflm.audio.manifest import read_manifest
 from edgel3_tflm.evaluation.probe import extract_features, probe
 from edgel3_tflm.metrics import cosine_similarity, sqnr_db
 from edgel3_tflm.runtime.deployment import Deployment
+from helpers import synthetic_clips
+from helpers.progress import ignore_progress
 
 
 def test_clips_are_the_same_each_time(sounds: Path, tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_one_clip_is_silent_one_nearly_and_the_others_are_loud(sounds: Path) -> 
     assert min(levels.values()) > 0.02
 
 
-def test_the_tiny_network_tells_the_classes_apart(tiny_int8: Deployment, sounds: Path) -> None:
+def test_the_tiny_network_separates_the_classes(tiny_int8: Deployment, sounds: Path) -> None:
     clips = read_manifest(sounds / "manifest.tsv")
     spec = tiny_int8.variant.frontend
     log_mels = extract_features(clips, spec, lambda decibels: decibels, ignore_progress)
@@ -51,11 +51,11 @@ def test_the_tiny_network_tells_the_classes_apart(tiny_int8: Deployment, sounds:
     # No value of the embedding is dead or constant.
     assert (in_float.max(axis=0) > 0).all()
     assert (in_float.std(axis=0) > 0.1 * in_float.mean(axis=0)).all()
-    # It drifts, but far less than the classes differ.
+    # int8 differs from float, but far less than the classes differ.
     assert 0.99 < cosine_similarity(in_float, in_int8).min() < 1 - 1e-6
     assert 20 < sqnr_db(in_float, in_int8) < 40
     for values in (in_float, in_int8):
         results = probe(clips, replace(log_mels, values=values))
         right = sum(each.right for each in results)
-        # One in three by chance.
+        # Chance is one third.
         assert right >= 0.75 * len(clips)
