@@ -35,6 +35,58 @@ from edgel3_tflm.networks.weights import (
 )
 from edgel3_tflm.types import FloatArray
 
+_Convs = tuple[ConvWeights, ...]
+
+
+def load_file(
+    path: Path,
+    variant: Variant | None,
+    expected_blob_id: str | None = None,
+    hints: Hints = OPTIONS,
+) -> NetworkWeights:
+    """Load a weight file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    variant : Variant or None
+        The expected network. If None, the shapes of the arrays decide.
+    expected_blob_id : str, optional
+        The git blob id that the bytes must have.
+    hints : Hints
+        How the user chooses the network. The error says how to choose the file's network.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or contains another network.
+    """
+    data = read_bytes(path)
+    if expected_blob_id is not None:
+        check_blob_id(data, path, expected_blob_id)
+    provenance = _provenance_of_file(path, data)
+    published = _find_published(data, VARIANTS.values() if variant is None else [variant])
+    if published is not None:
+        variant = published
+        provenance = replace(
+            provenance,
+            kind="published",
+            description=f"published weights {path.name} (git blob id verified)",
+        )
+
+    def assemble(arrays: LayerArrays, order: list[str], claims: Claims) -> NetworkWeights:
+        found = provenance
+        if claims.training is not None and published is None:
+            kind, description = claims.training
+            description = f"{provenance.description}; it says of itself: {description}"
+            found = replace(provenance, kind=kind, description=description)
+        return _assemble(variant, found, arrays, order, claims.filters, hints)
+
+    try:
+        return read_hdf5(unpack(data), assemble)
+    except EdgeL3Error as error:
+        raise WeightsError(f"{path}: {on_one_line(str(error))}") from error.__cause__
+
 
 def inspect_weights(path: Path) -> NetworkWeights:
     """Load a weight file of any known network; the shapes of its arrays decide which one.
@@ -89,68 +141,6 @@ def load_convolutions(
     return convs, _provenance_of_file(path, data)
 
 
-def pack_weights(weights: NetworkWeights) -> bytes:
-    """Return the bytes of a small .h5.gz file that :func:`load_file` reads.
-
-    The layout is the published one, weights only. Kernels are float16, so the file of a pruned
-    network is little larger than its non-zero values. If the network has a depth or filters of its
-    own, the file states its filters. If this package trained the network, the file states the kind
-    and the description of the training. The same weights give the same bytes.
-    """
-    layers: dict[str, dict[str, FloatArray]] = {
-        "batch_normalization_1": _norm_arrays(weights.input_norm)
-    }
-    for number, conv in enumerate(weights.convs, start=1):
-        last = number == len(weights.convs)
-        layers["audio_embedding_layer" if last else f"conv2d_{number}"] = {
-            "kernel": conv.kernel.astype(np.float16),
-            "bias": conv.bias,
-        }
-        if conv.batch_norm is not None:
-            layers[f"batch_normalization_{number + 1}"] = _norm_arrays(conv.batch_norm)
-    attributes: dict[str, Any] = {}
-    if weights.variant.has_own_shape:
-        attributes[FILTERS_ATTRIBUTE] = np.array(weights.variant.filters, np.int64)
-    if weights.provenance.kind in TRAINED_KINDS:
-        attributes[KIND_ATTRIBUTE] = np.bytes_(weights.provenance.kind.encode())
-        description = on_one_line(weights.provenance.description)
-        attributes[DESCRIPTION_ATTRIBUTE] = np.bytes_(description.encode())
-    return _pack_layers(layers, attributes)
-
-
-def pack_convolutions(convs: Sequence[ConvWeights]) -> bytes:
-    """Return the bytes of a file that :func:`load_convolutions` reads; kernels are float32."""
-    layers: dict[str, dict[str, FloatArray]] = {}
-    for number, conv in enumerate(convs, start=1):
-        layers[f"conv2d_{number}"] = {"kernel": conv.kernel, "bias": conv.bias}
-        if conv.batch_norm is not None:
-            layers[f"batch_normalization_{number}"] = _norm_arrays(conv.batch_norm)
-    return _pack_layers(layers)
-
-
-def _pack_layers(
-    layers: Mapping[str, Mapping[str, FloatArray]], attributes: Mapping[str, Any] | None = None
-) -> bytes:
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        file.attrs["layer_names"] = [name.encode() for name in layers]
-        for name, value in (attributes or {}).items():
-            file.attrs[name] = value
-        for layer, arrays in layers.items():
-            for name, values in arrays.items():
-                file.create_dataset(f"{layer}/{layer}/{name}:0", data=values)
-    return gzip.compress(buffer.getvalue(), mtime=0)
-
-
-def _norm_arrays(norm: BatchNorm) -> dict[str, FloatArray]:
-    return {
-        "gamma": norm.gamma,
-        "beta": norm.beta,
-        "moving_mean": norm.mean,
-        "moving_variance": norm.variance,
-    }
-
-
 def check_blob_id(data: bytes, where: object, expected: str) -> None:
     """Check that bytes are those of a published file.
 
@@ -166,65 +156,6 @@ def check_blob_id(data: bytes, where: object, expected: str) -> None:
         )
 
 
-def _provenance_of_file(path: Path, data: bytes) -> Provenance:
-    return Provenance(
-        kind="file",
-        name=path.name,
-        sha256=sha256_hex(data),
-        description=f"weights file {path.name} given by the user",
-    )
-
-
-def load_file(
-    path: Path,
-    variant: Variant | None,
-    expected_blob_id: str | None = None,
-    hints: Hints = OPTIONS,
-) -> NetworkWeights:
-    """Load a weight file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-    variant : Variant or None
-        The expected network. If None, the shapes of the arrays decide.
-    expected_blob_id : str, optional
-        The git blob id that the bytes must have.
-    hints : Hints
-        How the user chooses the network. The error says how to choose the file's network.
-
-    Raises
-    ------
-    WeightsError
-        If the file is damaged or contains another network.
-    """
-    data = read_bytes(path)
-    if expected_blob_id is not None:
-        check_blob_id(data, path, expected_blob_id)
-    provenance = _provenance_of_file(path, data)
-    published = _find_published(data, VARIANTS.values() if variant is None else [variant])
-    if published is not None:
-        variant = published
-        provenance = replace(
-            provenance,
-            kind="published",
-            description=f"published weights {path.name} (git blob id verified)",
-        )
-
-    def assemble(arrays: LayerArrays, order: list[str], claims: Claims) -> NetworkWeights:
-        found = provenance
-        if claims.training is not None and published is None:
-            kind, description = claims.training
-            description = f"{provenance.description}; it says of itself: {description}"
-            found = replace(provenance, kind=kind, description=description)
-        return _assemble(variant, found, arrays, order, claims.filters, hints)
-
-    try:
-        return read_hdf5(unpack(data), assemble)
-    except EdgeL3Error as error:
-        raise WeightsError(f"{path}: {on_one_line(str(error))}") from error.__cause__
-
-
 def _find_published(data: bytes, variants: Iterable[Variant]) -> Variant | None:
     """Return the network whose published file has these bytes; None if there is none."""
     blob_id = git_blob_id(data)
@@ -234,7 +165,13 @@ def _find_published(data: bytes, variants: Iterable[Variant]) -> Variant | None:
     return None
 
 
-_Convs = tuple[ConvWeights, ...]
+def _provenance_of_file(path: Path, data: bytes) -> Provenance:
+    return Provenance(
+        kind="file",
+        name=path.name,
+        sha256=sha256_hex(data),
+        description=f"weights file {path.name} given by the user",
+    )
 
 
 def _assemble(
@@ -343,3 +280,65 @@ def _hint(
         if _fits(variant, kernel_shapes, norm_count):
             return f"; these are the shapes of {hints.describe(variant)}"
     return ""
+
+
+def pack_weights(weights: NetworkWeights) -> bytes:
+    """Return the bytes of a small .h5.gz file that :func:`load_file` reads.
+
+    The layout is the published one, weights only. Kernels are float16, so the file of a pruned
+    network is little larger than its non-zero values. If the network has a depth or filters of its
+    own, the file states its filters. If this package trained the network, the file states the kind
+    and the description of the training. The same weights give the same bytes.
+    """
+    layers: dict[str, dict[str, FloatArray]] = {
+        "batch_normalization_1": _norm_arrays(weights.input_norm)
+    }
+    for number, conv in enumerate(weights.convs, start=1):
+        last = number == len(weights.convs)
+        layers["audio_embedding_layer" if last else f"conv2d_{number}"] = {
+            "kernel": conv.kernel.astype(np.float16),
+            "bias": conv.bias,
+        }
+        if conv.batch_norm is not None:
+            layers[f"batch_normalization_{number + 1}"] = _norm_arrays(conv.batch_norm)
+    attributes: dict[str, Any] = {}
+    if weights.variant.has_own_shape:
+        attributes[FILTERS_ATTRIBUTE] = np.array(weights.variant.filters, np.int64)
+    if weights.provenance.kind in TRAINED_KINDS:
+        attributes[KIND_ATTRIBUTE] = np.bytes_(weights.provenance.kind.encode())
+        description = on_one_line(weights.provenance.description)
+        attributes[DESCRIPTION_ATTRIBUTE] = np.bytes_(description.encode())
+    return _pack_layers(layers, attributes)
+
+
+def pack_convolutions(convs: Sequence[ConvWeights]) -> bytes:
+    """Return the bytes of a file that :func:`load_convolutions` reads; kernels are float32."""
+    layers: dict[str, dict[str, FloatArray]] = {}
+    for number, conv in enumerate(convs, start=1):
+        layers[f"conv2d_{number}"] = {"kernel": conv.kernel, "bias": conv.bias}
+        if conv.batch_norm is not None:
+            layers[f"batch_normalization_{number}"] = _norm_arrays(conv.batch_norm)
+    return _pack_layers(layers)
+
+
+def _pack_layers(
+    layers: Mapping[str, Mapping[str, FloatArray]], attributes: Mapping[str, Any] | None = None
+) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for name, value in (attributes or {}).items():
+            file.attrs[name] = value
+        for layer, arrays in layers.items():
+            for name, values in arrays.items():
+                file.create_dataset(f"{layer}/{layer}/{name}:0", data=values)
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def _norm_arrays(norm: BatchNorm) -> dict[str, FloatArray]:
+    return {
+        "gamma": norm.gamma,
+        "beta": norm.beta,
+        "moving_mean": norm.mean,
+        "moving_variance": norm.variance,
+    }
