@@ -1,1 +1,1 @@
-"""Accuracy drift: how far a quantized model's embeddings lie from the float model's."""
+"""Accuracy drift: how much quantized embeddings differ from those of the float model."""

@@ -118,7 +118,7 @@ class Gate:
 
     def __str__(self) -> str:
         if self.kind == "worse":
-            return f"{self.name} worse by <= {self.limit:g}"
+            return f"{self.name} worse by at most {self.limit:g}"
         return f"{self.name} {'>=' if self.kind == 'under' else '<='} {self.limit:g}"
 
 

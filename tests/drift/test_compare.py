@@ -1,4 +1,4 @@
-"""Drift reports: figures, JSON, and the page."""
+"""Comparisons: figures, drift.json and the page."""
 
 import html
 import json
@@ -75,7 +75,9 @@ def test_the_float_model_compared_with_itself_does_not_drift(
     assert "no drift" in render_html(same)
 
 
-def test_silence_and_near_silence_are_counted_apart(tiny_int8: Deployment, tmp_path: Path) -> None:
+def test_silent_and_nearly_silent_windows_are_groups_of_their_own(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
     noise = np.random.default_rng(0).normal(0, 1, 8000)
     samples = np.concatenate([np.zeros(8000), 1e-4 * noise, 1e-3 * noise, np.zeros(8000)])
     soundfile.write(tmp_path / "late.wav", samples, 8000, subtype="FLOAT")
@@ -93,7 +95,7 @@ def test_silence_and_near_silence_are_counted_apart(tiny_int8: Deployment, tmp_p
     assert late.overall.mean_squared_error == pytest.approx(together, rel=1e-12)
 
 
-def test_only_a_clip_shorter_than_a_window_is_padded_and_it_is_counted_apart(
+def test_only_a_clip_shorter_than_a_window_is_padded_and_its_windows_are_a_group(
     tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 19_000)
@@ -162,7 +164,7 @@ def test_the_resampler_is_chosen_and_named(tiny_int8: Deployment, tmp_path: Path
     np.testing.assert_array_equal(embeddings["kaiser_best"][::2], expected)
 
 
-def test_every_runtime_has_its_row_and_says_how_far_its_bytes_are(
+def test_every_runtime_has_a_row_and_its_difference_in_quantization_steps(
     tiny_int8: Deployment, sounds: Path
 ) -> None:
     runtimes = ["reference", "engine", "litert", "node", "float:litert"]
@@ -182,9 +184,7 @@ def test_every_runtime_has_its_row_and_says_how_far_its_bytes_are(
         assert f"<td>{name}</td>" in page
 
 
-def test_a_subject_of_the_caller_s_own_takes_the_samples(
-    tiny_int8: Deployment, tmp_path: Path
-) -> None:
+def test_a_runtime_of_the_caller_takes_the_samples(tiny_int8: Deployment, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
     embedder = tiny_int8.embedder("float")
     runtime = Runtime("own", "", lambda windows, _: -embedder.embed(windows), 0.0)
@@ -196,7 +196,7 @@ def test_a_subject_of_the_caller_s_own_takes_the_samples(
 def test_a_board_at_a_port_is_compared_if_it_has_this_model(
     tiny_int8: Deployment, tmp_path: Path
 ) -> None:
-    """The emulated one, behind a TCP port, for one host after the other."""
+    """The emulated board is reached through a TCP port, by two hosts one after the other."""
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 8000)
     spoilt = double_kernel_scales(tiny_int8.read_model("int8"), 2)
     other = with_quantized_model(tiny_int8, spoilt, tmp_path / "other")
@@ -240,8 +240,8 @@ def test_the_float_network_in_keras_and_its_flatbuffer_are_the_same(
         progress=ignore_progress,
     )
     in_float, in_int8 = found.runtimes
-    # Two sums of n products in another order: each partial sum is off by 2^-24 of it at most, which
-    # is a random walk of n steps on either side. The layers' errors add up.
+    # Keras adds n products in another order. Each partial sum is rounded by at most 2^-24 of its
+    # value, which is a random walk of n steps in each of the two. The errors of the layers add up.
     bound = 2 * sum(math.sqrt(size) for size in fan_ins(tiny_int8)) * 2**-24
     assert 0 < in_float.overall.relative_l2 < bound < 0.01 * in_int8.overall.relative_l2
     assert found.float_runtime == "keras"
@@ -256,7 +256,7 @@ def fan_ins(deployment: Deployment) -> list[int]:
     return [layer.kernel_size // layer.out_channels for layer in layers]
 
 
-def test_keras_runs_the_weights_that_the_manifest_names_or_none(
+def test_keras_accepts_only_the_weights_in_the_manifest(
     tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.h5"
@@ -319,7 +319,9 @@ def test_classes_are_those_of_the_labelled_clips(tiny_int8: Deployment, tmp_path
     }
 
 
-def test_the_frontend_is_told_apart_from_quantization(report: DriftReport) -> None:
+def test_the_drift_of_the_frontend_is_separate_from_that_of_quantization(
+    report: DriftReport,
+) -> None:
     frontend = report.frontend
     assert frontend is not None
     assert frontend.windows == report.layers.windows == 6
@@ -356,7 +358,7 @@ def test_a_report_names_the_models_and_the_runtimes_that_ran(
 
 
 class References(HTMLParser):
-    """Collects whatever a page would fetch from elsewhere."""
+    """Collects the references of a page to other files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -371,7 +373,7 @@ class References(HTMLParser):
                 self.found.append(f"{tag} {name}={value}")
 
 
-def test_the_page_stands_alone_and_shows_figures(report: DriftReport, page: str) -> None:
+def test_the_page_needs_no_other_file_and_shows_figures(report: DriftReport, page: str) -> None:
     parser = References()
     parser.feed(page)
     assert parser.found == []
@@ -417,7 +419,7 @@ def test_generated_weights_are_a_notice_on_the_page(report: DriftReport, page: s
 
 
 @pytest.mark.parametrize("hop_s", [0, -1, 1e-9, float("nan"), float("inf")])
-def test_a_hop_that_goes_nowhere_is_refused(tiny_int8: Deployment, hop_s: float) -> None:
+def test_a_hop_that_is_not_positive_is_refused(tiny_int8: Deployment, hop_s: float) -> None:
     with pytest.raises(EdgeL3Error, match="hop"):
         compare(tiny_int8, [], hop_s=hop_s, progress=ignore_progress)
 

@@ -95,8 +95,8 @@ def test_every_part_of_the_reports_is_compared(reports: tuple[Path, Path]) -> No
     assert "then conv2" in notes
 
 
-def test_what_moved_most_comes_first(reports: tuple[Path, Path]) -> None:
-    """One layer was spoilt: what lies behind it drifts as well, but adds less."""
+def test_the_largest_change_comes_first(reports: tuple[Path, Path]) -> None:
+    """One layer is spoilt. Later layers drift as well, but add less error."""
     found = diff_drift(*map(read_drift, reports))
     assert found.layers[0].where == "conv2"
     weights = {c.where: c.moved for c in found.layers if c.name == "weights_sqnr_db"}
@@ -119,7 +119,7 @@ def test_a_single_layer_that_got_worse_is_named(before: dict[str, Any], layer: i
     assert only.is_worse
 
 
-def test_a_larger_model_and_a_drift_where_there_was_none_are_seen(before: dict[str, Any]) -> None:
+def test_a_larger_model_and_new_drift_are_changes(before: dict[str, Any]) -> None:
     after = copy.deepcopy(before)
     after["sizes"]["packed"]["arena_bytes"] += 32
     before["runtimes"][0]["groups"]["sounding"]["sqnr_db"] = None
@@ -141,7 +141,7 @@ def test_a_report_and_itself_have_no_difference(reports: tuple[Path, Path]) -> N
     assert same.notes == ()
 
 
-def test_reports_that_were_not_measured_alike_are_warned_of(
+def test_different_conditions_of_measurement_are_warnings(
     reports: tuple[Path, Path], before: dict[str, Any], tmp_path: Path
 ) -> None:
     after = copy.deepcopy(before)
@@ -157,7 +157,7 @@ def test_reports_that_were_not_measured_alike_are_warned_of(
     assert diff_drift(*map(read_drift, reports)).warnings == ()
 
 
-def test_the_command_shows_what_moved(reports: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_command_shows_the_changes(reports: tuple[Path, Path], tmp_path: Path) -> None:
     done = run("report", "diff", *reports)
     assert done.returncode == 0, done.stderr
     assert "sqnr_db" in done.stdout

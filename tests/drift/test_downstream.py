@@ -29,7 +29,7 @@ def labelled() -> list[LabelledClip]:
 
 @pytest.fixture(scope="module")
 def embeddings() -> np.ndarray:
-    """Class and clip show in the embedding; windows of a clip lie together."""
+    """Embeddings that depend on class and clip; the windows of a clip are close together."""
     rng = np.random.default_rng(0)
     of_clip = rng.normal(0, 1, (CLIPS, 6)) + 4 * (np.arange(CLIPS) % 2)[:, None]
     values = np.repeat(of_clip, WINDOWS, axis=0) + rng.normal(0, 0.01, (CLIPS * WINDOWS, 6))
@@ -44,7 +44,7 @@ def measure(
     return measure_downstream(reference, other, clip, sounding, labelled, ignore_progress)
 
 
-def test_what_does_not_drift_changes_nothing(
+def test_equal_embeddings_change_nothing(
     embeddings: np.ndarray, labelled: list[LabelledClip]
 ) -> None:
     same = measure(embeddings, embeddings, [*labelled])
@@ -59,7 +59,7 @@ def test_what_does_not_drift_changes_nothing(
     assert measure(embeddings, embeddings, [*labelled]) == same  # seeded
 
 
-def test_lost_embeddings_are_noticed_by_every_figure(
+def test_random_embeddings_change_every_figure(
     embeddings: np.ndarray, labelled: list[LabelledClip]
 ) -> None:
     noise = np.random.default_rng(1).normal(0, 1, embeddings.shape).astype(np.float32)
@@ -95,7 +95,7 @@ def test_classifiers_need_labels_in_two_folds(
     assert (judged.classifiers[0].clips, judged.note) == (16, "")
 
 
-def test_a_comparison_says_that_its_labels_have_one_fold(
+def test_a_comparison_notes_that_its_labels_have_one_fold(
     tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     clips = [LabelledClip(tmp_path / f"{label}.wav", label, 2) for label in "ab"]
@@ -108,7 +108,7 @@ def test_a_comparison_says_that_its_labels_have_one_fold(
     assert report.to_json()["downstream"]["note"].startswith(expected)
 
 
-def test_without_scikit_learn_it_is_said_that_classifiers_are_missing(
+def test_without_scikit_learn_a_note_says_how_to_install_it(
     embeddings: np.ndarray, labelled: list[LabelledClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgel3_tflm.drift.downstream.find_spec", lambda _: None)
@@ -135,7 +135,7 @@ def test_the_bootstrap_s_interval_has_the_width_that_theory_gives() -> None:
     assert (constant.low, constant.high) == (7, 7)
 
 
-def test_figures_that_are_no_means_are_resampled_together() -> None:
+def test_figures_that_are_not_means_use_the_same_resamples() -> None:
     values = np.random.default_rng(2).normal(0, 1, 200)
     mean, median, zero = bootstrap(
         lambda rows: [values[rows].mean(), float(np.median(values[rows])), 0 * values[rows[0]]],

@@ -1,4 +1,4 @@
-"""Gates: what passes, what fails, what is refused, and JUnit XML of it."""
+"""Gates: which values pass, fail or are refused, and the JUnit XML of the results."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def test_every_gate_has_something_to_check_and_can_fail(report: DriftReport) -> 
         assert not any(result.passed for result in [*under, *over]), name
 
 
-def test_a_limit_itself_is_kept_and_what_is_no_number_fails() -> None:
+def test_the_limit_itself_passes_and_nan_fails() -> None:
     for kind in ("under", "over"):
         gate = Gate("sqnr_db", kind, 28.0)
         assert GateResult(gate, "a", 28.0).passed
@@ -81,7 +81,7 @@ def test_a_limit_itself_is_kept_and_what_is_no_number_fails() -> None:
         (["sqnr_db=nan"], ["sqnr_db=NUMBER"]),
     ],
 )
-def test_gates_that_say_nothing_are_refused(under: list[str], parts: list[str]) -> None:
+def test_malformed_gates_are_refused(under: list[str], parts: list[str]) -> None:
     with pytest.raises(EdgeL3Error) as raised:
         read_gates(under, [])
     for part in parts:
@@ -102,7 +102,7 @@ def test_junit_counts_and_names_what_failed(report: DriftReport) -> None:
     assert "sqnr_db of engine is" in failed[1].find("failure").get("message")
 
 
-def test_the_command_s_exit_status_says_what_happened(
+def test_the_exit_status_is_2_if_a_limit_is_exceeded(
     tiny_int8: Deployment, clips: Path, tmp_path: Path
 ) -> None:
     command = ["compare", tiny_int8.directory, clips, "-o", tmp_path / "r"]
@@ -119,7 +119,7 @@ def test_the_command_s_exit_status_says_what_happened(
     assert_one_error_line(run(*command, "--junit", junit), "--fail-under")
 
 
-def test_damaged_clips_end_with_1_and_a_limit_that_fails_with_2(
+def test_the_exit_status_is_1_for_damaged_clips_and_2_for_a_limit(
     tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(3).normal(0, 0.1, 12_000), 8000)

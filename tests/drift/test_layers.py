@@ -1,4 +1,4 @@
-"""Drift layer by layer: figures that add up, and a spoilt layer that is named."""
+"""Drift of each layer: costs that add up, and a spoilt layer that is named."""
 
 import math
 from pathlib import Path
@@ -54,8 +54,8 @@ def test_every_layer_is_there_and_the_costs_add_up_to_the_embedding_s_noise(
     assert report.layers[-1].sqnr_db == pytest.approx(10 * math.log10(1 / total - 1), abs=1e-9)
 
 
-def test_what_int8_can_hold_at_best(report: LayerReport) -> None:
-    """Weights within a step of 1 / 127 of a channel's greatest, and biases moved on purpose."""
+def test_the_figures_are_those_that_int8_can_reach(report: LayerReport) -> None:
+    """The quantization step of weights is 1 / 127 of a channel's greatest; biases are corrected."""
     for layer in report.layers[1:]:
         # Their root mean square is a ninth of the greatest or more: 20 log10(127 / 9) less 4 dB.
         assert layer.weights_sqnr_db > 19
@@ -89,7 +89,7 @@ def test_a_doubled_output_scale_is_the_layer_that_costs_most(
 def test_a_range_that_is_too_small_shows_as_saturation(
     tiny_int8: Deployment, decibels: np.ndarray, report: LayerReport
 ) -> None:
-    """Twenty decibels more than the frontend's scale has do not fit the input's range."""
+    """The input's range is exceeded by spectrograms that are 20 dB above the frontend's maximum."""
     beyond = analyse_layers(tiny_int8, decibels + 20)
     assert beyond.layers[0].saturation > 0.1 > report.layers[0].saturation
 
@@ -124,9 +124,9 @@ def test_factors_of_equalized_channels_are_found_and_undone() -> None:
     found = _find_factors(deployment, Tracer(first, second), Tracer(*equalized))
     for each, expected in zip(found, (1, factors, 1), strict=True):
         np.testing.assert_allclose(each, expected, rtol=1e-12)
-    # A scale that is wrong for a whole layer is no equalization.
+    # A scale that is wrong for a whole layer is not equalization.
     doubled = _find_factors(deployment, Tracer(first, second), Tracer(2 * first, second))
     np.testing.assert_allclose(doubled[1], 1, rtol=1e-12)
-    # What was not equalized has no factors, whatever its weights are.
+    # Without equalization in the manifest all factors are 1, whatever the weights are.
     plain = _find_factors(SimpleNamespace(manifest={}), Tracer(first, second), Tracer(*equalized))
     assert all((each == 1).all() for each in plain)

@@ -1,4 +1,4 @@
-"""The report in a real browser: it is drawn whole, without scripts, errors or empty plots."""
+"""The report in a real browser: complete, without scripts, errors or empty plots."""
 
 import os
 import re
@@ -48,13 +48,13 @@ def browse(
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    # What a page complains of is logged as CONSOLE; the rest is the browser's own.
+    # Errors of the page are logged as CONSOLE; other lines are about the browser itself.
     assert "CONSOLE" not in done.stderr
     return done
 
 
 class Drawings(HTMLParser):
-    """Counts what each plot draws."""
+    """Counts the marks of each plot."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def page(tiny_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return directory / HTML_NAME
 
 
-def test_the_page_is_drawn_whole(chromium: str, page: Path, tmp_path: Path) -> None:
+def test_the_page_is_complete(chromium: str, page: Path, tmp_path: Path) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     screenshot = SCREENSHOTS / "drift.png"
     screenshot.unlink(missing_ok=True)
@@ -110,10 +110,10 @@ def test_the_page_is_drawn_whole(chromium: str, page: Path, tmp_path: Path) -> N
     browse(chromium, page, tmp_path / "profile", size, f"--screenshot={screenshot}")
     pixels = matplotlib.image.imread(screenshot)[..., :3]
     assert pixels.shape[:2] == (5200, 1200)
-    # Text alone is black on white: plots and spectrograms bring saturated colours.
+    # Text is black on white; only plots and spectrograms have saturated colours.
     saturated = (pixels.max(axis=2) - pixels.min(axis=2)) > 0.3
     assert saturated.mean() > 0.005
-    # Something stands in every fifth of the page down to its last heading.
+    # Every fifth of the page, down to its last heading, contains dark pixels.
     drawn = (pixels < 0.9).any(axis=(1, 2))
     assert all(part.any() for part in np.array_split(drawn[: int(np.flatnonzero(drawn)[-1])], 5))
 
@@ -135,7 +135,7 @@ def test_the_document_holds_full_plots_and_no_script(
     assert "MLP 512-128" in document
 
 
-def test_an_empty_plot_and_a_script_would_be_noticed(chromium: str, tmp_path: Path) -> None:
+def test_an_empty_plot_and_a_script_are_detected(chromium: str, tmp_path: Path) -> None:
     spoilt = tmp_path / "spoilt.html"
     spoilt.write_text("<svg><path></path></svg><script>console.error('no')</script>")
     with pytest.raises(AssertionError, match="CONSOLE"):

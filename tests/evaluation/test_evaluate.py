@@ -62,7 +62,7 @@ def window_clips(dataset: Dataset) -> np.ndarray:
 
 
 def telling(dataset: Dataset) -> np.ndarray:
-    """Embeddings from which the labels are easily read."""
+    """Embeddings from which a classifier learns the labels easily."""
     targets = dataset.targets[window_clips(dataset)].astype(np.float32)
     return np.hstack([targets, noise(len(targets)) * 0.1])
 
@@ -71,7 +71,7 @@ def noise(windows: int) -> np.ndarray:
     return np.random.default_rng(0).normal(0, 1, (windows, 6)).astype(np.float32)
 
 
-def test_what_is_easily_read_is_all_right_and_noise_is_chance(three_folds: Dataset) -> None:
+def test_easy_embeddings_are_all_correct_and_noise_is_at_chance(three_folds: Dataset) -> None:
     clip = window_clips(three_folds)
     splits, (accuracy,) = judge(
         three_folds, clip, telling(three_folds), noise(len(clip)), QUICK, ignore_progress
@@ -89,7 +89,7 @@ def test_what_is_easily_read_is_all_right_and_noise_is_chance(three_folds: Datas
     assert accuracy.change.high < 0
 
 
-def test_the_same_embeddings_change_nothing_and_come_out_alike_again(three_folds: Dataset) -> None:
+def test_equal_embeddings_change_nothing_and_results_repeat(three_folds: Dataset) -> None:
     clip = window_clips(three_folds)
     values = noise(len(clip))
     found = judge(three_folds, clip, values, values, QUICK, ignore_progress)
@@ -116,7 +116,7 @@ def test_several_trainings_are_averaged(three_folds: Dataset) -> None:
     assert single[0] != single[1]
 
 
-def test_a_test_clip_reaches_nobody_else_s_score(three_folds: Dataset) -> None:
+def test_a_test_clip_does_not_affect_the_scores_of_others(three_folds: Dataset) -> None:
     clip = window_clips(three_folds)
     values = noise(len(clip))
     split = three_folds.splits[0]
@@ -135,7 +135,7 @@ def test_a_test_clip_reaches_nobody_else_s_score(three_folds: Dataset) -> None:
     assert np.any(before[1:] != changed[1:])
 
 
-def test_training_ends_when_validation_says_so(three_folds: Dataset) -> None:
+def test_training_stops_when_the_validation_loss_no_longer_falls(three_folds: Dataset) -> None:
     clip = window_clips(three_folds)
     values = noise(len(clip))
     split = three_folds.splits[0]
@@ -144,7 +144,7 @@ def test_training_ends_when_validation_says_so(three_folds: Dataset) -> None:
         used = split if validate else replace(split, validate=split.validate[:0])
         return score_clips(values, clip, three_folds.targets, used, False, protocol, 0)
 
-    # Noise is learned by heart: validation loss soon rises, and later epochs change nothing.
+    # The network memorizes noise: the validation loss soon rises, and more epochs change nothing.
     long, longer = (replace(QUICK, most_passes=epochs, patience=3) for epochs in (20, 40))
     np.testing.assert_array_equal(scores(long), scores(longer))
     assert np.any(scores(long, validate=False) != scores(longer, validate=False))

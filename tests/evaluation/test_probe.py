@@ -1,4 +1,4 @@
-"""The linear probe: manifests, folds, and features whose accuracy is known beforehand."""
+"""The linear probe: manifests, folds, and features of known accuracy."""
 
 import json
 import zipfile
@@ -60,7 +60,7 @@ def test_features_without_information_are_near_chance() -> None:
     assert 5 <= right <= 35
 
 
-def test_only_the_folds_that_are_named_are_judged() -> None:
+def test_only_the_given_folds_are_tested() -> None:
     assert [each.fold for each in probe(clips(), separable(0.1), [2])] == [2]
     with pytest.raises(EdgeL3Error, match="7"):
         probe(clips(), separable(0.1), [7])
@@ -132,7 +132,7 @@ def test_a_linear_map_is_found_and_silence_is_left_out() -> None:
     assert map_cosine(clips(), student, teacher) > 0.999
 
 
-def test_a_map_does_not_see_the_fold_it_is_judged_on() -> None:
+def test_a_map_is_not_fitted_on_the_fold_it_is_tested_on() -> None:
     student = features(np.random.default_rng(3).normal(0, 1, (240, 100)))
     teacher = features(np.random.default_rng(4).normal(0, 1, (240, 5)))
     # Cosines of unrelated directions in five dimensions: mean 0, deviation 0.45 / sqrt(240) = 0.03.
@@ -176,7 +176,7 @@ def test_a_manifest_is_read_relative_to_itself(tmp_path: Path) -> None:
     "text",
     ["", "file\tlabel\nx\ty\n", "file\tlabel\tfold\n", "file\tlabel\tfold\nx\ty\tz\n", "\0"],
 )
-def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_malformed_manifest_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "m.tsv"
     path.write_text(text)
     with pytest.raises(AudioError, match=r"m\.tsv"):
@@ -234,7 +234,7 @@ TWO = ["a.wav", "b.wav"]
         ({"clip": np.array(TWO, object), "embedding": np.ones((2, 3))}, "allow_pickle"),
     ],
 )
-def test_embeddings_that_are_none_are_refused(
+def test_malformed_embeddings_are_refused(
     tmp_path: Path, arrays: dict[str, Any], part: str
 ) -> None:
     path = write_embeddings(tmp_path / "e.npz", **arrays)
