@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.audio.framing import read_windows
+from edgel3_tflm.audio.pcm import to_int16
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.runtime.deployment import Deployment
@@ -59,10 +60,7 @@ def read_clips(clips: list[Path], spec: FrontendSpec, windows: int) -> list[Int1
     batches = read_windows(
         clips, sample_rate_hz=spec.sample_rate_hz, window_samples=spec.window_samples, hop_s=1.0
     )
-    return [
-        np.clip(np.round(batch[:windows] * 32768), -32768, 32767).astype(np.int16)
-        for _, batch in batches
-    ]
+    return [to_int16(batch[:windows]) for _, batch in batches]
 
 
 def full_scale_square(spec: FrontendSpec) -> Int16Array:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from edgel3_tflm.audio.framing import read_windows
 from edgel3_tflm.audio.log_mel import log_mel
+from edgel3_tflm.audio.pcm import to_int16
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.engine import Engine
 
@@ -46,7 +47,7 @@ def read_pcm(clips: list[Path], deployment: Deployment) -> list[Int16Array]:
     spec = deployment.variant.frontend
     rate, size = spec.sample_rate_hz, spec.window_samples
     pcm = [
-        np.clip(np.round(windows[len(windows) // 2] * 32768), -32768, 32767).astype(np.int16)
+        to_int16(windows[len(windows) // 2])
         for _, windows in read_windows(clips, sample_rate_hz=rate, window_samples=size, hop_s=0.5)
     ]
     return [*pcm, np.zeros(size, np.int16)]
