@@ -25,7 +25,7 @@ from edgel3_tflm.device.wire import Failure
 
 
 class BadLine:
-    """A transport that loses, damages and delays in either direction."""
+    """A transport that loses, damages and delays bytes in both directions."""
 
     def __init__(self, inner: Transport, seed: int) -> None:
         self._inner = inner
@@ -37,7 +37,7 @@ class BadLine:
 
     def read(self, timeout_s: float) -> bytes:
         data = self._spoil(self._inner.read(timeout_s))
-        if self._rng.random() < 0.05:  # behind the next
+        if self._rng.random() < 0.05:  # after the next
             data, self._late = self._late, data
         return data
 

@@ -30,7 +30,7 @@ def check_pcm(device: Device, expected: Expected, samples: Int16Array) -> None:
     window = device.log_mel()
     np.testing.assert_array_equal(embedding, expected.embedding(window))
     difference = np.abs(window.astype(int) - expected.log_mel(samples))
-    # A step is decided by rounding: float32 and float64 differ where a value lies on its edge.
+    # Float32 and float64 round differently if a value is halfway between two int8 values.
     assert difference.max() <= 1
     assert (difference != 0).mean() <= 0.01
     pair = [
@@ -49,7 +49,7 @@ def test_a_node_says_what_it_is(device: Device, sea: Expected) -> None:
     assert info.packed_bytes == len(sea.packed)
     assert info.classes == ()
     if info.board == "mps2-an500":
-        # The log-mel values lie in the arena before the network runs.
+        # The log-mel values are in the arena before the network runs.
         log_mel_bytes = 4 * spec.mels * spec.frames
         assert info.arena_bytes == max(plan_memory(sea.packed).arena_bytes, log_mel_bytes)
         assert info.ticks_per_second == 25_000_000
@@ -128,7 +128,7 @@ def test_a_microphone_that_says_nothing_is_an_error(emulator: Emulator) -> None:
     with Device(emulator.connect()) as device:
         with pytest.raises(DeviceError, match=r"within 0\.2 s, none came; check its microphone"):
             next(device.stream(timeout_s=0.2))
-        assert device.self_test() == Failure(0)  # it streams no longer
+        assert device.self_test() == Failure(0)  # it has stopped streaming
 
 
 def refusal_of(device: Device, command: int, body: bytes = b"") -> Refusal | None:
@@ -185,7 +185,7 @@ def test_a_field_out_of_range_is_refused(
 
 
 def test_what_comes_too_early_is_refused(device: Device) -> None:
-    assert device.self_test() == Failure(0)  # it forgets the window
+    assert device.self_test() == Failure(0)  # it discards the window
     for command, body in [
         (Command.DATA, u32(0)),
         (Command.EMBED, b""),
@@ -222,7 +222,7 @@ def test_chunks_that_come_again_or_overlap_are_taken_once(
             answer = device.request(Command.DATA, u32(offset) + chunk)
             there = max(there, offset + len(chunk))
             assert answer == u32(there)
-        if rng.random() < 0.8:  # on, more often than not
+        if rng.random() < 0.8:  # mostly, continue with the next bytes
             answer = device.request(Command.DATA, u32(there) + data[there : there + 700])
             there = min(len(data), there + 700)
             assert answer == u32(there)

@@ -23,7 +23,7 @@ NOISE_ROUNDS = int(os.environ.get("EDGEL3_NOISE_ROUNDS", "12"))
 
 
 def make_noise(rng: random.Random) -> bytes:
-    """Whatever a bad line, or a bad host, may send."""
+    """Return bytes as a bad line or a faulty host may send them."""
     frame = bytearray(
         encode(
             Packet(

@@ -37,7 +37,7 @@ def board_flags(board: Board) -> list[str]:
 
 
 def compile_source(path: Path, board: Board, output: Path, *more: str) -> str:
-    """Compile a file as the Arduino tools do; what the compiler says."""
+    """Compile a file as the Arduino tools do, and return the compiler's messages."""
     language = {
         ".ino": [ARM_GPP, *CPP, "-include", "Arduino.h"],
         ".cpp": [ARM_GPP, *CPP],

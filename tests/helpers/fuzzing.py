@@ -1,6 +1,6 @@
-"""Building and running the C library's libFuzzer targets, with AddressSanitizer and UBSan.
+"""Builds and runs the C library's libFuzzer targets under AddressSanitizer and UBSan.
 
-For more runs than in the tests: EDGEL3_FUZZ_RUNS=10000000.
+Set EDGEL3_FUZZ_RUNS=10000000 for more runs than the default.
 """
 
 import os
@@ -29,7 +29,10 @@ def compile_to(output: Path, source: Path) -> Path:
 
 @cache
 def compile_library() -> tuple[tempfile.TemporaryDirectory[str], dict[str, Path]]:
-    """Compile the library once; objects by the names of their sources, while the folder is held."""
+    """Compile the library once. Returns the folder and its objects by the names of their sources.
+
+    The folder is deleted with the first return value.
+    """
     folder = tempfile.TemporaryDirectory()
     sources = [*sorted((LIBRARY / "src").glob("*.c")), HOST_KERNELS]
     outputs = [Path(folder.name) / f"{source.name}.o" for source in sources]
@@ -39,7 +42,7 @@ def compile_library() -> tuple[tempfile.TemporaryDirectory[str], dict[str, Path]
 
 
 def change_source(directory: Path, file: str, old: str, new: str) -> Path:
-    """Copy a source of the library, with something spoiled that stands there once."""
+    """Copy a source of the library, with its only occurrence of a text replaced."""
     text = (LIBRARY / "src" / file).read_text()
     assert text.count(old) == 1
     path = directory / file
@@ -50,10 +53,10 @@ def change_source(directory: Path, file: str, old: str, new: str) -> Path:
 def fuzz(
     target: str, corpus: Path, *, max_bytes: int, changed: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Build a target of the library's folder test and run it on a corpus.
+    """Build a target in the library's folder ``test`` and run it on a corpus.
 
-    ``changed`` is taken in the place of the library's source of that name; then something is to be
-    found, which ends it.
+    ``changed`` replaces the library's source of the same name. The fuzzer must then find an error,
+    which ends the run.
     """
     runs = RUNS if changed is None else 10_000_000
     fuzzer = corpus.parent / target
@@ -67,8 +70,8 @@ def fuzz(
         [
             *(fuzzer, corpus, f"-runs={runs}", f"-max_len={max_bytes}", "-seed=1"),
             f"-artifact_prefix={corpus.parent}/",
-            # A process inherits its parent's peak of memory, and TensorFlow may be loaded there:
-            # the limit is on what is allocated.
+            # The limit applies to allocations, because a process inherits the peak memory of its
+            # parent, which may have loaded TensorFlow.
             *("-rss_limit_mb=0", "-malloc_limit_mb=2048"),
         ],
         capture_output=True,

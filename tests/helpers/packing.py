@@ -39,11 +39,11 @@ def dense_kernels(model: bytes) -> list[np.ndarray]:
 
 
 def decode_by_the_book(conv: PackedConvolution) -> np.ndarray:
-    """Decode as edgel3_packed.h says it, tap by tap."""
+    """Decode a kernel tap by tap, as edgel3_packed.h describes it."""
     taps = 9 * conv.input_channels
     kernel = np.zeros((conv.output_channels, taps), np.int64)
     data = conv.weights
-    position = 0  # in bytes; of gap12 in half bytes
+    position = 0  # in bytes; for gap12 in half bytes
     for channel in range(conv.output_channels):
         if conv.encoding == Encoding.DENSE:
             kernel[channel] = np.frombuffer(data, np.int8, taps, position)
@@ -92,7 +92,7 @@ def one_conv(
     output: Quantization = COARSE,
     activation: str = "none",
 ) -> bytes:
-    """Flatbuffer in which a kernel is the second convolution, behind one that feeds it."""
+    """Return a flatbuffer whose second convolution has this kernel."""
     filters, channels = kernel.shape[0], kernel.shape[3]
     feed = Conv(
         np.ones((channels, 3, 3, 1), np.int8),

@@ -1,13 +1,11 @@
-"""A port pair for device tests."""
+"""Connects two ports in tests of devices."""
 
 import threading
 from collections.abc import Callable
 
-# ---- transports ----
-
 
 def pump(source: Callable[[], bytes], sink: Callable[[bytes], object]) -> threading.Thread:
-    """Carry bytes over until either end closes."""
+    """Copy bytes from one port to another in a thread, until either closes."""
 
     def carry() -> None:
         try:

@@ -1,4 +1,4 @@
-"""A node that answers as a test tells it, on a clock that only its silence moves."""
+"""A node that answers by a script, and a clock that advances only while the node is silent."""
 
 import struct
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Reply = Callable[[Packet], list[Item]]
 
 @dataclass
 class Clock:
-    """Seconds that a silent node has been waited for."""
+    """A clock that counts the seconds that the client waited for a silent node."""
 
     now: float = 0.0
 
@@ -29,10 +29,10 @@ class Clock:
 
 
 class ScriptedNode:
-    """A transport; one entry of the script a request: packets and bytes to read, errors to raise.
+    """A transport whose node answers each request by the next entry of a script.
 
-    Requests beyond the script are not answered. Reading takes no time if something is there,
-    else all that the reader grants.
+    An entry returns packets and bytes to read, and errors to raise. Requests beyond the script are
+    not answered. A read takes no time if there is something to read, and its whole timeout if not.
     """
 
     def __init__(self, clock: Clock, *script: Reply) -> None:
@@ -61,6 +61,8 @@ class ScriptedNode:
 
 
 def answer(body: bytes = b"", status: int = 0, **changes: int) -> Reply:
+    """Return a script's entry that answers a request; ``later`` is added to the sequence number."""
+
     def reply(request: Packet) -> list[Item]:
         sequence = (request.sequence + changes.get("later", 0)) % 256
         command = changes.get("command", request.command)
@@ -75,14 +77,14 @@ def stay_silent(request: Packet) -> list[Item]:
 
 
 def write_info(*, embedding_size: int = 64) -> bytes:
-    """Write the description of a node of SEA-UST without a classifier."""
+    """Return the description of a node with SEA-UST and without a classifier, as on the wire."""
     sizes = (VERSION, 0, 8000, 8000, 64, 50, embedding_size, 0)
     numbers = struct.pack("<HHII4Hfi16s4I", *sizes, 0.5, -3, bytes(16), 1, 2, 3, 1_000_000)
     return numbers + b"scripted\0" + b"1.0\0"
 
 
 def open_scripted(clock: Clock, *script: Reply) -> tuple[ScriptedNode, Device]:
-    """Open a node that was not streaming, and answers by a script from there on."""
+    """Open a device whose node has no microphone; the script begins after the first requests."""
     node = ScriptedNode(clock, answer(write_info()), answer(status=Refusal.ABSENT), *script)
     device = Device(
         node, timeout_s=TIMEOUT_S, compute_timeout_s=COMPUTE_TIMEOUT_S, attempts=ATTEMPTS

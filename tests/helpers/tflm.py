@@ -88,7 +88,7 @@ def find_package(name: str) -> Path:
 
 
 def require(name: str) -> None:
-    """See that a package has the version that pyproject.toml pins."""
+    """Fail unless a package has the version that pyproject.toml pins."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = dict(
         line.split("==") for line in project["optional-dependencies"]["test"] if "==" in line
@@ -113,7 +113,7 @@ def compile_to(output: Path, command: Sequence[str | Path]) -> None:
 
 
 def substitute(pattern: str, replacement: str, text: str) -> str:
-    """Replace the first match, which there must be."""
+    """Replace the first match; fail if there is none."""
     changed_text, count = re.subn(pattern, replacement, text, count=1, flags=re.DOTALL)
     assert count == 1, pattern
     return changed_text
@@ -129,8 +129,8 @@ extern "C" bool edgel3_register(tflite::MicroMutableOpResolver<200> *resolver) {
 """
 
 
-# All models take the same windows, by turns. In a process of its own: the operator has to find
-# TFLM's functions, which TensorFlow's must not, and a crash is to be seen as one.
+# All models run on the same windows, interleaved. This needs a separate process: the operator must
+# find TFLM's functions but TensorFlow must not, and the test must notice a crash.
 INTERPRET = """
 import ctypes, os, sys
 from pathlib import Path
@@ -160,7 +160,7 @@ for number, (interpreter, found) in enumerate(zip(interpreters, outputs)):
 ARENA_BYTES = 64 * 1024 * 1024
 
 
-# Each model is tried, one after the other; what is written of it ends with a line of its own.
+# Tries one model after the other. The messages about each end with a line "accepted" or "refused".
 REFUSE = """
 import ctypes, os, sys
 from pathlib import Path
@@ -209,13 +209,13 @@ class Interpreter:
         )
 
     def run(self, windows: Int8Array, *models: bytes) -> list[Int8Array]:
-        """What each model puts out, (windows, values)."""
+        """Return the outputs of each model, shape (windows, values)."""
         done = self.start(windows, models)
         assert done.returncode == 0, done.stderr
         return [np.load(self.folder / f"outputs{number}.npy") for number in range(len(models))]
 
     def refuse(self, *models: bytes, arena: int = ARENA_BYTES) -> list[list[str]]:
-        """The lines the operator writes as it refuses each of some models."""
+        """Return the lines that the operator writes when it refuses each of some models."""
         done = self.start(np.empty((0, 1, 1, 1), np.int8), models, arena, REFUSE)
         assert done.returncode == 0, done
         lines: list[list[str]] = [[]]
@@ -242,7 +242,7 @@ def run_engine(blob: bytes, windows: Int8Array) -> Int8Array:
 
 
 def find_tflm_for_the_cortex_m7() -> tuple[list[str], str]:
-    """Give the folders of headers and the library that the environment names."""
+    """Return the folders of headers and the library that the environment variables contain."""
     includes, tflm = (os.environ.get(f"EDGEL3_TFLM_{name}") for name in ("INCLUDE", "LIB"))
     if not includes or not tflm:
         pytest.skip(

@@ -30,7 +30,7 @@ from edgel3_tflm.converters.export.pack import pack
 
 @pytest.fixture(scope="module")
 def upstream_headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """TFLM's headers as they are upstream: names, virtual functions and reduced structures."""
+    """TFLM's headers with upstream's names, virtual functions and reduced structures."""
     require(HEADERS)
     vendor = find_package("xmos_ai_tools") / "runtime" / "include"
     folder = tmp_path_factory.mktemp("tflm")
@@ -40,7 +40,7 @@ def upstream_headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = path.read_text()
         text = re.sub(r"\btflite_micro\b", "tflite", text)
         path.write_text(re.sub(r"\bvirtual (.*\bint sg\))( override)?", r"\1", text))
-    # Fields have come since, all behind those that are there; nothing inline reads them.
+    # Upstream has since appended fields, which no inline function reads.
     path = folder / "tensorflow" / "lite" / "micro" / "micro_interpreter.h"
     fields = r"\1  char fields_that_have_come_since_[512];\n\2"
     path.write_text(substitute(r"(class MicroInterpreter \{.*?\n)(\};)", fields, path.read_text()))
@@ -60,7 +60,7 @@ def upstream_headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def library(upstream_headers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Operator, engine and what registers the operator, for the interpreter to load."""
+    """The library that the interpreter loads: operator, engine and registration."""
     require(INTERPRETER)
     folder = tmp_path_factory.mktemp("operator")
     objects = [folder / f"{source.name}.o" for source in ENGINE_FILES]

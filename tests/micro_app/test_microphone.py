@@ -16,7 +16,7 @@ from edgel3_tflm.device.boards import find_board
 
 @pytest.fixture(scope="module")
 def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sketch's microphone on this machine, with a PDM library and a clock of the test's own."""
+    """The sketch's microphone, built for this machine with the test's PDM library and clock."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
@@ -43,10 +43,11 @@ def test_the_microphones_true_rate_is_measured(microphone: Path, rate_hz: float)
     measured_hz, usable, lost, *samples = listen(microphone, rate_hz, 20_000, 0)
 
     assert usable
-    # Both ends of the measured time are rounded down to microseconds: 1 in 400,000, and its own.
+    # Both ends of the measured 0.4 s are rounded down to microseconds: an error of up to 1 in
+    # 400,000. The rate itself is rounded too.
     assert abs(measured_hz - rate_hz) <= rate_hz / 400_000 + 1
     assert lost == 0
-    # Without a gap; counted in 16 bits.
+    # The samples are numbers modulo 2^16, without a gap.
     assert all((b - a) % 65_536 == 1 for a, b in itertools.pairwise(samples))
 
 
@@ -69,6 +70,6 @@ def test_what_is_heard_while_nobody_reads_is_counted_as_lost(microphone: Path) -
     gaps = [(b - a) % 65_536 for a, b in itertools.pairwise(samples)]
     assert usable
     assert len([gap for gap in gaps if gap != 1]) == 1
-    # Two seconds, and what was thrown away with them, 65,536 as the count has it.
+    # Two seconds of samples and the discarded ones are missing, modulo 65,536.
     assert (max(gaps) - 1) % 65_536 == lost % 65_536
     assert 96_000 - 256 <= lost <= 96_000 + 1024

@@ -28,7 +28,7 @@ def test_an_exported_project_compiles_without_warnings(
 ) -> None:
     export_app(standin, board, tmp_path / "app")
     sources = sources_of(tmp_path / "app" / SKETCH_NAME)
-    # Of the library only the model asks for the board: one of each way to pass floats will do.
+    # Only the library's model depends on the board. One board per way of passing floats suffices.
     if board.name not in ("portenta_h7_m7", "teensy41"):
         library = tmp_path / "app" / SKETCH_NAME / LIBRARY_FOLDER
         sources = [path for path in sources if path.parent != library or "model" in path.name]
@@ -82,7 +82,7 @@ def test_a_sketch_beyond_its_budget_does_not_compile(
     budget: str, standin: Deployment, tmp_path: Path
 ) -> None:
     board = find_board("portenta_h7_m7")
-    # The node's own assertion counts less than the sketch's: a budget between the two.
+    # A budget between the requirement of the node's assertion and that of the sketch's.
     less = {"RAM": "290000u", "FLASH": "400000u"}[budget]
     export_app(standin, board, tmp_path / "app")
     header = tmp_path / "app" / SKETCH_NAME / "board.h"
@@ -111,7 +111,7 @@ def test_a_sketch_without_a_model_says_what_is_missing(tmp_path: Path) -> None:
         str(library),
     )
 
-    # Told in words, whichever way the library came onto the include path.
+    # The message is the same for every way of adding the library to the include path.
     assert "#error" in said
     assert "edgel3_model_frontend.h is not on the include path: write a project" in said
 

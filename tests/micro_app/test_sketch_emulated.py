@@ -37,7 +37,7 @@ from edgel3_tflm.runtime.engine import Engine
 
 @dataclasses.dataclass(frozen=True)
 class Emulation:
-    """What a sketch is linked with for the emulated Cortex-M7, compiled once."""
+    """The objects that a sketch is linked with for the emulated Cortex-M7, compiled once."""
 
     objects: list[Path]
 
@@ -56,7 +56,7 @@ class Emulation:
 
 
 EMULATED = find_board("nucleo_h743zi")
-"""Whose way to pass floats all emulated sketches are compiled for."""
+"""All emulated sketches are compiled for this board's way of passing floats."""
 
 
 def compile_for_the_emulator(sources: list[Path], board: Board, output: Path) -> list[Path]:
@@ -75,7 +75,7 @@ def compile_for_the_emulator(sources: list[Path], board: Board, output: Path) ->
 
 @pytest.fixture(scope="module")
 def emulation(sea_generated: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Emulation:
-    """The library with SEA-64's filters, and an Arduino core of ours."""
+    """The library with a model of SEA-UST 64, and an Arduino core of the tests."""
     folder = tmp_path_factory.mktemp("emulation")
     export_app(sea_generated, EMULATED, folder / "app")
     sources = sources_of(folder / "app" / SKETCH_NAME / LIBRARY_FOLDER)
@@ -90,7 +90,7 @@ needs_emulator = pytest.mark.skipif(
 
 
 def seconds_of_work(emulator: Emulator, seconds: float) -> float:
-    """Processor time that QEMU takes meanwhile: all of it, where what it emulates is awake."""
+    """Return QEMU's processor time during a pause. An awake board takes all of it."""
 
     def used() -> float:
         fields = Path(f"/proc/{emulator._process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -114,7 +114,7 @@ def test_the_sketch_answers_its_host_with_the_engines_bytes(
 
     with Emulator(firmware) as emulator, Device(emulator.connect()) as device:
         assert device.info.board == board.title
-        # QEMU counts no cycles: the sketch finds that out and takes the microseconds.
+        # QEMU has no cycle counter: the sketch detects this and counts microseconds.
         assert device.info.ticks_per_second == 1_000_000
         assert device.self_test() == 0
         embedding = device.embed_pcm(samples)
@@ -124,7 +124,7 @@ def test_the_sketch_answers_its_host_with_the_engines_bytes(
             next(device.stream())
         busy_s = seconds_of_work(emulator, 1.0)
 
-    # With nothing to do it sleeps, but for a look every millisecond.
+    # An idle node sleeps, and wakes every millisecond to look for bytes.
     assert busy_s < 0.5
     np.testing.assert_array_equal(embedding, Engine(packed).run(window))
     assert statistics.dropped_frames == 0
@@ -146,7 +146,8 @@ def test_the_sketch_streams_what_its_microphone_hears(
         with Device(emulator.connect()) as device:
             assert device.info.board == f"{board.title}, microphone on at 8000 Hz"
 
-    # The network takes less than what the ring holds: window follows window, in buffers of 32 ms.
+    # The network takes less time than the ring can buffer: windows follow without a gap. A buffer
+    # has 32 ms.
     assert statistics.missed_samples == 0
     gaps = [b.milliseconds - a.milliseconds for a, b in itertools.pairwise(events)]
     assert all(abs(gap - 1000) <= 33 for gap in gaps)

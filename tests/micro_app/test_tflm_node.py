@@ -34,7 +34,7 @@ from edgel3_tflm.runtime.deployment import Deployment
 TFLM_ENGINES = ("tflm", "tflm-builtin")
 
 
-# The program's main() among TFLM's functions, which the interpreter's package has.
+# Runs the program's main() with TFLM's functions from the interpreter's package.
 LAUNCH = """#!{python}
 import ctypes, os, sys
 sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
@@ -43,7 +43,7 @@ ctypes.CDLL("{program}", mode=ctypes.RTLD_GLOBAL).main()
 """
 
 
-# The kernels' namespace moved between the headers and the interpreter.
+# The kernels have another namespace in the headers than in the interpreter.
 MOVED = """
 #include "tensorflow/lite/micro/micro_common.h"
 #define MOVED(name)                                                  \\
@@ -60,7 +60,7 @@ MOVED(Register_RESHAPE)
 
 
 def export_model(deployment: Deployment, engine: str, output: Path) -> Path:
-    """Export an application; the folder of its library and model."""
+    """Export an application and return the folder of its library and model."""
     export_app(deployment, BOARDS[0], output, engine=engine)
     return output / SKETCH_NAME / LIBRARY_FOLDER
 
@@ -69,7 +69,7 @@ def export_model(deployment: Deployment, engine: str, output: Path) -> Path:
 def node_objects(
     library: Path, upstream_headers: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Path]:
-    """What a node with TFLM is made of, but for its model and its main()."""
+    """The objects of a node with TFLM, without its model and its main()."""
     folder = tmp_path_factory.mktemp("node")
     compiled = [*ENGINE_FILES, OPERATOR]
     objects = [library.parent / f"{source.name}.o" for source in compiled]
@@ -87,7 +87,7 @@ def node_objects(
 
 
 def check_node(device: Device, deployment: Deployment) -> None:
-    """What a node of the packed model answers."""
+    """Check the answers of a node with the packed model."""
     blob = deployment.read_model("int8", "engine")
     source = deployment.manifest["artefacts"]["int8.tflite"]["sha256"]
     assert device.info.source_sha256.hex() == source[:32]
@@ -96,7 +96,7 @@ def check_node(device: Device, deployment: Deployment) -> None:
     windows = rng.integers(-128, 128, (2, 64, 50, 1)).astype(np.int8)
     found = [device.embed_log_mel(window[:, :, 0]) for window in windows]
     np.testing.assert_array_equal(found, run_engine(blob, windows))
-    # The log-mel values lie where the interpreter works afterwards.
+    # The log-mel values are in the interpreter's arena before it runs.
     embedding = device.embed_pcm(rng.normal(0, 3000, 8000).astype(np.int16))
     window = device.log_mel()
     np.testing.assert_array_equal(
@@ -156,7 +156,7 @@ def test_a_sketch_with_tflm_compiles_without_a_warning(
 def test_the_95_45_network_in_tflm_is_refused_for_want_of_ram(
     standin: Deployment, tmp_path: Path
 ) -> None:
-    """The interpreter keeps a copy of the input, and its arena is all taken while it runs."""
+    """The interpreter keeps a copy of the input in addition to the engine's memory."""
     with pytest.raises(EdgeL3Error, match=r"at most 327,680 bytes of RAM .* choose another board"):
         export_app(standin, BOARDS[0], tmp_path / "app", engine="tflm")
 

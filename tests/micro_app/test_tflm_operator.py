@@ -69,7 +69,7 @@ def test_the_operator_compiles_without_a_warning(
 
 
 def assert_needs_only_tflm_and_engine(output: Path) -> None:
-    """No heap, no runtime of C++."""
+    """Check that an object needs neither the heap nor the C++ runtime."""
     done = subprocess.run(
         [find_tool("arm-none-eabi-nm"), "--undefined-only", output],
         capture_output=True,
@@ -89,7 +89,7 @@ def test_without_tflm_s_headers_there_is_nothing(tmp_path: Path, compiler: str) 
     for source in (OPERATOR, NODE_ENGINE):
         compile_to(output, [*COMPILERS[compiler], "-std=c++11", *STRICT, "-E", "-P", source])
         assert output.read_text().strip() == ""
-    # A sketch can ask.
+    # A sketch can test for the operator with EDGEL3_HAS_TFLM.
     asking = tmp_path / "asking.cc"
     asking.write_text(
         '#include "edgel3_tflm.h"\n#ifdef EDGEL3_HAS_TFLM\n#error there are headers\n#endif\n'
@@ -116,7 +116,7 @@ def test_sea_64_gives_the_engine_s_bytes(
 def test_the_dense_network_runs_beside_it_as_before(
     interpreter: Interpreter, tiny_int8: Deployment
 ) -> None:
-    """TFLM's own kernels, in the same process: the operator leaves them alone."""
+    """The operator does not affect TFLM's own kernels in the same process."""
     windows = np.random.default_rng(0).integers(-128, 128, (3, 64, 50, 1)).astype(np.int8)
     packed = (tiny_int8.directory / "int8_packed.tflite").read_bytes()
     dense = tiny_int8.read_model("int8")
@@ -136,7 +136,7 @@ def test_the_95_45_network_gives_the_engine_s_bytes(
 
 
 def test_generated_networks_give_the_engine_s_bytes_by_turns(interpreter: Interpreter) -> None:
-    """Interpreters that take turns do not disturb each other."""
+    """Interpreters that run interleaved do not affect each other."""
     rng = np.random.default_rng(0)
     network = draw_network(
         rng, rows=9, columns=33, filters=[8, 15, 11], pools=["none", "2x2", "global"]
@@ -160,7 +160,7 @@ def test_generated_networks_give_the_engine_s_bytes_by_turns(interpreter: Interp
 
 
 def test_the_comparison_fails_when_it_should(interpreter: Interpreter, blob: bytes) -> None:
-    """One bias is other than the engine's."""
+    """One bias differs from that of the engine's model."""
     offset = struct.unpack_from("<I", blob, 64 + 12)[0]
     other = seal(changed(blob, offset + 2, blob[offset + 2] ^ 1))
     windows = np.random.default_rng(1).integers(-128, 128, (4, 13, 11, 1)).astype(np.int8)
@@ -178,14 +178,14 @@ def test_the_arena_holds_the_engine_and_little_else(
     assert total is not None, done.stderr
     window_and_embedding = 64 * 50 + 4
     engine = arena_bytes(tiny_int8.read_model("int8", "engine"))
-    # TFLM's own records of three tensors and a node.
+    # The rest are TFLM's records of three tensors and a node.
     assert 0 <= int(total[1]) - engine - window_and_embedding <= 1024
 
 
 def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
     tiny_int8: Deployment, tmp_path: Path
 ) -> None:
-    """With TFLM's own headers and library for the Cortex-M7, where the environment names them."""
+    """Needs TFLM's headers and library for the Cortex-M7, from environment variables."""
     includes, tflm = find_tflm_for_the_cortex_m7()
     packed = tiny_int8.directory / "int8_packed.tflite"
     windows = np.random.default_rng(4).integers(-128, 128, (3, 64, 50, 1)).astype(np.int8)
@@ -227,5 +227,5 @@ def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
     *embeddings, arena = done.stdout.split()
     blob = tiny_int8.read_model("int8", "engine")
     assert embeddings == [values.tobytes().hex() for values in run_engine(blob, windows)]
-    # The engine, TFLM's own records, window and embedding.
+    # The arena contains the engine, window and embedding; the rest are TFLM's records.
     assert 0 <= int(arena) - plan_memory(blob).arena_bytes - 64 * 50 - 4 <= 1024

@@ -30,7 +30,7 @@ def wrap(
     second_output: bool = False,
     **changes: WrittenTensor,
 ) -> bytes:
-    """Write what ``wrap_packed`` writes, with something else than it does."""
+    """Return the flatbuffer of ``wrap_packed`` with some changes."""
     model = read_packed(like or blob)
     window = WrittenTensor(
         "window",
