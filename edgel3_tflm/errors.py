@@ -80,8 +80,8 @@ def install_hint(extra: str | None = None, *, options: str | None = None) -> str
     """
     brackets = f"[{extra}]" if extra else ""
     editable, what = _installed_source(brackets)
-    words = ["pip install", options, "-e" if editable else None, shlex.quote(what)]
-    return " ".join(word for word in words if word)
+    parts = ["pip install", options, "-e" if editable else None, shlex.quote(what)]
+    return " ".join(part for part in parts if part)
 
 
 def _installed_source(brackets: str) -> tuple[bool, str]:
