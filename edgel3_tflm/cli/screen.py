@@ -118,7 +118,7 @@ class Steps:
             self._step = step
             self._task = self._bars.add_task(step, total=total or None)
             if self._lines is not None:
-                self._lines.print(Text(f"{step} ..."))
+                self._lines.print(Text(f"{step} ..."), soft_wrap=True)
         if total:
             self._bars.update(self._task, completed=done, total=total)
             self._print_share(step, done, total)
@@ -131,7 +131,8 @@ class Steps:
         self._shown[step] = share
         left_s = self._find_task().time_remaining
         left = "" if left_s is None or done >= total else f", {timedelta(seconds=left_s)} left"
-        self._lines.print(Text(f"{step}: {done:,} of {total:,}{left} ..."))
+        line = f"{step}: {done:,} of {total:,}{left} ..."
+        self._lines.print(Text(line), soft_wrap=True)
 
     def note(self, line: str) -> None:
         """Print a line that stays on the screen."""

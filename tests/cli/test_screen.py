@@ -59,3 +59,18 @@ def test_steps_that_take_turns_have_no_more_lines() -> None:
         show("write", done, 100)
     shares = [line for line in written.getvalue().splitlines() if re.search(" of 100", line)]
     assert len(shares) == 20
+
+
+def test_a_line_is_not_broken_where_the_terminal_is_narrow() -> None:
+    written = io.StringIO()
+    clock = Clock()
+    show = Steps(Progress(disable=True, get_time=clock), Console(file=written, width=20))
+    step = "int8: percentile 99.999, equalization 0.25"
+    for done in (1, 2):
+        show(step, done, 2)
+        clock.seconds += 60
+    assert written.getvalue().splitlines() == [
+        f"{step} ...",
+        f"{step}: 1 of 2 ...",
+        f"{step}: 2 of 2 ...",
+    ]
