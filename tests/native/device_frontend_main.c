@@ -1,4 +1,4 @@
-/* Runs the frontend on the emulated board, for test_device_frontend.py.
+/* Runs the frontend on the emulated board, for test_frontend_toolchains.py.
  *
  * QEMU's loader writes the number of windows (uint32) and their int16 samples to WINDOWS_ADDRESS.
  * The program pushes the samples in blocks, as a microphone's driver does. For each window it

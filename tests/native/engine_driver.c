@@ -1,4 +1,4 @@
-/* Runs packed models under the sanitizers, for test_engine.py:
+/* Runs packed models under the sanitizers, for test_engine_toolchains.py:
  *
  *   engine_driver best|portable|short WINDOWS MODEL...
  *
