@@ -1,1 +1,1 @@
-"""Training: distillation, audio-visual correspondence, and their recipes."""
+"""Retraining: distillation, audio-visual correspondence, and their recipes."""

@@ -1,4 +1,4 @@
-"""Training windows cut from clips and varied on the fly, each batch determined by its number."""
+"""Training windows: cut from clips and augmented; the number of a batch determines the batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ _SILENCE = 1e-6
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """Samples (n,), float32, of a clip, and the number of its class (-1: none known)."""
+    """Samples of a clip, shape (n,), and the number of its class; -1 if the class is unknown."""
 
     samples: FloatArray
     label: int
 
 
 class WindowSource:
-    """An endless supply of batches.
+    """Makes batches of training windows.
 
     Parameters
     ----------
     clips : sequence of TrainingClip
     window_samples : int
     classes : int
-        Number of known classes; windows of unknown class count as one more.
+        Number of known classes. Windows of unknown class form one more class.
     augmentation : Augmentation
     seed : int
     """
@@ -52,13 +52,13 @@ class WindowSource:
         self._seed = seed
 
     def batch(self, number: int, windows: int) -> tuple[FloatArray, FloatArray]:
-        """Make the batch of a number; the same number gives the same batch, in any order.
+        """Make a batch; the same number gives the same batch, in any order of calls.
 
         Returns
         -------
         windows, labels : numpy.ndarray
-            Shapes (windows, window_samples) and (windows, classes + 1), float32. A mixture's label
-            is shared out by energy.
+            Shapes (windows, window_samples) and (windows, classes + 1), float32. The label of a
+            mixture is divided between its classes by energy.
         """
         generator = np.random.default_rng([self._seed, number])
         pairs = [self._window(generator) for _ in range(windows)]
@@ -80,7 +80,7 @@ class WindowSource:
         if generator.random() < choice.noise_probability:
             noise = generator.standard_normal(len(window))
             window = window + level * _from_db(generator.uniform(*choice.noise_db)) * noise
-        # A quiet recording differs from a loud one by the steps it is rounded to.
+        # Rounding to 16 bits affects a quiet recording more than a loud one.
         window = window * _from_db(generator.uniform(*choice.gain_db))
         window = np.round(window * FULL_SCALE) / FULL_SCALE
         return window.astype(np.float32), label.astype(np.float32)
@@ -88,7 +88,7 @@ class WindowSource:
     def _cut(self, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         clip = self._clips[generator.integers(len(self._clips))]
         label = np.zeros(self._classes + 1, np.float32)
-        label[clip.label] = 1  # -1, no class, is the last place
+        label[clip.label] = 1  # label -1, unknown, is the last position
         spare = len(clip.samples) - self._window_samples
         if spare <= 0:
             return np.pad(clip.samples, (0, -spare)), label
@@ -105,7 +105,7 @@ def _from_db(level_db: float) -> float:
 
 
 def _filter(window: FloatArray, generator: np.random.Generator, deviation_db: float) -> FloatArray:
-    """Apply a smooth random spectral curve, its knots even on a logarithmic frequency axis."""
+    """Apply a random smooth spectral curve; its knots are evenly spaced in log frequency."""
     spectrum = np.fft.rfft(window)
     axis = np.log2(1 + np.arange(len(spectrum)) / 32)
     knots = np.linspace(0, axis[-1], _FILTER_KNOTS)

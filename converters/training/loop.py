@@ -1,12 +1,11 @@
-"""What training runs share: a directory that says what it holds, checkpoints, one loop."""
+"""The training loop: steps, validation, checkpoints, TensorBoard logs and early stopping."""
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,61 +13,22 @@ import numpy as np
 
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.training.recipe import Training
+from edgel3_tflm.converters.training.run_directory import Ending
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.files import new_file, write_whole
+from edgel3_tflm.files import new_file
 from edgel3_tflm.types import Progress
 
 _log = logging.getLogger(__name__)
 
-STUDENT_NAME = "student.h5.gz"
-FIGURES_NAME = "figures.json"
-_RECIPE_NAME = "recipe.json"
-# TensorFlow writes it beside each checkpoint.
-_CHECKPOINT_STATE = "checkpoint"
-_AHEAD = 4
+# Batches that are prepared while the network trains.
+_BATCHES_AHEAD = 4
+# Share of the peak learning rate that is left at the end.
 _FINAL_LEARNING_RATE = 0.02
-
-
-def claim_directory(output: Path, identity: Mapping[str, Any]) -> None:
-    """Write down what a directory's run is made of, or check that it is the same.
-
-    A run that has no checkpoint yet gives way to another.
-
-    Parameters
-    ----------
-    output : pathlib.Path
-        Made if it is not there.
-    identity : mapping
-        Everything the result depends on, as JSON takes it.
-
-    Raises
-    ------
-    EdgeL3Error
-        If the directory holds another run.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgeL3Error(f"cannot write {output}: {error.strerror or error}") from error
-    path = output / _RECIPE_NAME
-    text = json.dumps(identity, indent=1).encode()
-    has_begun = any(output.rglob(_CHECKPOINT_STATE))
-    if has_begun and path.exists() and path.read_bytes() != text:
-        raise EdgeL3Error(
-            f"{output}: expected a new directory or one of the same {', '.join(identity)}; it"
-            " holds another run; choose another directory or remove it"
-        )
-    write_whole(path, text)
-
-
-def is_held(sha256: str, share: float) -> bool:
-    """Whether a file is kept from training: by its contents, so that it stays when others come."""
-    return int(sha256[:8], 16) < share * 16**8
 
 
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Build Keras layers that compute in a precision; their weights stay float32."""
+    """Keras layers that are built in this context compute in a precision; weights stay float32."""
     mixed = load_backend().keras.mixed_precision
     before = mixed.global_policy()
     mixed.set_global_policy(policy)
@@ -79,13 +39,14 @@ def precision(policy: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What a validation found.
+class ValidationScore:
+    """The result of one validation.
 
     Parameters
     ----------
     score : float, optional
-        The more, the better; None where the network is not yet what is to be kept.
+        A larger score is better. None if this network may not be selected, because it is not
+        pruned yet.
     log : mapping
         Scalars for TensorBoard.
     """
@@ -94,81 +55,37 @@ class Judgement:
     log: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended.
-
-    Parameters
-    ----------
-    steps_taken, steps : int
-        Those of the run, and those of its recipe.
-    reason : str
-        Why it took no more.
-    kept_by : str
-        The rule that chose the network that was kept, among those that were validated.
-    """
-
-    steps_taken: int
-    steps: int
-    reason: str
-    kept_by: str
-
-
-def note_ending(path: Path, ending: Ending) -> dict[str, Any]:
-    """Add to the figures of a run, which :meth:`TrainingTask.keep` wrote, how it ended.
-
-    Returns
-    -------
-    dict
-        The figures.
-
-    Raises
-    ------
-    EdgeL3Error
-        If the file is gone or damaged.
-    """
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        figures = {**found, "run": asdict(ending)}
-    except (OSError, ValueError, TypeError) as error:
-        raise EdgeL3Error(
-            f"{path}: expected the figures of this run, they are gone or damaged ({error}); remove"
-            f" {path.parent} and train again"
-        ) from error
-    write_whole(path, (json.dumps(figures, indent=1) + "\n").encode())
-    return figures
-
-
 class TrainingTask(Protocol):
-    """What a loop trains."""
+    """The model that a loop trains, with its batches and its validation."""
 
-    kept_by: str
-    """The rule of what is kept, in words."""
+    selection_rule: str
+    """The rule that selects the best validated network, in words."""
 
     def batch(self, number: int) -> Any:
         """Make the batch of a step; the same number gives the same batch."""
 
-    def learn(self, step: int, batch: Any) -> Mapping[str, float]:
+    def take_step(self, step: int, batch: Any) -> Mapping[str, float]:
         """Take one step of the optimizer; returns the terms of the loss."""
 
-    def judge(self, step: int) -> Judgement:
-        """Validate the network as it is after so many steps."""
+    def validate(self, step: int) -> ValidationScore:
+        """Validate the network after ``step`` steps."""
 
-    def keep(self) -> None:
-        """Write the network that was judged last, and its figures; it is the best so far."""
+    def write_best(self) -> None:
+        """Write the network that was validated last and its figures; it is the best so far."""
 
 
 class Loop:
-    """Adam over the steps of a run, with early stopping; it goes on from its last checkpoint.
+    """Training with Adam and early stopping; an interrupted run continues from its checkpoint.
 
     Parameters
     ----------
     output : pathlib.Path
-        Holds ``checkpoints`` and ``log``, TensorBoard's.
+        Directory for ``checkpoints`` and ``log``, the logs of TensorBoard.
     model : tf_keras.Model
     settings : Training
     **more : trackable
-        What a checkpoint holds beside model, optimizer and the loop's own place.
+        Further objects for the checkpoint, which always contains the model, the optimizer and the
+        state of the loop.
     """
 
     def __init__(self, output: Path, model: Any, settings: Training, **more: Any) -> None:
@@ -201,18 +118,18 @@ class Loop:
         on_validation: Callable[[], None],
         workers: int = 1,
     ) -> Ending:
-        """Train from the last checkpoint, or the start, to the end.
+        """Train to the end, from the last checkpoint if there is one.
 
         Parameters
         ----------
         task : TrainingTask
         name : str
-            What ``progress`` calls it.
+            Name of the training for ``progress``.
         progress : callable
         on_validation : callable
-            Called after each validation, once its checkpoint is written.
+            Called after each validation, when its checkpoint has been written.
         workers : int
-            Threads that make batches ahead.
+            Number of threads that make batches in advance.
 
         Returns
         -------
@@ -221,7 +138,7 @@ class Loop:
         Raises
         ------
         EdgeL3Error
-            If the last checkpoint is damaged, the disk refuses a write, or no validation gave a
+            If the last checkpoint is damaged, a file cannot be written, or no validation gave a
             finite score.
         """
         tf, settings = load_backend().tf, self._settings
@@ -236,7 +153,7 @@ class Loop:
                     break
                 rate = _learning_rate(settings, step)
                 self.optimizer.learning_rate.assign(rate)
-                terms = task.learn(step, batch)
+                terms = task.take_step(step, batch)
                 with writer.as_default(step=step):
                     for term, value in terms.items():
                         tf.summary.scalar(f"loss/{term}", value)
@@ -244,12 +161,12 @@ class Loop:
                 self._step.assign(step + 1)
                 progress(name, step + 1, settings.steps)
                 if (step + 1) % settings.validate_every_steps == 0 or step + 1 == settings.steps:
-                    judgement = task.judge(step + 1)
+                    validation = task.validate(step + 1)
                     with writer.as_default(step=step):
-                        for scalar, value in judgement.log.items():
+                        for scalar, value in validation.log.items():
                             tf.summary.scalar(f"validation/{scalar}", value)
-                    if judgement.score is not None:
-                        self._note(judgement.score, task)
+                    if validation.score is not None:
+                        self._compare_with_best(validation.score, task)
                     with _writing(self._output):
                         writer.flush()
                         self._checkpoints.save()
@@ -258,7 +175,7 @@ class Loop:
             writer.close()
         if not np.isfinite(float(self._best)):
             raise EdgeL3Error(
-                f"{name}: expected a network to keep, no validation gave a finite score; lower"
+                f"{name}: expected a finite score from a validation, there was none; lower"
                 " training.learning_rate"
             )
         return self._describe_ending(task)
@@ -269,12 +186,12 @@ class Loop:
             return
         try:
             self._checkpoints.checkpoint.restore(latest).assert_consumed()
-        except Exception as error:  # TensorFlow raises errors of many kinds, IndexError among them
+        except Exception as error:  # TensorFlow raises errors of many types, even IndexError
             raise EdgeL3Error(
                 f"{latest}: expected a whole checkpoint of this run, it is damaged or of another"
                 f" version ({type(error).__name__}); remove {self._output} and train again"
             ) from error
-        _log.info("going on from step %d", int(self._step))
+        _log.info("continuing from step %d", int(self._step))
 
     def _describe_ending(self, task: TrainingTask) -> Ending:
         step, steps = int(self._step), self._settings.steps
@@ -285,23 +202,24 @@ class Loop:
                 " validations was better than the best before"
                 f" (patience_validations = {self._settings.patience_validations})"
             )
-        return Ending(step, steps, reason, task.kept_by)
+        return Ending(step, steps, reason, task.selection_rule)
 
-    def _note(self, score: float, task: TrainingTask) -> None:
-        if not score > float(self._best):  # nor what is no number
+    def _compare_with_best(self, score: float, task: TrainingTask) -> None:
+        if not score > float(self._best):  # NaN is not greater either
             self._stale.assign_add(1)
             return
         self._stale.assign(0)
         self._best.assign(score)
-        task.keep()
+        task.write_best()
 
     def _batches(self, task: TrainingTask, workers: int) -> Iterator[tuple[int, Any]]:
         steps = self._settings.steps
         with ThreadPoolExecutor(workers) as pool:
             waiting: list[Future[Any]] = []
             try:
+                ahead = max(_BATCHES_AHEAD, 2 * workers)
                 for step in range(int(self._step), steps):
-                    while len(waiting) < max(_AHEAD, 2 * workers) and step + len(waiting) < steps:
+                    while len(waiting) < ahead and step + len(waiting) < steps:
                         waiting.append(pool.submit(task.batch, step + len(waiting)))
                     yield step, waiting.pop(0).result()
             finally:
@@ -311,42 +229,42 @@ class Loop:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn what TensorFlow makes of a disk that refuses a write into one line."""
+    """Turn TensorFlow's error for a file that cannot be written into one line."""
     try:
         yield
     except load_backend().tf.errors.OpError as error:
-        # TensorFlow names its own operation before and after what the system said.
+        # TensorFlow adds the name of its operation before and after the system's message.
         reason = re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", error.message.splitlines()[0])
         raise EdgeL3Error(
-            f"cannot write {path}: {reason}; once it can be written, the"
-            " same command goes on from the last checkpoint"
+            f"cannot write {path}: {reason}; correct this and run the same command again: it"
+            " continues from the last checkpoint"
         ) from error
 
 
 def _cut_log(directory: Path, step: int) -> None:
-    """Remove what TensorBoard's files have of a step and later ones, which will be taken again."""
+    """Remove TensorBoard's records of a step and of later steps, which will be taken again."""
     tf = load_backend().tf
     for path in sorted(directory.glob("events.out.tfevents.*")):
-        kept: list[bytes] = []
+        earlier: list[bytes] = []
         changed = False
         try:
             for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
                 event = tf.compat.v1.Event.FromString(record)
                 if event.HasField("file_version") or event.step < step:
-                    kept.append(record)
+                    earlier.append(record)
                 else:
                     changed = True
-        except tf.errors.DataLossError:  # a run that was killed leaves half a record at the end
+        except tf.errors.DataLossError:  # a killed run leaves half a record at the end
             changed = True
         if not changed:
             continue
         with new_file(path) as new, tf.io.TFRecordWriter(str(new)) as writer:
-            for record in kept:
+            for record in earlier:
                 writer.write(record)
 
 
 def _learning_rate(settings: Training, step: int) -> float:
-    """Linear warm-up, then a half cosine down to 2 % of the peak."""
+    """Return the learning rate of a step: linear warm-up, then a half cosine to 2 % of the peak."""
     cosine = 0.5 * (1 + np.cos(np.pi * step / settings.steps))
     fade = _FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))

@@ -1,4 +1,4 @@
-"""Recipes: every choice of a training run, in one TOML file."""
+"""Recipes: all settings of a training run, in one TOML file."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -19,11 +19,11 @@ def _check_order(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
-# Both sides of a division need files.
+# The training set and the validation set both need files.
 ValidationShare = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-# Of a window of full scale, 120 dB in either direction leave only silence or only clipping.
+# 120 dB up or down turn a window of full scale into clipping or silence.
 Level = Annotated[float, Field(ge=-120, le=120)]
 LevelRange = Annotated[tuple[Level, Level], AfterValidator(_check_order)]
 Filters = Annotated[
@@ -35,7 +35,7 @@ AllFilters = Annotated[Filters, Field(min_length=CONVOLUTIONS)]
 
 @dataclass(frozen=True, config=OWN)
 class NetworkChoice:
-    """A network by the command line's words."""
+    """A network, chosen by the values of the command line's options."""
 
     model_type: Literal["sparse", "sea", "dense"]
     sparsity: str = "95.45"
@@ -44,12 +44,12 @@ class NetworkChoice:
 
     @property
     def variant(self) -> Variant:
-        """The network meant.
+        """The network that is chosen.
 
         Raises
         ------
         EdgeL3Error
-            If there is no such network.
+            If the network does not exist.
         """
         return find_variant(
             self.model_type,
@@ -69,15 +69,16 @@ class NetworkChoice:
 
 @dataclass(frozen=True, config=OWN)
 class StudentChoice(NetworkChoice):
-    """A network to teach, by the same words.
+    """A network to train, chosen in the same way.
 
     Parameters
     ----------
     embedding_layer : str, optional
-        The convolution that gives the embedding, ``conv1`` to ``conv8``; those behind it are left
-        out.
+        The convolution that gives the embedding, ``conv1`` to ``conv8``. Later convolutions are
+        left out.
     filters : tuple of int, optional
-        Of each convolution, in place of the network's own; the last is the embedding size.
+        Number of filters of each convolution, instead of the network's own. The last is the
+        embedding size.
     """
 
     embedding_layer: str | None = None
@@ -85,17 +86,17 @@ class StudentChoice(NetworkChoice):
 
     @property
     def depth(self) -> int | None:
-        """Number of convolutions, where the recipe says it."""
+        """Number of convolutions, if the recipe sets it."""
         return None if self.embedding_layer is None else find_depth(self.embedding_layer)
 
     @property
     def uncut(self) -> Variant:
-        """The network meant, before it is cut."""
+        """The network that is chosen, before it is cut."""
         return super().variant
 
     @property
     def variant(self) -> Variant:
-        """The network meant, cut in depth and width."""
+        """The network that is chosen, cut in depth and width."""
         variant = self.uncut
         if self.depth is not None:
             variant = variant.with_depth(self.depth)
@@ -104,7 +105,7 @@ class StudentChoice(NetworkChoice):
 
 @dataclass(frozen=True, config=OWN)
 class Validation:
-    """Which clips are kept from training: a fold of the manifest, or a share of the files."""
+    """Which clips are the validation set: a fold of the manifest, or a share of the files."""
 
     fold: int | None = None
     share: ValidationShare = 0.1
@@ -112,18 +113,19 @@ class Validation:
 
 @dataclass(frozen=True, config=OWN)
 class Augmentation:
-    """What happens to a training window; levels in dB, relative to the window's own level.
+    """Random changes of training windows; levels in dB, relative to the level of the window.
 
     Parameters
     ----------
     gain_db : (float, float)
         Range of the gain, applied before rounding to 16 bits.
     mix_probability, mix_db
-        Another clip added at a level in this range.
+        Probability that another clip is added, and the range of its level.
     filter_probability, filter_deviation_db
-        A random smooth spectral curve with this standard deviation.
+        Probability of a filter with a random smooth spectral curve, and the standard deviation of
+        the curve.
     noise_probability, noise_db
-        White noise at a level in this range.
+        Probability that white noise is added, and the range of its level.
     """
 
     gain_db: LevelRange = (-30.0, 0.0)
@@ -137,16 +139,18 @@ class Augmentation:
 
 @dataclass(frozen=True, config=OWN)
 class Loss:
-    """Weights of the terms of the loss; each term is near 1 for a student that knows nothing.
+    """Weights of the terms of the loss; each term is near 1 for an untrained student.
 
     Parameters
     ----------
     teacher : float
-        Squared error to the teacher's embedding, through a linear map.
+        Squared error between the teacher's embedding and a linear map of the student's.
     statistics : float
-        Squared error to mean and deviation over time of the student's own log-mel, through another.
+        Squared error between a second linear map and the statistics of the student's log-mel: mean
+        and standard deviation over time.
     labels : float
-        Cross-entropy with the training clips' labels, through a third; needs a manifest.
+        Cross-entropy between a third linear map and the labels of the training clips; needs a
+        manifest.
     """
 
     teacher: Weight = 1.0
@@ -162,7 +166,7 @@ class Loss:
 
 @dataclass(frozen=True, config=OWN)
 class Pruning:
-    """When zeros come, as shares of the run: at once at ``begin``, or gradually until ``end``."""
+    """When weights are pruned: all at ``begin``, or gradually until ``end``; shares of the run."""
 
     schedule: Literal["gradual", "one-shot"] = "gradual"
     begin: Share = 0.15
@@ -176,12 +180,12 @@ class Pruning:
         return self
 
     def find_steps(self, steps: int) -> tuple[int, int]:
-        """Find the first and the last step of pruning, a whole number of updates apart.
+        """Find the first and the last step of pruning; between them is a whole number of updates.
 
         Parameters
         ----------
         steps : int
-            Of the run. Steps are counted from 0.
+            Number of steps of the run. The first step is 0.
 
         Raises
         ------
@@ -203,7 +207,7 @@ class Pruning:
 
 @dataclass(frozen=True, config=OWN)
 class Training:
-    """Length and speed of the run (Adam; linear warm-up, then cosine decay to 2 %)."""
+    """Settings of the optimizer (Adam; linear warm-up, then cosine decay to 2 %) and the run."""
 
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
     steps: Annotated[int, Field(ge=1, le=100_000_000)] = 1000
@@ -217,7 +221,7 @@ class Training:
 
 @dataclass(frozen=True, config=OWN)
 class Recipe:
-    """All of a distillation but the places where clips and teacher lie."""
+    """All settings of a distillation, without the paths of clips and weights."""
 
     student: StudentChoice
     teacher: NetworkChoice
@@ -237,20 +241,20 @@ class Recipe:
         return self
 
     def find_pruning_steps(self) -> tuple[int, int]:
-        """Find the steps as :meth:`Pruning.find_steps` does; errors as there."""
+        """Find the steps of pruning; errors as :meth:`Pruning.find_steps`."""
         return self.pruning.find_steps(self.training.steps)
 
 
 @dataclass(frozen=True, config=OWN)
 class VideoChoice:
-    """The video subnetwork: L3's, unless it is made smaller.
+    """The video subnetwork; by default that of L3.
 
     Parameters
     ----------
     filters : tuple of 8 int
-        Of its convolutions; the last is the size of its embedding.
+        Number of filters of each convolution. The last is the embedding size.
     frame_pixels : int
-        Width and height of what it sees of a frame.
+        Width and height of the input, in pixels.
     """
 
     filters: AllFilters = VARIANTS["l3-dense"].filters
@@ -258,8 +262,8 @@ class VideoChoice:
 
 
 @dataclass(frozen=True, config=OWN)
-class HeldVideos:
-    """What is kept from training: a share of the videos, and how many pairs are drawn from them."""
+class VideoValidation:
+    """The validation set: a share of the videos, and the number of pairs drawn from it."""
 
     share: ValidationShare = 0.1
     pairs: Count = 512
@@ -267,21 +271,21 @@ class HeldVideos:
 
 @dataclass(frozen=True, config=OWN)
 class Fusion:
-    """The layers over both embeddings: units of the hidden one."""
+    """The fusion layers after both embeddings: number of hidden units."""
 
     units: Annotated[int, Field(ge=1, le=65_536)] = 128
 
 
 @dataclass(frozen=True, config=OWN)
 class FinetunedStudent(StudentChoice):
-    """A network to fine-tune, and so ``ft`` unless the recipe says otherwise."""
+    """A network to fine-tune; its ``retrain_type`` is ``ft`` by default."""
 
     retrain_type: Literal["ft", "kd"] = "ft"
 
 
 @dataclass(frozen=True, config=OWN)
 class FinetuneRecipe:
-    """All of a fine-tuning but the places where videos and weights lie.
+    """All settings of a fine-tuning, without the paths of videos and weights.
 
     Parameters
     ----------
@@ -289,13 +293,13 @@ class FinetuneRecipe:
         The audio network to fine-tune.
     training : Training
     video_training : Training
-        Of the first stage, which makes video weights where none are given.
+        Settings of the first stage, which trains the video network if no weights of it are given.
     """
 
     student: FinetunedStudent
     video: VideoChoice = VideoChoice()
     fusion: Fusion = Fusion()
-    validation: HeldVideos = HeldVideos()
+    validation: VideoValidation = VideoValidation()
     training: Training = Training()
     video_training: Training = Training()
 
@@ -310,12 +314,12 @@ def parse_recipe(text: bytes | str, kind: type[_AnyRecipe]) -> _AnyRecipe:
     ----------
     text : bytes or str
     kind : type
-        Recipe, of a distillation, or FinetuneRecipe.
+        ``Recipe`` for a distillation, or ``FinetuneRecipe``.
 
     Raises
     ------
     EdgeL3Error
-        If the text is not TOML, a key is unknown or missing, or a value is out of its range.
+        If the text is not TOML, a key is unknown or missing, or a value is out of range.
     """
     try:
         return parse_toml(text, kind)
@@ -324,7 +328,7 @@ def parse_recipe(text: bytes | str, kind: type[_AnyRecipe]) -> _AnyRecipe:
 
 
 def _hint(text: bytes | str, kind: type[Recipe] | type[FinetuneRecipe]) -> str:
-    """Name the other command if the text is a recipe for that one."""
+    """Return the name of the other command if the text is a recipe for that command."""
     other, command = (FinetuneRecipe, "finetune") if kind is Recipe else (Recipe, "distill")
     try:
         parse_toml(text, other)
@@ -334,5 +338,5 @@ def _hint(text: bytes | str, kind: type[Recipe] | type[FinetuneRecipe]) -> str:
 
 
 def read_recipe(path: Path, kind: type[_AnyRecipe]) -> _AnyRecipe:
-    """Read a recipe file; errors as :func:`parse_recipe`, with the file's name."""
+    """Read a recipe file; errors as :func:`parse_recipe`, with the name of the file."""
     return read_file(path, lambda text: parse_recipe(text, kind))

@@ -1,7 +1,7 @@
-"""Videos: a frame and the sound around it, and pairs of both that belong together or do not."""
+"""Reading videos: a frame at a time, and the second of sound around that time."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,21 +24,19 @@ _SUFFIXES = {
     *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts"),
     ".webm",
 }
-# A window of sound is resampled with this much on both sides, for the filter to settle in.
+# A window of sound is resampled with this margin on both sides, so that the filter settles.
 _MARGIN_S = 0.05
-# Containers may say a little more than there is: encoders pad the sound.
+# A container may declare more sound than it contains, because encoders pad the sound.
 _SLACK_S = 0.5
+# The last frame may be shown for this long.
 _LAST_FRAME_S = 1.5
-# Frames are scaled before they are cropped, as in L3: 256 pixels for a crop of 224.
-_SCALE = 8 / 7
-_MOST_DRAWS = 100
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Video:
-    """A file with pictures and sound, and the time, in seconds, that has both."""
+    """A video file; both pictures and sound exist from ``start_s`` to ``end_s``, in seconds."""
 
     path: Path
     sha256: str
@@ -46,25 +44,8 @@ class Video:
     end_s: float
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Frames and one second of sound each.
-
-    Parameters
-    ----------
-    frames : numpy.ndarray, shape (n, pixels, pixels, 3), uint8
-        Red, green, blue.
-    windows : numpy.ndarray, shape (n, samples), float32
-    matching : numpy.ndarray, shape (n,), bool
-        Whether the sound is the frame's own.
-    """
-
-    frames: Pixels
-    windows: FloatArray
-    matching: npt.NDArray[np.bool_]
-
-
 OnDamaged = Callable[[VideoError], None]
+"""Called with the error of a video that is left out."""
 
 
 def find_videos(
@@ -72,29 +53,34 @@ def find_videos(
     on_video: Callable[[int, int], None],
     on_damaged: OnDamaged | None = None,
 ) -> list[Video]:
-    """Open the videos of a directory and of those in it, sorted by path.
+    """Open the videos of a directory and its subdirectories, sorted by path.
 
-    Each is decoded at its start and its end, so that one that is cut is found before training.
+    Each video is decoded at its start and at its end, to find truncated files before training.
 
     Parameters
     ----------
     directory : pathlib.Path
     on_video : callable
-        Called with the number of videos done and their total.
+        Called with the number of videos read and their total.
     on_damaged : callable, optional
-        Called with the error of each video that cannot be used, which is left out; raised if None.
+        Called with the error of each video that cannot be used; the video is left out. If None,
+        the error is raised.
+
+    Returns
+    -------
+    list of Video
 
     Raises
     ------
     EdgeL3Error
-        If there are none.
+        If the directory does not exist or contains no videos.
     VideoError
-        If one is damaged, lacks pictures or sound or is shorter than a second.
+        If a video is damaged, lacks pictures or sound, or is shorter than one second.
     RuntimeUnavailableError
         If PyAV is not installed.
     """
     if not directory.is_dir():
-        raise EdgeL3Error(f"{directory}: expected a directory of videos, there is none")
+        raise EdgeL3Error(f"{directory}: expected a directory of videos, it does not exist")
     _load_av()
     paths = sorted(
         path for path in directory.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
@@ -126,7 +112,7 @@ def _load_av() -> Any:
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[Any]:
-    """Open a container; what libav finds wrong with it becomes one line with the file's name."""
+    """Open a container; errors of libav become a VideoError of one line."""
     av = _load_av()
     try:
         with av.open(str(path)) as container:
@@ -134,7 +120,7 @@ def _decoding(path: Path) -> Iterator[Any]:
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoError(
-            path, f"expected a whole video, it is damaged or none ({reason})"
+            path, f"expected a whole video, it is damaged or not a video ({reason})"
         ) from error
 
 
@@ -169,31 +155,31 @@ def _open(path: Path) -> Video:
 
 
 def _span(container: Any, stream: Any) -> tuple[float, float]:
-    """Start and end of a stream; of the container where the stream does not say."""
+    """Return start and end of a stream, or those of the container if the stream has none."""
     start_s = float((stream.start_time or 0) * stream.time_base)
     if stream.duration is not None:
         return start_s, start_s + float(stream.duration * stream.time_base)
     if container.duration is None:
-        raise ValueError("its length is not known")
+        raise ValueError("its duration is unknown")
     # Both in microseconds.
     return start_s, ((container.start_time or 0) + container.duration) / 1e6
 
 
 def _decode_from(container: Any, stream: Any, time_s: float) -> Iterator[Any]:
-    """Frames of a stream, from one that is not after a time; those without a time are left out."""
+    """Yield frames from the last key frame before a time; frames without a time are left out."""
     container.seek(max(0, int(time_s / stream.time_base)), stream=stream)
     return (frame for frame in container.decode(stream) if frame.time is not None)
 
 
 def read_frame(video: Video, time_s: float, short_side: int) -> Pixels:
-    """Read the frame that is seen at a time.
+    """Read the frame that is shown at a time.
 
     Parameters
     ----------
     video : Video
     time_s : float
     short_side : int
-        The frame is scaled to this many pixels on its shorter side.
+        Length in pixels to which the shorter side of the frame is scaled.
 
     Returns
     -------
@@ -202,7 +188,7 @@ def read_frame(video: Video, time_s: float, short_side: int) -> Pixels:
     Raises
     ------
     VideoError
-        If the file cannot be decoded there.
+        If the file cannot be decoded at this time.
     """
     with _decoding(video.path) as container:
         last = None
@@ -210,7 +196,7 @@ def read_frame(video: Video, time_s: float, short_side: int) -> Pixels:
             if last is not None and frame.time > time_s:
                 break
             last = frame
-        else:  # there is none behind it: it may last a while
+        else:  # no later frame: the last one may be shown for a while
             if last is None or last.time < time_s - _LAST_FRAME_S:
                 raise ValueError(f"no picture at {time_s:.2f} s")
         scale = short_side / min(last.width, last.height)
@@ -220,9 +206,9 @@ def read_frame(video: Video, time_s: float, short_side: int) -> Pixels:
 
 
 def read_sound(video: Video, time_s: float, sample_rate_hz: int) -> FloatArray:
-    """Read the second of sound around a time, channels averaged; resampling is soxr's.
+    """Read the second of sound around a time: channels averaged, resampled by soxr.
 
-    A gap in the sound is silence.
+    Gaps in the sound become silence.
 
     Returns
     -------
@@ -231,7 +217,7 @@ def read_sound(video: Video, time_s: float, sample_rate_hz: int) -> FloatArray:
     Raises
     ------
     VideoError
-        If the file cannot be decoded there.
+        If the file cannot be decoded at this time.
     """
     av = _load_av()
     start_s = time_s - 0.5 - _MARGIN_S
@@ -248,9 +234,9 @@ def read_sound(video: Video, time_s: float, sample_rate_hz: int) -> FloatArray:
                 break
             for part in to_float.resample(frame):
                 samples = part.to_ndarray().mean(axis=0)
-                place = round(frame.time * rate_hz) - first
-                inside = slice(max(0, place), max(0, place + len(samples)))
-                samples = samples[max(0, -place) :][: max(0, len(mono) - inside.start)]
+                position = round(frame.time * rate_hz) - first
+                inside = slice(max(0, position), max(0, position + len(samples)))
+                samples = samples[max(0, -position) :][: max(0, len(mono) - inside.start)]
                 mono[inside][: len(samples)] = samples
                 reached_s = frame.time + part.samples / rate_hz
         if reached_s < min(time_s, video.end_s - _SLACK_S):
@@ -261,85 +247,3 @@ def read_sound(video: Video, time_s: float, sample_rate_hz: int) -> FloatArray:
     margin = round(_MARGIN_S * sample_rate_hz)
     window = resampled[margin : margin + sample_rate_hz]
     return np.pad(window, (0, sample_rate_hz - len(window))).astype(np.float32)
-
-
-class PairSource:
-    """An endless supply of pairs: half with the frame's own sound, half with another video's.
-
-    Parameters
-    ----------
-    videos : sequence of Video
-        Two at least.
-    sample_rate_hz, frame_pixels : int
-    varied : bool
-        Whether frames are cropped anywhere and flipped, or cropped in the middle.
-    on_damaged : callable, optional
-        Called with the error where a video cannot be decoded, perhaps by several threads; another
-        pair is drawn. Raised if None.
-    """
-
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        *,
-        sample_rate_hz: int,
-        frame_pixels: int,
-        varied: bool,
-        on_damaged: OnDamaged | None = None,
-    ) -> None:
-        self._videos = videos
-        self._on_damaged = on_damaged
-        self._sample_rate_hz = sample_rate_hz
-        self._frame_pixels = frame_pixels
-        self._varied = varied
-
-    def batch(self, seed: int, number: int, pairs: int) -> Pairs:
-        """Make the batch of a number; the same numbers give the same batch, in any order.
-
-        Raises
-        ------
-        VideoError
-            If a video cannot be decoded, or if many in a row cannot.
-        """
-        generator = np.random.default_rng([seed, number])
-        frames, windows, matching = zip(
-            *(self._whole_pair(generator) for _ in range(pairs)), strict=True
-        )
-        return Pairs(np.stack(frames), np.stack(windows), np.array(matching))
-
-    def _whole_pair(self, generator: np.random.Generator) -> tuple[Pixels, FloatArray, bool]:
-        """Draw until both videos can be decoded where they were drawn."""
-        for left in reversed(range(_MOST_DRAWS)):
-            try:
-                return self._pair(generator)
-            except VideoError as error:
-                if self._on_damaged is None or not left:
-                    raise
-                self._on_damaged(error)
-        raise AssertionError  # the last draw returned or raised
-
-    def _pair(self, generator: np.random.Generator) -> tuple[Pixels, FloatArray, bool]:
-        seen = int(generator.integers(len(self._videos)))
-        other = (seen + int(generator.integers(1, len(self._videos)))) % len(self._videos)
-        is_match = bool(generator.random() < 0.5)
-        # Drawn in any case, so that nothing else of the pair depends on which kind it is.
-        times_s = [self._time_s(self._videos[each], generator) for each in (seen, other)]
-        frame = self._crop(
-            read_frame(self._videos[seen], times_s[0], round(self._frame_pixels * _SCALE)),
-            generator,
-        )
-        heard, time_s = (seen, times_s[0]) if is_match else (other, times_s[1])
-        return frame, read_sound(self._videos[heard], time_s, self._sample_rate_hz), is_match
-
-    @staticmethod
-    def _time_s(video: Video, generator: np.random.Generator) -> float:
-        return float(generator.uniform(video.start_s + 0.5, video.end_s - 0.5))
-
-    def _crop(self, frame: Pixels, generator: np.random.Generator) -> Pixels:
-        spare = [side - self._frame_pixels for side in frame.shape[:2]]
-        top, left = (side // 2 for side in spare)
-        if self._varied:
-            top, left = (int(generator.integers(side + 1)) for side in spare)
-            if generator.random() < 0.5:
-                frame = frame[:, ::-1]
-        return frame[top : top + self._frame_pixels, left : left + self._frame_pixels]

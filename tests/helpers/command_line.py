@@ -6,6 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from edgel3_tflm.cli.commands import app
+
 COMMAND = [str(Path(sys.executable).with_name("edgel3-tflm"))]
 
 
@@ -19,6 +23,13 @@ def run(
         env={**os.environ, **environment},
         preexec_fn=limit,
     )
+
+
+def run_in_process(*arguments: object) -> tuple[int, str]:
+    """Run a command in this process, which has TensorFlow loaded: status and messages."""
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stderr
 
 
 def assert_one_error_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:

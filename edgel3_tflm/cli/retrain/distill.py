@@ -56,9 +56,10 @@ def distill_command(
     """Train a pruned student network to reproduce the embedding of a teacher network."""
     with open_screen(quiet=quiet, as_json=as_json, interrupted=RESUMABLE) as screen:
         from edgel3_tflm.converters.pruning.plan_file import read_plan
-        from edgel3_tflm.converters.training.distill import choose_clips, distill
-        from edgel3_tflm.converters.training.loop import FIGURES_NAME, STUDENT_NAME
+        from edgel3_tflm.converters.training.distill import distill
         from edgel3_tflm.converters.training.recipe import Recipe, read_recipe
+        from edgel3_tflm.converters.training.run_directory import FIGURES_NAME, STUDENT_NAME
+        from edgel3_tflm.converters.training.split import choose_clips
 
         recipe = read_recipe(recipe_file, Recipe)
         initial = None
@@ -98,8 +99,7 @@ def distill_command(
             describe_ending(run),
             Text(
                 f"step {figures.step} chosen: cosine to the teacher {figures.teacher_cosine:.4f}"
-                " over"
-                f" {figures.windows} windows of the validation set"
+                f" over {figures.windows} windows of the validation set"
             ),
             Text(f"student: {output / STUDENT_NAME}, figures: {output / FIGURES_NAME}"),
         )

@@ -33,8 +33,7 @@ def finetune_command(
         typer.Option(
             metavar="FILE",
             help="Weights of the audio network to start from. They are cut to the recipe's depth"
-            " and"
-            " filters, and pruned to its plan if they are not pruned yet.",
+            " and filters, and pruned to its plan if they are not pruned yet.",
         ),
     ],
     output: RunOption,
@@ -61,9 +60,10 @@ def finetune_command(
 ) -> None:
     """Fine-tune a reduced audio network to recognise whether a video frame and a sound match."""
     with open_screen(quiet=quiet, as_json=as_json, interrupted=RESUMABLE) as screen:
-        from edgel3_tflm.converters.training.correspondence import finetune, load_video_weights
-        from edgel3_tflm.converters.training.loop import FIGURES_NAME, STUDENT_NAME
+        from edgel3_tflm.converters.training.correspondence import finetune
         from edgel3_tflm.converters.training.recipe import FinetuneRecipe, read_recipe
+        from edgel3_tflm.converters.training.run_directory import FIGURES_NAME, STUDENT_NAME
+        from edgel3_tflm.converters.training.video_network import load_video_weights
         from edgel3_tflm.converters.training.videos import find_videos
 
         recipe = read_recipe(recipe_file, FinetuneRecipe)

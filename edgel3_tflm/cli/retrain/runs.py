@@ -41,7 +41,7 @@ PlanOption = Annotated[
 
 def read_figures(output: Path) -> dict[str, Any]:
     """Return the figures that a run wrote to its directory."""
-    from edgel3_tflm.converters.training.loop import FIGURES_NAME
+    from edgel3_tflm.converters.training.run_directory import FIGURES_NAME
 
     figures: dict[str, Any] = json.loads((output / FIGURES_NAME).read_bytes())
     return figures
