@@ -276,7 +276,7 @@ def test_other_commands_accept_a_network_with_plan_depth_and_filters(
         (["--filters", "1,2"], "expected 8 numbers of filters from 1 to 1024, got 1, 2"),
         (["--filters", "4,6,4,8,6,4,6,9"], "at most the filters that the weights have"),
         (["--plan", "short.toml"], "expected 8 percents of zeros from 0 to 100, got 0, 25"),
-        (["--plan", "none.toml"], "none.toml: cannot read the plan"),
+        (["--plan", "none.toml"], "none.toml: cannot read: No such file"),
         (["--plan", "none.toml", "--sparsity", "99"], "one of --sparsity and --plan FILE"),
     ],
 )
