@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from helpers import synthetic_clips, tiny_network
+from helpers.networks import tiny_network
 from helpers.progress import ignore_progress
+from helpers.sounds import synthetic_clips
 
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN

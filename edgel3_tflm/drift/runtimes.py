@@ -14,7 +14,7 @@ from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, RUNTIMES, runs_pac
 from edgel3_tflm.types import FloatArray
 
 if TYPE_CHECKING:
-    from edgel3_tflm.runtime.device_frontend import DeviceFrontend
+    from edgel3_tflm.runtime.c_library.device_frontend import DeviceFrontend
 
 NODE = "node"
 FLOAT_PREFIX = "float:"
@@ -63,7 +63,7 @@ class Runtime:
 
 def open_frontend(deployment: Deployment) -> "DeviceFrontend":
     """Open the device's frontend, built for this machine, for a deployment's quantized input."""
-    from edgel3_tflm.runtime.device_frontend import DeviceFrontend
+    from edgel3_tflm.runtime.c_library.device_frontend import DeviceFrontend
 
     spec = deployment.embedder(deployment.quantization).input
     return DeviceFrontend(deployment.variant.frontend, deployment.input_map, spec)

@@ -132,7 +132,7 @@ def _open_tflm(model: bytes, _threads: int) -> Interpreter:
 
 
 def _open_engine(model: bytes, threads: int) -> Interpreter:
-    from edgel3_tflm.runtime.engine import EngineInterpreter
+    from edgel3_tflm.runtime.c_library.engine import EngineInterpreter
 
     return EngineInterpreter(model, threads=threads)
 

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 import typer
 from helpers.command_line import COMMAND, assert_one_error_line, run
-from helpers.int8_network import Conv, Int8Network, Quantization, build
-from helpers.tiny_network import TINY
+from helpers.networks.int8_network import Conv, Int8Network, Quantization, build
+from helpers.networks.tiny_network import TINY
 
 from edgel3_tflm.cli.screen import open_screen
 from edgel3_tflm.networks.catalogue import find_variant

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import tflite
-from helpers.keras_hdf5 import random_weights, write_hdf5
+from helpers.networks.keras_hdf5 import random_weights, write_hdf5
 from helpers.progress import ignore_progress
 
 from edgel3_tflm.audio.clips import find_clips

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers.nodes import Expected, Int16Array, read_pcm
+from helpers.boards.nodes import Expected, Int16Array, read_pcm
 
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.device.client import Device

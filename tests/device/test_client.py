@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.nodes import Expected, Int16Array
-from helpers.ports import pump
+from helpers.boards.nodes import Expected, Int16Array
+from helpers.boards.ports import pump
 
 from edgel3_tflm.device.client import Device
 from edgel3_tflm.device.emulation import Emulator, Program

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.scripted_node import (
+from helpers.boards.scripted_node import (
     ATTEMPTS,
     COMPUTE_TIMEOUT_S,
     TIMEOUT_S,

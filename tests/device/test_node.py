@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.nodes import Expected, Int16Array, read_pcm, u32
+from helpers.boards.nodes import Expected, Int16Array, read_pcm, u32
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.device.client import Device, RefusedError

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from helpers.nodes import Expected, Int16Array, u32
+from helpers.boards.nodes import Expected, Int16Array, u32
 
 from edgel3_tflm.device.client import Device
 from edgel3_tflm.device.emulation import Emulator

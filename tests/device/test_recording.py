@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.scripted_node import write_info
+from helpers.boards.scripted_node import write_info
 
 from edgel3_tflm.device.recording import Recording
 from edgel3_tflm.device.wire import Info, LiveEvent

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from helpers.keras_hdf5 import random_weights, write_hdf5
-from helpers.ports import pump
+from helpers.boards.ports import pump
+from helpers.networks.keras_hdf5 import random_weights, write_hdf5
+from helpers.networks.spoil import double_kernel_scales, with_quantized_model
 from helpers.progress import ignore_progress
-from helpers.spoil import double_kernel_scales, with_quantized_model
 
 from edgel3_tflm.audio.clips import read_clip
 from edgel3_tflm.audio.manifest import LabelledClip

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 from helpers.command_line import assert_one_error_line, run
+from helpers.networks.spoil import double_kernel_scales, with_quantized_model
 from helpers.progress import ignore_progress
-from helpers.spoil import double_kernel_scales, with_quantized_model
 
 from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.drift.downstream import ClassifierDrift, Interval

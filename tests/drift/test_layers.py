@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.int8_network import build, random_network
-from helpers.spoil import double_kernel_scales, double_output_scale, with_quantized_model
+from helpers.networks.int8_network import build, random_network
+from helpers.networks.spoil import double_kernel_scales, double_output_scale, with_quantized_model
 
 from edgel3_tflm.audio.framing import read_windows
 from edgel3_tflm.audio.log_mel import log_mel

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import resampy
 import soundfile
-from helpers.tiny_network import draw, write_weights
+from helpers.networks.tiny_network import draw, write_weights
 
 import edgel3_tflm
 from edgel3_tflm.audio.framing import Framing, center_audio, pad_audio

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import soundfile
 from helpers.command_line import assert_one_error_line, run
-from helpers.tiny_network import write_weights
+from helpers.networks.tiny_network import write_weights
 
 from edgel3_tflm import cli
 from edgel3_tflm.cli.commands import app

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.tiny_network import TINY, draw, write_weights
+from helpers.networks.tiny_network import TINY, draw, write_weights
 
 from edgel3_tflm.converters import pipeline
 from edgel3_tflm.converters.pipeline import ConvertOptions

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.engine_networks import draw_network
-from helpers.int8_network import build
-from helpers.tflm import (
+from helpers.boards.tflm import (
     ENGINE_FILES,
     HEADERS,
     HOST_KERNELS,
@@ -24,6 +22,8 @@ from helpers.tflm import (
     require,
     substitute,
 )
+from helpers.networks.engine_networks import draw_network
+from helpers.networks.int8_network import build
 
 from edgel3_tflm.converters.export.pack import pack
 

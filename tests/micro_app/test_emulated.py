@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from emulator import Answer, EmulatorError, Firmware, Jobs, run
-from helpers.int8_network import (
+from helpers.networks.int8_network import (
     Conv,
     Int8Network,
     Quantization,

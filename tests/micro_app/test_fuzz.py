@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.fuzzing import change_source, fuzz
-from helpers.int8_network import build, random_network
+from helpers.boards.fuzzing import change_source, fuzz
+from helpers.networks.int8_network import build, random_network
 
 from edgel3_tflm.converters.export.pack import pack
 

@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from helpers.fuzzing import change_source, fuzz
+from helpers.boards.fuzzing import change_source, fuzz
 
 from edgel3_tflm.device.wire import Command
 

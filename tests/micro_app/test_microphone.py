@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.arduino import MICRO_APP, STUBS, WARNINGS
+from helpers.boards.arduino import MICRO_APP, STUBS, WARNINGS
 
 from edgel3_tflm.converters.export.board_files import (
     SKETCH_NAME,

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from helpers.arduino import MICRO_APP, compile_source, needs_arm, sources_of
+from helpers.boards.arduino import MICRO_APP, compile_source, needs_arm, sources_of
 
 from edgel3_tflm.converters.export.app import (
     LIBRARY_FOLDER,

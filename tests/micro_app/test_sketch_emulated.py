@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.arduino import (
+from helpers.boards.arduino import (
     ARM_GCC,
     ARM_GPP,
     MICRO_APP,
@@ -31,8 +31,8 @@ from edgel3_tflm.converters.export.board_files import (
 from edgel3_tflm.device.boards import Board, find_board
 from edgel3_tflm.device.client import Device, RefusedError
 from edgel3_tflm.device.emulation import Emulator
+from edgel3_tflm.runtime.c_library.engine import Engine
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.engine import Engine
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.tflm import (
+from helpers.boards.tflm import (
     COMPILERS,
     ENGINE_FILES,
     NODE_ENGINE,

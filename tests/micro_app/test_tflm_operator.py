@@ -9,9 +9,7 @@ from pathlib import Path
 import emulator
 import numpy as np
 import pytest
-from helpers.engine_networks import changed, clip_windows, draw_network, draw_windows, seal
-from helpers.int8_network import build
-from helpers.tflm import (
+from helpers.boards.tflm import (
     COMPILERS,
     NODE_ENGINE,
     OPERATOR,
@@ -25,12 +23,14 @@ from helpers.tflm import (
     find_tool,
     run_engine,
 )
+from helpers.networks.engine_networks import changed, clip_windows, draw_network, draw_windows, seal
+from helpers.networks.int8_network import build
 
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.converters.export.packed_flatbuffer import wrap_packed
+from edgel3_tflm.runtime.c_library.engine import arena_bytes
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.engine import arena_bytes
 from edgel3_tflm.runtime.interpreters import open_interpreter
 from edgel3_tflm.runtime.packed import plan_memory
 

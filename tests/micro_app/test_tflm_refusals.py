@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tflite
-from helpers.engine_networks import changed, seal
-from helpers.tflm import OPERATOR, Interpreter, compile_for_host, compile_to, run_engine
+from helpers.boards.tflm import OPERATOR, Interpreter, compile_for_host, compile_to, run_engine
+from helpers.networks.engine_networks import changed, seal
 
 from edgel3_tflm.converters.export.flatbuffer_writer import (
     WrittenOperator,
@@ -15,8 +15,8 @@ from edgel3_tflm.converters.export.flatbuffer_writer import (
     write_flatbuffer,
 )
 from edgel3_tflm.errors import ModelFileError
+from edgel3_tflm.runtime.c_library.engine import arena_bytes
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.engine import arena_bytes
 from edgel3_tflm.runtime.interpreters import RUNTIMES, open_interpreter
 from edgel3_tflm.runtime.packed import CUSTOM_CODE, read_packed
 

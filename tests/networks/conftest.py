@@ -1,8 +1,8 @@
 """Weights of small networks, and the file that contains them."""
 
 import pytest
-from helpers.keras_hdf5 import hdf5_bytes, random_weights
-from helpers.small_weights import SEA_64, SMALL
+from helpers.networks.keras_hdf5 import hdf5_bytes, random_weights
+from helpers.networks.small_weights import SEA_64, SMALL
 
 from edgel3_tflm.networks.weights import NetworkWeights
 

@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers.keras_hdf5 import hdf5_bytes, write_hdf5
-from helpers.small_weights import (
+from helpers.networks.keras_hdf5 import hdf5_bytes, write_hdf5
+from helpers.networks.small_weights import (
     KERNEL_1,
     SMALL,
     load_bytes,

@@ -8,8 +8,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers.keras_hdf5 import array_path
-from helpers.small_weights import (
+from helpers.networks.keras_hdf5 import array_path
+from helpers.networks.small_weights import (
     KERNEL_1,
     load_bytes,
     modified,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.small_weights import (
+from helpers.networks.small_weights import (
     SMALL_FILTERS,
     refusal_of_bytes,
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.small_weights import (
+from helpers.networks.small_weights import (
     SMALL,
     assert_equal_bits,
     refusal_of,

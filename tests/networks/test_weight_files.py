@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from helpers.keras_hdf5 import array_path, hdf5_bytes, random_weights, write_hdf5
-from helpers.small_weights import (
+from helpers.networks.keras_hdf5 import array_path, hdf5_bytes, random_weights, write_hdf5
+from helpers.networks.small_weights import (
     SEA_64,
     SMALL,
     SMALL_FILTERS,

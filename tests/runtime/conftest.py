@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers.engine_networks import draw_network
-from helpers.int8_network import Int8Network, build
+from helpers.networks.engine_networks import draw_network
+from helpers.networks.int8_network import Int8Network, build
 
 from edgel3_tflm.converters.export.pack import pack
 

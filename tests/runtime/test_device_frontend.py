@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import soxr
-from helpers.frontend_windows import (
+from helpers.sounds.frontend_windows import (
     L3,
     ROUNDOFF,
     SEA,
@@ -30,8 +30,8 @@ from edgel3_tflm.audio.log_mel import FrontendTables, dft_window, log_mel, mel_f
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.networks.variants import FrontendSpec
+from edgel3_tflm.runtime.c_library.device_frontend import DeviceFrontend
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.device_frontend import DeviceFrontend
 from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.interpreters import open_interpreter
 from edgel3_tflm.runtime.tensors import TensorSpec

@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from helpers.engine_networks import changed, draw_windows, seal
-from helpers.engine_sweep import BOTH_KERNELS, aligned_memory, sweep
-from helpers.int8_network import Int8Network, build
+from helpers.networks.engine_networks import changed, draw_windows, seal
+from helpers.networks.engine_sweep import BOTH_KERNELS, aligned_memory, sweep
+from helpers.networks.int8_network import Int8Network, build
 
 from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
-from edgel3_tflm.runtime import engine as engine_module
-from edgel3_tflm.runtime.engine import Engine, EngineInterpreter, Kernels, arena_bytes, describe
+from edgel3_tflm.runtime.c_library import engine as engine_module
+from edgel3_tflm.runtime.c_library.engine import (
+    Engine,
+    EngineInterpreter,
+    Kernels,
+    arena_bytes,
+    describe,
+)
 from edgel3_tflm.runtime.packed import read_packed
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.engine_networks import Int8Array, draw_windows, seal
-from helpers.engine_sweep import BOTH_KERNELS, SPARSITIES, sweep
-from helpers.int8_network import build
+from helpers.networks.engine_networks import Int8Array, draw_windows, seal
+from helpers.networks.engine_sweep import BOTH_KERNELS, SPARSITIES, sweep
+from helpers.networks.int8_network import build
 
 from edgel3_tflm.converters.export.pack import pack
+from edgel3_tflm.runtime.c_library.engine import Kernels
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.engine import Kernels
 from edgel3_tflm.runtime.interpreters import open_interpreter
 from edgel3_tflm.runtime.packed import read_packed
 

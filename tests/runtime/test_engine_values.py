@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tflite
-from helpers.engine_networks import Int8Array, clip_windows, draw_network, draw_windows
-from helpers.engine_sweep import BOTH_KERNELS, SPARSITIES, sweep
-from helpers.int8_network import Int8Network, Quantization, build, with_layer
+from helpers.networks.engine_networks import Int8Array, clip_windows, draw_network, draw_windows
+from helpers.networks.engine_sweep import BOTH_KERNELS, SPARSITIES, sweep
+from helpers.networks.int8_network import Int8Network, Quantization, build, with_layer
 
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.converters.export.pack import pack
+from edgel3_tflm.runtime.c_library.engine import Engine, EngineInterpreter, arena_bytes
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.engine import Engine, EngineInterpreter, arena_bytes
 from edgel3_tflm.runtime.interpreters import open_interpreter
 from edgel3_tflm.runtime.native import import_tensorflow
 from edgel3_tflm.runtime.packed import Encoding, plan_memory, read_packed

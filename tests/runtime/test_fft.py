@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from helpers.frontend_windows import SOURCES, STRICT, fft_error
+from helpers.sounds.frontend_windows import SOURCES, STRICT, fft_error
 
 # A slow implementation of the functions of CMSIS-DSP.
 STAND_IN = """

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emulator import COMPILER, FLAGS, MACHINE, QEMU
-from helpers.frontend_windows import (
+from helpers.sounds.frontend_windows import (
     FRONTEND_FILES,
     SOURCES,
     STRICT,

@@ -75,8 +75,8 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_engine_that_was_not_built_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("engine", "c_library"):
-        monkeypatch.delitem(sys.modules, f"edgel3_tflm.runtime.{name}", raising=False)
+    for name in ("engine", "library"):
+        monkeypatch.delitem(sys.modules, f"edgel3_tflm.runtime.c_library.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "edgel3_tflm._engine", None)
     with pytest.raises(RuntimeUnavailableError, match=r"^[^\n]*install a C compiler[^\n]*$"):
         open_interpreter(b"", "engine")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.arduino import (
+from helpers.boards.arduino import (
     MICRO_APP,
     compile_source,
     needs_arm,

@@ -4,13 +4,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from helpers.int8_network import (
+from helpers.networks.int8_network import (
     Quantization,
     build,
     random_network,
     with_layer,
 )
-from helpers.packing import assert_round_trip, one_conv, second
+from helpers.networks.packing import assert_round_trip, one_conv, second
 
 from edgel3_tflm.converters.export.pack import pack, quantize_multipliers
 from edgel3_tflm.errors import ModelFileError

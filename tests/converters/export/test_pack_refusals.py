@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tflite
-from helpers.int8_network import (
+from helpers.networks.int8_network import (
     Int8Network,
     Quantization,
     build,
@@ -14,7 +14,7 @@ from helpers.int8_network import (
     random_network,
     with_layer,
 )
-from helpers.packing import assert_round_trip
+from helpers.networks.packing import assert_round_trip
 
 from edgel3_tflm.converters.export.flatbuffer_writer import (
     WrittenOperator,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import tflite
-from helpers.int8_network import (
+from helpers.networks.int8_network import (
     Conv,
     Int8Network,
     Quantization,

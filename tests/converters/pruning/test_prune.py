@@ -1,7 +1,7 @@
 """Pruning to a plan: the weights that are kept, and layers that have their zeros already."""
 
 import numpy as np
-from helpers.keras_hdf5 import random_weights
+from helpers.networks.keras_hdf5 import random_weights
 
 from edgel3_tflm.converters.pruning.prune import prune
 from edgel3_tflm.networks.catalogue import find_variant

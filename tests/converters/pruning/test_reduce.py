@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from helpers.command_line import assert_one_error_line, run
-from helpers.keras_hdf5 import random_weights
+from helpers.networks.keras_hdf5 import random_weights
 
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.keras.model import open_keras

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.keras_hdf5 import random_weights
+from helpers.networks.keras_hdf5 import random_weights
 from helpers.progress import ignore_progress
 from tflite_runtime.interpreter import Interpreter
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 from helpers.distillation import PERCENTS, RECIPE, train
-from helpers.tiny_network import write_weights
-from helpers.videos import VIDEOS, ignore_video, write_video
+from helpers.networks.tiny_network import write_weights
+from helpers.sounds.videos import VIDEOS, ignore_video, write_video
 
 from edgel3_tflm.converters.training.videos import Video, find_videos
 from edgel3_tflm.networks.catalogue import find_variant

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from helpers.command_line import run_in_process
 from helpers.distillation import FILTERS, SMALLEST
+from helpers.networks.tiny_network import write_weights
 from helpers.progress import ignore_progress
-from helpers.tiny_network import write_weights
 from typer.testing import CliRunner
 
 from edgel3_tflm.cli.commands import app

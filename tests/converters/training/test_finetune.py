@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers.videos import KINDS, VIDEOS, ignore_video, write_video
+from helpers.sounds.videos import KINDS, VIDEOS, ignore_video, write_video
 from scipy.stats import binom
 from typer.testing import CliRunner
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.command_line import run_in_process
 from helpers.distillation import PERCENTS, SMALLEST
-from helpers.tiny_network import write_weights
+from helpers.networks.tiny_network import write_weights
 
 from edgel3_tflm.converters.pruning.plan_file import write_plan
 from edgel3_tflm.converters.training.recipe import (

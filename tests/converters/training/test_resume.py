@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.command_line import run_in_process
 from helpers.distillation import RECIPE, TINY_RECIPE, train
-from helpers.tiny_network import write_weights
+from helpers.networks.tiny_network import write_weights
 
 from edgel3_tflm.converters.training.distill import distill
 from edgel3_tflm.converters.training.recipe import (

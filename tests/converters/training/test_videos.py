@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.videos import ignore_video, write_video
+from helpers.sounds.videos import ignore_video, write_video
 from scipy.stats import binom
 
 from edgel3_tflm.converters.training.pairs import PairSource

@@ -8,13 +8,13 @@ import pytest
 
 from edgel3_tflm.device.boards import Board
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 MICRO_APP = ROOT / "micro_app"
 
 
-STUBS = Path(__file__).parents[1] / "native" / "arduino_stubs"
+STUBS = Path(__file__).parents[2] / "native" / "arduino_stubs"
 
 
 ARM_GCC, ARM_GPP = "arm-none-eabi-gcc", "arm-none-eabi-g++"

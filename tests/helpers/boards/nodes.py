@@ -8,8 +8,8 @@ import numpy.typing as npt
 from edgel3_tflm.audio.framing import read_windows
 from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.audio.pcm import to_int16
+from edgel3_tflm.runtime.c_library.engine import Engine
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.engine import Engine
 
 Int8Array = npt.NDArray[np.int8]
 Int16Array = npt.NDArray[np.int16]

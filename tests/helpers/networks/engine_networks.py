@@ -12,7 +12,7 @@ from edgel3_tflm.audio.framing import read_windows
 from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.interpreters import open_interpreter
-from helpers.int8_network import Int8Network, random_network, with_layer
+from helpers.networks.int8_network import Int8Network, random_network, with_layer
 
 Int8Array = npt.NDArray[np.int8]
 

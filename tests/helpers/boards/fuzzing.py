@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-MICRO_APP = Path(__file__).parents[2] / "micro_app"
+MICRO_APP = Path(__file__).parents[3] / "micro_app"
 LIBRARY = MICRO_APP / "lib" / "edgel3"
 HOST_KERNELS = MICRO_APP / "host" / "edgel3_kernels_avx512.c"
 RUNS = int(os.environ.get("EDGEL3_FUZZ_RUNS", "100000"))

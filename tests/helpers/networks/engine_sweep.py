@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.runtime.engine import Kernels
-from helpers.engine_networks import draw_network
-from helpers.int8_network import Int8Network
+from edgel3_tflm.runtime.c_library.engine import Kernels
+from helpers.networks.engine_networks import draw_network
+from helpers.networks.int8_network import Int8Network
 
 BOTH_KERNELS: tuple[Kernels, ...] = ("best", "portable")
 SPARSITIES = (0, 0.15, 0.5, 0.85, 0.98, 1)

@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgel3_tflm.runtime.engine import Engine
+from edgel3_tflm.runtime.c_library.engine import Engine
 
 Int8Array = npt.NDArray[np.int8]
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 SOURCES = ROOT / "micro_app" / "lib" / "edgel3" / "src"

@@ -9,14 +9,14 @@ from edgel3_tflm.audio.framing import read_windows
 from edgel3_tflm.audio.pcm import to_int16
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.variants import FrontendSpec
+from edgel3_tflm.runtime.c_library.device_frontend import DeviceFrontend
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.device_frontend import DeviceFrontend
 from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.interpreters import open_interpreter
 from edgel3_tflm.runtime.tensors import TensorSpec
 
 Int16Array = npt.NDArray[np.int16]
-SOURCES = Path(__file__).parents[2] / "micro_app" / "lib" / "edgel3" / "src"
+SOURCES = Path(__file__).parents[3] / "micro_app" / "lib" / "edgel3" / "src"
 FRONTEND_FILES = ("edgel3_fft.c", "edgel3_fft_cmsis.c", "edgel3_frontend.c")
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 L3 = find_variant().frontend

@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from helpers.progress import ignore_progress
+from helpers.sounds import synthetic_clips
 
 from edgel3_tflm.audio.clips import find_clips, read_clip
 from edgel3_tflm.audio.manifest import read_manifest
 from edgel3_tflm.evaluation.probe import extract_features, probe
 from edgel3_tflm.metrics import cosine_similarity, sqnr_db
 from edgel3_tflm.runtime.deployment import Deployment
-from helpers import synthetic_clips
-from helpers.progress import ignore_progress
 
 
 def test_clips_are_the_same_each_time(sounds: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.cores import available_cores
-from edgel3_tflm.runtime.c_library import allocate, check, ffi, lib, pointer
+from edgel3_tflm.runtime.c_library.library import allocate, check, ffi, lib, pointer
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.runtime.threads import WindowPool
 from edgel3_tflm.types import Int8Array

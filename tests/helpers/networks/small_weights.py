@@ -15,7 +15,7 @@ from edgel3_tflm.networks.catalogue import VARIANTS
 from edgel3_tflm.networks.sources import load_weights
 from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.networks.weights import NetworkWeights
-from helpers.keras_hdf5 import array_path
+from helpers.networks.keras_hdf5 import array_path
 
 SEA_64 = VARIANTS["sea-ust-64"]
 SPARSE = VARIANTS["edgel3-95.45-ft"]

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from edgel3_tflm.audio.log_mel import DYNAMIC_RANGE_DB, FrontendTables
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.variants import FrontendSpec
-from edgel3_tflm.runtime.c_library import allocate, ffi, lib, pointer
+from edgel3_tflm.runtime.c_library.library import allocate, ffi, lib, pointer
 from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.types import FloatArray, Int8Array

@@ -11,7 +11,7 @@ from edgel3_tflm.runtime.packed import (
     read_packed,
     unpack_kernel,
 )
-from helpers.int8_network import (
+from helpers.networks.int8_network import (
     Conv,
     Int8Network,
     Quantization,

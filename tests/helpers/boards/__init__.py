@@ -1,0 +1,1 @@
+"""Nodes, ports and builds that several tests share."""

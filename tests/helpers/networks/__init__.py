@@ -1,0 +1,1 @@
+"""Networks that several tests share, small enough to be fast."""

@@ -1,0 +1,1 @@
+"""Sounds and videos that several tests share."""
