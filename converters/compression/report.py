@@ -1,4 +1,7 @@
-"""A sensitivity study in a directory: scores, plot and plan. This needs the extra ``report``."""
+"""Run a sensitivity study and write its scores, plot and plan to a directory.
+
+This needs the extra ``report``.
+"""
 
 import io
 import json
@@ -62,12 +65,13 @@ class PlanEvaluation:
     Parameters
     ----------
     seen : Score
-        Of the proposed plan, on the windows that the curves were measured on.
+        Score of the proposed plan on the windows that the curves were measured on.
     kept : Score or None
-        Of the proposed plan, on the validation set; None if it is empty.
+        Score of the proposed plan on the validation set. None if the validation set is empty.
     uniform_percent : float
+        Percent of zeros in each layer of the uniform plan.
     uniform_kept : Score or None
-        Of the uniform plan, on the validation set; None if it is empty.
+        Score of the uniform plan on the validation set. None if the validation set is empty.
     """
 
     seen: Score
@@ -112,8 +116,9 @@ def study_sensitivity(
 ) -> SensitivityStudy:
     """Measure the sensitivity curves, find a plan for the target, and write both to a directory.
 
-    Curves of the same weights, clips and sparsities are not measured again. They are read from the
-    directory, or from the file of an interrupted study (:func:`partial_path`).
+    If an earlier study with the same weights, clips and sparsities measured some of the curves,
+    these are read from the directory, or from the file of an interrupted study
+    (:func:`partial_path`). Only the others are measured.
 
     Parameters
     ----------
@@ -126,7 +131,7 @@ def study_sensitivity(
     target : Target, optional
         Target of the plan. None measures the curves only.
     output : pathlib.Path
-        The directory to write. After an error it is as it was.
+        The directory to write. An error leaves it unchanged.
     progress : callable
 
     Raises
@@ -137,7 +142,7 @@ def study_sensitivity(
     """
     inputs = describe_inputs(weights, sample, sparsities, layers)
     with new_directory(output, marker=JSON_NAME) as new:
-        # A target that cannot be reached is an error before the long measurement.
+        # Before the long measurement, so that a target that cannot be reached fails at once.
         choices = None if target is None else list_choices(weights, inputs, target, progress)
         partial = partial_path(output)
         sensitivity = measure_sensitivity(
@@ -160,13 +165,13 @@ def study_sensitivity(
 
 
 def partial_path(output: Path) -> Path:
-    """Return the file, beside a study's directory, of the curves measured so far."""
+    """Return the path of the file, beside a study's directory, with the curves measured so far."""
     output = output.absolute()
     return output.with_name(f"{output.name}.partial.json")
 
 
 def describe_partial_study(output: Path) -> str:
-    """Describe the files of an interrupted study in a message."""
+    """Return a message that says what an interrupted study left and how to continue it."""
     path = partial_path(output)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -174,8 +179,8 @@ def describe_partial_study(output: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "nothing was written"
     return (
-        f"the curves of {measured} of {measured + missing} layers are in {path}; the same command"
-        " measures the others"
+        f"the curves of {measured} of {measured + missing} layers are in {path}; run the same"
+        " command again to measure the others"
     )
 
 
@@ -190,7 +195,7 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def _find_measured(paths: Sequence[Path], inputs: dict[str, Any]) -> list[LayerCurve]:
-    """Read the curves that were measured on the same inputs, except for the list of layers."""
+    """Read the curves that were measured on the same inputs; the list of layers may differ."""
     curves: list[LayerCurve] = []
     for path in paths:
         try:
@@ -268,7 +273,7 @@ def plot_curves(sensitivity: Sensitivity) -> bytes:
 
 
 def _least_error(sensitivity: Sensitivity) -> float:
-    """Return the smallest error above zero. Below it, the logarithmic axis is linear."""
+    """Return the smallest error above zero. The plot's error axis is linear below it."""
     errors = [
         point.score.mean_squared_error for curve in sensitivity.layers for point in curve.points
     ]

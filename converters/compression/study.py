@@ -1,18 +1,19 @@
-"""The published compression study repeated: eleven plans, three depths, three widths.
+"""Repeat the published compression study: eleven sparsity plans, three depths, three widths.
 
 Each row of the published tables is converted and packed. If the tools are installed, the packed
 model also runs on the emulated Cortex-M7. The result is shown beside the published figures.
 
 Weights reduction is computed as in the published tables of the plans: the kernel weights and biases
 that remain, divided by L3's 4,688,066 parameters (kernels, biases, gamma and beta of the
-BatchNorms). Of a layer's biases, the same share is taken as pruned as of its kernel. Computed in
-this way, all eleven plans and conv7 agree with the published percentages to two decimals.
+BatchNorms). The count assumes that a layer loses the same share of its biases as of its kernel
+weights. With this count, all eleven plans and conv7 agree with the published percentages to two
+decimals.
 
-The published percentages of conv6, conv5 and the three widths do not agree with any such count:
-those networks keep fewer weights than published. The percentages of conv6 and of the widths are
-consistent with each other if a cut layer keeps the input channels of the uncut network and the
-total is about 4,134,000 weights, which is not the number of L3's weights. Those of conv5 and conv7
-are not consistent with that. Such rows show both figures and are marked.
+The published percentages of conv6, conv5 and the three widths do not agree with this count: the
+converted networks keep fewer weights than the percentages say. The study shows both figures for
+these rows and marks them. The percentages of conv6 and the widths fit two assumptions: a cut layer
+keeps the input channels of the uncut network, and percentages refer to about 4,134,000 weights. But
+L3 has another number of weights, and the percentages of conv5 and conv7 do not fit.
 """
 
 import shutil
@@ -40,7 +41,7 @@ from edgel3_tflm.types import Progress
 STUDY = tuple(each for each in PUBLISHED_RESULTS if each.kind in ("plan", "depth", "width"))
 """The rows of :mod:`edgel3_tflm.networks.published` that the study repeats."""
 AGREEMENT_POINTS = 0.1
-"""Largest difference between a counted and a published reduction that agree, in percent points."""
+"""A counted and a published reduction agree up to this difference, in percentage points."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class StudyRow:
     network : str
         Name of the network's variant.
     weights : str
-        Kind of the weights' source, as in the manifest.
+        Kind of the weights' source, as in the deployment's manifest.
     reduction_percent : float
         Weights reduction of the converted network, see :func:`count_reduction`.
     flash_bytes, arena_bytes : int
-        Size of the packed model, and of the engine's arena.
+        Size of the packed model, and of the arena, the engine's working memory.
     packed_macs : int
         Multiply-accumulates of the engine for one window.
     instructions : Range
@@ -101,15 +102,15 @@ def options_of(
 ) -> ConvertOptions:
     """Return the options that convert a row's network.
 
-    The quantization is TensorFlow Lite's own, which takes less time than a search for the best.
+    They select TensorFlow Lite's own quantization, because a search for the best one takes longer.
 
     Parameters
     ----------
     published : PublishedResult
         One of STUDY.
     weights : pathlib.Path or str
-        As for ``ConvertOptions``. But 'auto' becomes 'generated' for a network that has neither a
-        published file nor the stand-in. The dense L3 has neither.
+        As for ``ConvertOptions``. But 'auto' becomes 'generated' if the network has no published
+        file, such as the dense L3, or if neither its file nor the stand-in is available.
     calibration : pathlib.Path, optional
         As for ``ConvertOptions``.
     """
@@ -128,7 +129,7 @@ def options_of(
 
 
 def count_reduction(variant: Variant, zeros: Sequence[float]) -> float:
-    """Compute the weights reduction against L3 in percent, as the published tables of the plans do.
+    """Return the weights reduction in percent of L3, counted as in the published tables of plans.
 
     Parameters
     ----------
@@ -144,7 +145,7 @@ def count_reduction(variant: Variant, zeros: Sequence[float]) -> float:
 
 
 def has_emulator() -> bool:
-    """Whether the tools for counting are installed: compiler, QEMU, the extra ``device``."""
+    """Whether the tools that count instructions are installed: compiler, QEMU, extra ``device``."""
     if not has_compiler() or shutil.which(QEMU) is None:
         return False
     try:
@@ -183,7 +184,7 @@ def study(
             progress("count instructions", 0, 0)
             work = measure_work(firmware, deployment)
     layers, packed = deployment.manifest["layers"], deployment.manifest["packed"]
-    # A cut removes whole filters. Zeros in the remaining weights do not result from it.
+    # Depths and widths remove whole filters. Zeros in the remaining weights are not a reduction.
     zeros = [each["zeros"] if published.kind == "plan" else 0 for each in layers]
     return StudyRow(
         published,

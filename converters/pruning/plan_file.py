@@ -1,4 +1,4 @@
-"""Files of sparsity plans, in TOML: the percent of zeros of each layer.
+"""Read and write sparsity plans: TOML files with the percent of zeros in each layer.
 
 .. code-block:: toml
 
@@ -55,22 +55,23 @@ def parse_plan(text: bytes | str) -> Plan:
     Returns
     -------
     Plan
-        Its total is the percent of zeros over the kernels of L3, up to the plan's last layer.
+        Its total is computed for the dense L3: the percent of zeros in all kernels from conv1 to
+        the plan's last layer.
 
     Raises
     ------
     EdgeL3Error
-        If the text is not TOML, a key is unknown or missing, or a percent is not a number from 0
-        to below 100 with at most four decimals.
+        If the text is not TOML, a key is unknown or missing, or a percent is not a number of
+        at least 0 and below 100 with at most four decimals.
     """
     percents = parse_toml(text, _PlanFile).zeros_percent
     names = [f"conv{number}" for number in range(1, len(percents) + 1)]
     if not 1 <= len(percents) <= CONVOLUTIONS or set(percents) != set(names):
         raise EdgeL3Error(
-            f"expected conv1, conv2 and so on up to conv{CONVOLUTIONS} at most in [{_TABLE}],"
-            f" found {on_one_line(', '.join(percents)) or 'none'}"
+            f"expected the keys conv1, conv2 and so on in [{_TABLE}], without a gap and at most up"
+            f" to conv{CONVOLUTIONS}, found {on_one_line(', '.join(percents)) or 'none'}"
         )
-    # A whole number is read as int, so that the same plan is always written in the same way.
+    # Whole numbers become int, so that write_plan writes 85 and 85.0 in the same way.
     found = (percents[name] for name in names)
     values = [int(value) if value.is_integer() else value for value in found]
     network = VARIANTS["l3-dense"].with_depth(len(values))
@@ -83,6 +84,6 @@ def read_plan(path: Path) -> Plan:
     Raises
     ------
     EdgeL3Error
-        As for :func:`parse_plan`, with the file's name, or if the file cannot be read.
+        If the file cannot be read, or as for :func:`parse_plan`. The message names the file.
     """
     return read_file(path, parse_plan)

@@ -1,4 +1,4 @@
-"""Flatbuffers of a chain of convolutions, in int8 and in float."""
+"""Write a chain of convolutions as a flatbuffer, in int8 or in float."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from edgel3_tflm.converters.quantization.chain import Layer, QuantizedLayer
 
 
 def write_chain(chain: tuple[QuantizedLayer, ...], rows: int, columns: int) -> bytes:
-    """Write the int8 flatbuffer, with the operators and versions of TensorFlow Lite's converter.
+    """Return the int8 flatbuffer of a chain.
+
+    It has the operators, and their versions, that TensorFlow Lite's converter writes.
 
     Parameters
     ----------
@@ -24,7 +26,7 @@ def write_chain(chain: tuple[QuantizedLayer, ...], rows: int, columns: int) -> b
     rows, columns : int
         Size of the input map.
     """
-    # The input, then the output of each layer. A pool and a reshape keep the quantization.
+    # Quantization of the input, then of each layer's output. Pool and reshape do not change it.
     maps = (chain[0].input, *(each.output for each in chain))
 
     def map_tensor(name: str, shape: tuple[int, ...], layers_before: int) -> WrittenTensor:
@@ -60,7 +62,7 @@ def write_chain(chain: tuple[QuantizedLayer, ...], rows: int, columns: int) -> b
 
 
 def write_float_chain(layers: Sequence[Layer], rows: int, columns: int) -> bytes:
-    """Write the float flatbuffer of folded layers. This needs no TensorFlow.
+    """Return the float flatbuffer of layers with folded BatchNorms. This needs no TensorFlow.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ def write_float_chain(layers: Sequence[Layer], rows: int, columns: int) -> bytes
 
 @dataclass(frozen=True)
 class _Versions:
-    """Versions of the operators. They depend on the type of the tensors."""
+    """Versions of the operators. Int8 and float tensors need different ones."""
 
     convolution: int
     pool: int
@@ -111,7 +113,7 @@ def _write(
     versions: _Versions,
     description: str,
 ) -> bytes:
-    """Write the operators of a chain.
+    """Return the flatbuffer of a chain.
 
     Parameters
     ----------
@@ -124,6 +126,7 @@ def _write(
         Takes a layer's position, counted from 0. Returns the tensors of its kernel and bias.
     versions : _Versions
     description : str
+        The description in the flatbuffer.
     """
     tensors: list[WrittenTensor] = []
     operators: list[WrittenOperator] = []

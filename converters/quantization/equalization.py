@@ -2,13 +2,14 @@
 
 All channels of a map share one scale, so a channel with small values uses few quantized values.
 Equalization divides the output of channel ``c`` of a layer by ``s[c] > 0`` and multiplies the
-weights of the next layer that read this channel by ``s[c]``. In float this changes nothing:
-``max(x, 0) / s == max(x / s, 0)``, and a maximum over positions of one channel is divided in the
-same way. So a ReLU and a maximum pool may be between the two layers.
+weights of the next layer that read this channel by ``s[c]``. The float network still computes the
+same embedding, even with a ReLU and a maximum pool between the two layers: ``max(x, 0) / s ==
+max(x / s, 0)``, and dividing by ``s`` does not change which position has the maximum.
 
-The layer itself loses no accuracy, because each of its output channels has a scale of its own. In
-the next layer, all inputs of a filter share a scale, and the factors spread its weights. A power
-below 1 is a compromise between the two layers.
+The weights of the first layer lose no accuracy, because each output channel has its own weight
+scale. The weights of the next layer can lose accuracy: all weights of a filter share one scale, and
+the factors can widen their range. ``s[c]`` is the channel's largest magnitude to a power, up to a
+common factor. A power below 1 is a compromise between the map and the weights of the next layer.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from edgel3_tflm.types import FloatArray
 def equalize(
     layers: Sequence[Layer], activations: Sequence[Activations], power: float
 ) -> tuple[tuple[Layer, ...], tuple[Activations, ...]]:
-    """Divide each channel by a power of its largest magnitude, in all maps but the last.
+    """Return layers and activations with the channels equalized in all maps but the last.
 
     The last map is the embedding, which must not change.
 
@@ -33,7 +34,7 @@ def equalize(
     layers, activations : sequence
         One of each for every layer, in order.
     power : float
-        From 0 to 1. 0 changes nothing.
+        From 0 to 1. 0 changes nothing; 1 gives all channels of a map the same largest magnitude.
     """
     if power == 0:
         return tuple(layers), tuple(activations)
@@ -51,7 +52,7 @@ def equalize(
 def _factors(activations: Activations, power: float) -> FloatArray:
     largest = np.maximum(abs(activations.minimum), abs(activations.maximum)).astype(np.float64)
     factors = np.ones_like(largest)
-    alive = largest > largest.max() * 1e-6  # a channel that is always zero has no range
+    alive = largest > largest.max() * 1e-6  # others are practically always zero
     logarithms = power * np.log(largest[alive])
     # The geometric mean of the factors is 1, so that the values keep their order of magnitude.
     factors[alive] = np.exp(logarithms - logarithms.mean()) if alive.any() else 1

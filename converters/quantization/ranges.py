@@ -1,4 +1,4 @@
-"""Ranges of activations: the range on the calibration clips, and the range that int8 spans."""
+"""Ranges of activations: measured on the calibration set, and chosen for int8."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,7 +12,9 @@ RangeMethod = Literal["minmax", "percentile", "mse"]
 RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
 
 PERCENTILE = 99.999
-"""Percentile of all values. At 99.99 the SQNR is already lower than with the full range."""
+"""Percentile that the method 'percentile' uses as the upper end of the range; 100 minus it is the
+lower end. A percentile of 99.99 already gives a lower signal-to-quantization-noise ratio than the
+full range."""
 # Fractions of the full range that the search for the smallest squared error tries.
 _MSE_FRACTIONS = np.linspace(0.3, 1, 71)
 
@@ -25,7 +27,7 @@ class Activations:
     ----------
     minimum, maximum : numpy.ndarray, shape (channels,), float32
     sample : numpy.ndarray, shape (n, channels), float32
-        Values at some positions of the map; each window contributes equally many.
+        Values at some positions of the map. Each window contributes the same number of positions.
     """
 
     minimum: FloatArray
@@ -33,12 +35,12 @@ class Activations:
     sample: FloatArray
 
     def divided(self, factors: FloatArray) -> "Activations":
-        """Divide each channel by a positive factor."""
+        """Return the activations with each channel divided by its positive factor."""
         return Activations(self.minimum / factors, self.maximum / factors, self.sample / factors)
 
     @property
     def full_range(self) -> tuple[float, float]:
-        """Smallest and largest value over all channels, extended to zero."""
+        """Smallest and largest value over all channels, extended to include zero."""
         return min(float(self.minimum.min()), 0.0), max(float(self.maximum.max()), 0.0)
 
 
@@ -49,8 +51,9 @@ def choose_range(activations: Activations, method: RangeMethod) -> tuple[float, 
     ----------
     activations : Activations
     method : {'minmax', 'percentile', 'mse'}
-        The full range; the range between two percentiles (:data:`PERCENTILE`); or the fraction of
-        the full range with the smallest mean squared error.
+        'minmax' takes the full range, 'percentile' the range between two percentiles
+        (:data:`PERCENTILE`), 'mse' the fraction of the full range for which quantization of the
+        sample has the smallest mean squared error.
     """
     low, high = activations.full_range
     values = activations.sample

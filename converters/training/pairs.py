@@ -1,4 +1,4 @@
-"""Pairs of a video frame and a sound that belong together or do not."""
+"""Draw training pairs: a video frame and a sound, which belong together or do not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Pairs:
 
 
 class PairSource:
-    """Draws pairs: half with the frame's own sound, half with the sound of another video.
+    """Draws pairs: on average half with the frame's own sound, half with another video's sound.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ class PairSource:
         True: frames are cropped at random positions, and half of them are flipped. False: they are
         cropped in the middle.
     on_damaged : callable, optional
-        Called with the error if a video cannot be decoded, possibly from several threads; another
-        pair is drawn. If None, the error is raised.
+        Called with the error if a video cannot be decoded; then another pair is drawn. Several
+        threads may call it at once. If None, the error is raised.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PairSource:
         self._varied = varied
 
     def batch(self, seed: int, number: int, pairs: int) -> Pairs:
-        """Make a batch; the same numbers give the same batch, in any order of calls.
+        """Return a batch of pairs. The same arguments give the same batch, in any order of calls.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class PairBatch:
     Parameters
     ----------
     frames : numpy.ndarray, shape (n, pixels, pixels, 3), uint8
-    log_mel : numpy.ndarray, shape (n, mels, frames, 1), float32
+    log_mel : numpy.ndarray, shape (n, mels, spectrogram frames, 1), float32
         After the input BatchNorm.
     labels : numpy.ndarray, shape (n,), int64
         1 if frame and sound match, else 0.
@@ -152,7 +152,7 @@ class PairBatches:
     ----------
     recipe : FinetuneRecipe
     weights : NetworkWeights
-        Of the audio network; its input BatchNorm is applied.
+        Weights of the audio network. Its input BatchNorm is applied to the spectrograms.
     training, validation : sequence of Video
     on_damaged : callable, optional
         As for :class:`PairSource`.
@@ -176,9 +176,10 @@ class PairBatches:
         for videos, use in ((training, "training"), (validation, "validation")):
             if len(videos) < 2:
                 raise EdgeL3Error(
-                    "expected two videos or more in the training set and in the validation set, to"
-                    f" exchange their sounds; {use} has {len(videos)} of"
-                    f" {len(training) + len(validation)}; give more, or change validation.share"
+                    "expected at least two videos in the training set and in the validation set,"
+                    " because a pair that does not match has the sound of another video; the"
+                    f" {use} set has {len(videos)} of the {len(training) + len(validation)} videos;"
+                    " give more videos, or change validation.share"
                 )
         choice: dict[str, Any] = {
             "sample_rate_hz": self._spec.sample_rate_hz,
@@ -190,11 +191,11 @@ class PairBatches:
         self._validation_pairs = recipe.validation.pairs
 
     def training(self, seed: int, number: int, pairs: int) -> PairBatch:
-        """Make a batch of the training set; the same numbers give the same batch."""
+        """Return a batch of the training set. The same arguments give the same batch."""
         return self._prepare(self._training.batch(seed, number, pairs))
 
     def validation(self, seed: int) -> PairBatch:
-        """Make all pairs of the validation set; the same seed gives the same pairs."""
+        """Return all validation pairs as one batch. The same seed gives the same pairs."""
         return self._prepare(self._validation.batch(seed, 0, self._validation_pairs))
 
     def _prepare(self, pairs: Pairs) -> PairBatch:

@@ -1,4 +1,4 @@
-"""The directory of a training run: what it is a run of, its figures, and how it ended."""
+"""The directory of a training run: the run's inputs, its figures, and how it ended."""
 
 import json
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ _CHECKPOINT_STATE = "checkpoint"
 
 
 def claim_directory(output: Path, identity: Mapping[str, Any]) -> None:
-    """Record what a directory is a run of, or check that it is a run of the same.
+    """Record a run's inputs in its directory, or check that it contains a run of the same inputs.
 
-    A run that has written no checkpoint yet may be replaced by another run.
+    If the directory contains another run without a checkpoint, the new run replaces it.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def claim_directory(output: Path, identity: Mapping[str, Any]) -> None:
     Raises
     ------
     EdgeL3Error
-        If the directory contains another run.
+        If the directory contains another run with a checkpoint, or cannot be written.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -42,8 +42,9 @@ def claim_directory(output: Path, identity: Mapping[str, Any]) -> None:
     has_begun = any(output.rglob(_CHECKPOINT_STATE))
     if has_begun and path.exists() and path.read_bytes() != text:
         raise EdgeL3Error(
-            f"{output}: expected a new directory or one of the same {', '.join(identity)}; it"
-            " contains another run; choose another directory or remove it"
+            f"{output}: expected a new directory, or one with a run of the same"
+            f" {', '.join(identity)}; it contains another run; choose another directory or remove"
+            " this one"
         )
     write_whole(path, text)
 
@@ -55,11 +56,11 @@ class Ending:
     Parameters
     ----------
     steps_taken, steps : int
-        Steps that the run took, and steps of its recipe.
+        Training steps that the run took, and training steps in its recipe.
     reason : str
         Why the run took no more steps.
     kept_by : str
-        The rule that selected one of the validated networks.
+        The rule that selected the student among the validated networks.
     """
 
     steps_taken: int
@@ -74,7 +75,7 @@ def write_figures(directory: Path, figures: Mapping[str, Any]) -> None:
 
 
 def add_ending(directory: Path, ending: Ending) -> dict[str, Any]:
-    """Add how a run ended to the figures that :func:`write_figures` wrote.
+    """Add a run's ending to the figures in its directory, and write them again.
 
     Returns
     -------
@@ -92,7 +93,7 @@ def add_ending(directory: Path, ending: Ending) -> dict[str, Any]:
         figures = {**found, "run": asdict(ending)}
     except (OSError, ValueError, TypeError) as error:
         raise EdgeL3Error(
-            f"{path}: expected the figures of this run, the file is missing or damaged ({error});"
+            f"{path}: expected the figures of this run; the file is missing or damaged ({error});"
             f" remove {directory} and train again"
         ) from error
     write_figures(directory, figures)

@@ -44,7 +44,7 @@ WIDTHS = {
     "width-64.54": (64, 48, 64, 64, 128, 128, 128, 128),
     "width-69.89": (64, 48, 64, 64, 64, 64, 128, 128),
 }
-"""Filters of the three published width reductions of L3; the names have the published percents."""
+"""Filters of three published, narrower L3s. Each name contains the published weights reduction."""
 
 _SEA_FILTERS = {
     512: _L3_FILTERS,
@@ -115,7 +115,8 @@ def _sea_variant(embedding_size: int) -> Variant:
 _RETRAIN_TYPES: tuple[RetrainType, ...] = ("ft", "kd")
 
 
-# Names without a size or a plan: the network of the table to which plan or filters are applied.
+# Some names with an own plan, depth or filters contain only a family, without its size or total.
+# This is the published network that they modify.
 _FAMILY_MEMBERS = {
     "sea-ust": "sea-ust-512",
     **{f"edgel3-{each}": f"edgel3-95.45-{each}" for each in _RETRAIN_TYPES},
@@ -123,7 +124,7 @@ _FAMILY_MEMBERS = {
 
 
 class _Variants(dict[str, Variant]):
-    """Networks by name; makes a network with its own plan, depth or filters when looked up."""
+    """Networks by name. Looking up a name with a plan, depth or filters makes that network."""
 
     def __missing__(self, name: str) -> Variant:
         parts = NameParts.parse(name)
@@ -153,12 +154,12 @@ VARIANTS: dict[str, Variant] = _Variants(
         Variant("dense", "l3-dense", _L3_FRONTEND, _L3_FILTERS, final_relu=False),
     )
 )
-"""Every network by name. ``VARIANTS[name]`` also accepts the names that ``Variant.with_plan``,
-``with_depth`` and ``with_filters`` give."""
+"""Every network by name. ``VARIANTS[name]`` also accepts the names of the networks that
+``Variant.with_plan``, ``with_depth`` and ``with_filters`` return."""
 
 
 def find_plan(sparsity: str) -> Plan:
-    """Return the published plan with a sparsity.
+    """Return the published plan that has the given total sparsity.
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ def find_plan(sparsity: str) -> Plan:
     except ValueError:
         percent = float("nan")
     for plan in PLANS:
-        # Totals have two decimals; 0.005 is half of the last one.
+        # Totals are rounded to two decimals, so they are exact to 0.005.
         if any(abs(percent - known) < 0.005 for known in (plan.total, float(plan.label))):
             return plan
     known_labels = ", ".join(plan.label for plan in PLANS)
@@ -192,7 +193,7 @@ def find_variant(
     retrain_type: str = "ft",
     embedding_size: int = 128,
 ) -> Variant:
-    """Return a network by the words that the command line and edgel3's API use.
+    """Return the network for options of the command line or arguments of edgel3's API.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def find_variant(
     Raises
     ------
     EdgeL3Error
-        If a word is unknown.
+        If a value is unknown.
     """
     if model_type == "sparse":
         if retrain_type not in _RETRAIN_TYPES:
@@ -240,7 +241,7 @@ def find_depth(embedding_layer: str) -> int:
 
 
 def find_filters(filters: str) -> tuple[int, ...]:
-    """Return the filters that a text specifies: a name in WIDTHS, or numbers separated by commas.
+    """Parse numbers of filters: a name in WIDTHS, or numbers separated by commas.
 
     Raises
     ------

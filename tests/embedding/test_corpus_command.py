@@ -1,4 +1,4 @@
-"""The command ``embed --manifest``."""
+"""Tests of the command ``embed --manifest``, which embeds a manifest's clips into a dataset."""
 
 import json
 import subprocess
@@ -33,6 +33,7 @@ def test_the_command_names_damaged_clips_and_goes_on_where_it_was(
     assert "07.wav: expected an audio file" in first.stderr
     assert "1 of 3 clips are damaged" in first.stderr
     soundfile.write(archive / "07.wav", np.ones(9000), 8000)
+    # Without --retry-damaged, the repaired clip still counts as damaged and is not read again.
     second = run_embed(*options, "--json")
     assert second.returncode == 1
     assert json.loads(second.stdout)["embedded"] == 0
