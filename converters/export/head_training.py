@@ -25,6 +25,7 @@ from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, open_interpreter
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.types import DoubleArray, IntArray, Progress
 
@@ -92,7 +93,6 @@ def train_head(
     """
     from edgel3_tflm.drift.classifiers import INVERSE_REGULARISATION
     from edgel3_tflm.evaluation.probe import extract_features
-    from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, open_interpreter
 
     if deployment.quantization != "int8":
         raise EdgeL3Error(

@@ -21,12 +21,12 @@ from edgel3_tflm.drift.figures import (
     ClipDrift,
     DriftFigures,
     DriftReport,
-    FrontendDrift,
     RuntimeDrift,
     Spectrogram,
     Windows,
     measure,
 )
+from edgel3_tflm.drift.frontend import measure_frontend
 from edgel3_tflm.drift.layers import analyse_layers
 from edgel3_tflm.drift.runtimes import (
     DEFAULT_REFERENCE,
@@ -215,7 +215,9 @@ def _compare(
     sampled = sample.join()
     progress("compare layers and frontends", 0, 0)
     layers = _try("layer by layer", notes, lambda: analyse_layers(deployment, sampled[1]))
-    frontend = _try("frontend", notes, lambda: _measure_frontend(deployment, in_float, *sampled))
+    frontend = _try(
+        "frontend", notes, lambda: measure_frontend(deployment, in_float.embed, *sampled)
+    )
     downstream = measure_downstream(
         reference, embeddings_of[0], table.clip, table.sounding, known, progress
     )
@@ -239,14 +241,6 @@ def _compare(
         tuple(notes),
         {str(path): reason for path, reason in log.damaged.items()},
     )
-
-
-def _measure_frontend(
-    deployment: Deployment, in_float: Runtime, *sampled: FloatArray
-) -> FrontendDrift:
-    from edgel3_tflm.drift.frontend import measure_frontend
-
-    return measure_frontend(deployment, in_float.embed, *sampled)
 
 
 def _try(what: str, notes: list[str], measure_it: Callable[[], _Measured]) -> _Measured | None:

@@ -3,7 +3,7 @@
  *
  * emulator.py builds it, writes the jobs (jobs.h) and reads the lines. For each job it counts
  * instructions, and measures which bytes of arena and stack were written. bench.py and
- * tests/test_emulated.py use it.
+ * tests/micro_app/test_emulated.py use it.
  */
 #include <string.h>
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers.command_line import assert_one_error_line
 
 from edgel3_tflm.converters.export.head import Head
 from edgel3_tflm.device.check import MAX_LOG_MEL_SHARE, ClipComparison
@@ -29,15 +30,6 @@ LABELS = ("dog", 'a "quoted" one', "été")
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True)
-
-
-def assert_one_error_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert done.returncode == 1, done.stderr
-    errors = [line for line in done.stderr.splitlines() if not line.endswith("...")]
-    assert len(errors) == 1, done.stderr
-    assert errors[0].startswith("error: ")
-    for part in parts:
-        assert part in errors[0]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from edgel3_tflm.audio.clips import find_clips
+from edgel3_tflm.audio.clips import bundled_clips_directory, find_clips
 from edgel3_tflm.audio.manifest import LabelledClip, read_manifest, require_files
 from edgel3_tflm.cli.options import (
     MANIFEST_HELP,
@@ -114,7 +114,6 @@ def sensitivity_command(
             raise EdgeL3Error("expected --clips or --manifest, got both")
         if target_sparsity is not None and target_bytes is not None:
             raise EdgeL3Error("expected --target-sparsity or --target-bytes, got both")
-        from edgel3_tflm.audio.clips import bundled_clips_directory
         from edgel3_tflm.converters.compression.allocation import Target
         from edgel3_tflm.converters.compression.report import (
             PLAN_NAME,

@@ -1,6 +1,6 @@
 /* libFuzzer target: for any input, a node must follow the protocol and stay within its memory.
  *
- * tests/test_fuzz_node.py builds and runs it. By hand:
+ * tests/micro_app/test_fuzz_node.py builds and runs it. By hand:
  *
  * clang -g -O1 -fsanitize=fuzzer,address,undefined -I../src fuzz_node.c ../src/[files] -o fuzz_node
  *

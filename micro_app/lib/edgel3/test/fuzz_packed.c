@@ -1,6 +1,6 @@
 /* libFuzzer target: for any bytes as a packed model, the engine must stay within its memory.
  *
- * tests/test_fuzz.py builds and runs it. By hand:
+ * tests/micro_app/test_fuzz.py builds and runs it. By hand:
  *
  * clang -g -O1 -fsanitize=fuzzer,address,undefined -I../src fuzz_packed.c ../src/[files] -o
  * fuzz_packed
