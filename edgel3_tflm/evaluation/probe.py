@@ -247,6 +247,7 @@ def map_cosine(
         If there is only one fold, a fold to test on has no clips, or all windows in it or outside
         it are silent.
     """
+    # Here, after the import of classifiers, which says how to install a missing scikit-learn.
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

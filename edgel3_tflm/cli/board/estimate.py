@@ -12,6 +12,7 @@ from edgel3_tflm.cli.options import BOARD_NAMES, DeploymentArgument
 from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
 from edgel3_tflm.device import estimate
 from edgel3_tflm.device.boards import BOARDS, find_board
+from edgel3_tflm.device.firmware import build_node, has_compiler
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.runtime.deployment import Deployment
 
@@ -57,8 +58,6 @@ def estimate_command(
 ) -> None:
     """Estimate flash, RAM and time of a deployment on boards, and windows from a battery."""
     with open_screen(as_json=as_json) as screen:
-        from edgel3_tflm.device.firmware import build_node, has_compiler
-
         boards = BOARDS if board is None else [find_board(board)]
         if bench is not None and emulate:
             raise EdgeL3Error("expected one of --bench FILE and --emulate, got both")

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from edgel3_tflm.cli.options import CalibrationOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.device.estimate import INSTRUCTIONS_PER_MAC
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import WIDTHS, find_depth, find_filters, find_plan
 from edgel3_tflm.networks.published import (
@@ -76,7 +77,6 @@ def study_command(
             options_of,
             study,
         )
-        from edgel3_tflm.device.estimate import INSTRUCTIONS_PER_MAC
 
         chosen = _choose(sparsity or [], embedding_layer or [], filters or [])
         source = parse_weights_source(weights)
