@@ -17,6 +17,10 @@ from edgel3_tflm.converters.quantization.quantizer import PLAIN
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.runtime.deployment import Deployment
 
+# Commands that the tests run import the installed package, as the tests do, and not the checkout
+# that is their working directory.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 # A shell without job control starts background jobs with Ctrl-C ignored, and the commands that the
 # tests run would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

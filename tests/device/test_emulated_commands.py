@@ -89,7 +89,9 @@ def test_an_application_does_not_replace_what_it_is_made_of(
     head = write_file(draw_head(tiny_int8), output)
     deployment = Deployment.load(inside)
     for refused, source, named in ((deployment, inside, None), (tiny_int8, head, head)):
-        with pytest.raises(EdgeL3Error, match=f"expected a directory without {source}"):
+        with pytest.raises(
+            EdgeL3Error, match=f"expected a directory that does not contain {source}"
+        ):
             export_app(refused, board, output, named)
     assert inside.is_dir()
     assert head.is_file()

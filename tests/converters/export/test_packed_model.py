@@ -18,7 +18,7 @@ from helpers.networks.int8_network import (
     random_network,
 )
 
-from edgel3_tflm.converters import pipeline
+from edgel3_tflm.converters.export import artefacts
 from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.converters.export.packed_flatbuffer import wrap_packed
 from edgel3_tflm.converters.pipeline import ConvertOptions
@@ -242,7 +242,7 @@ class TestDeployment:
         def refuse(model: bytes) -> bytes:
             raise ModelFileError(f"no {len(model)}")
 
-        monkeypatch.setattr(pipeline, "pack", refuse)
+        monkeypatch.setattr(artefacts, "pack", refuse)
         hiss = np.random.default_rng(0).normal(0, 0.1, 8000)
         soundfile.write(tmp_path / "hiss.wav", hiss, 8000)
         variant = find_variant("sea", embedding_size=64)

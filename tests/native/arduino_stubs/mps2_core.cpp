@@ -8,7 +8,7 @@
 #include <PDM.h>
 
 extern "C" {
-#include "../../micro_app/boards/mps2_an500/board.h"
+#include "../../../micro_app/boards/mps2_an500/board.h"
 int main();
 }
 
