@@ -109,7 +109,7 @@ PLAN = "[zeros_percent]\n"
         (
             write_text("p.toml", PLAN + "conv1 = 1\nconv9 = 1"),
             "--plan p.toml",
-            ["p.toml: expected conv1, conv2", "found conv1, conv9"],
+            ["p.toml: expected the keys conv1, conv2", "found conv1, conv9"],
         ),
         (
             write_text("p.toml", PLAN + "conv1 = 'x'"),

@@ -28,7 +28,7 @@ from edgel3_tflm.device.estimate import (
     read_bench,
 )
 from edgel3_tflm.device.firmware import build_node, has_compiler
-from edgel3_tflm.errors import EdgeL3Error, ModelFileError
+from edgel3_tflm.errors import EdgeL3Error, ModelFileError, install_hint
 from edgel3_tflm.runtime.deployment import Deployment
 
 SKETCH = Path(__file__).parents[2] / "micro_app" / "edgel3_node"
@@ -240,7 +240,7 @@ def test_estimate_needs_no_extra(tiny_int8: Deployment) -> None:
     assert len(json.loads(done.stdout)["boards"]) == len(BOARDS)
     done = run_without_device(script, "estimate", tiny_int8.directory, "--emulate")
     assert done.returncode == 1
-    assert "pip install 'edgel3-tflm[device]'" in done.stderr.splitlines()[-1]
+    assert install_hint("device") in done.stderr.splitlines()[-1]
 
 
 _STUDY = """
