@@ -1,23 +1,16 @@
 """Readers of JSON and TOML that check the contents by pydantic models."""
 
 import json
-import math
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import (
-    ConfigDict,
-    TypeAdapter,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from edgel3_tflm.errors import EdgeL3Error, on_one_line
+from edgel3_tflm.types import Format
 
 OWN = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Configuration for files that a person writes. Unknown keys are errors: they may be misspelt."""
@@ -27,34 +20,6 @@ same format may add fields."""
 _MAX_FOUND_CHARACTERS = 80
 
 _Model = TypeVar("_Model")
-
-
-def _read_null_as_nan(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-    return math.nan if value is None else read(value)
-
-
-JsonFloat = Annotated[float, WrapValidator(_read_null_as_nan)]
-"""A float that a program writes to JSON as null if it is infinite or NaN; null is read as NaN."""
-
-
-@plain_dataclass(frozen=True)
-class Format:
-    """The fields ``format`` and ``format_version`` that a file must have.
-
-    The version grows when earlier readers would misread a file. New fields that they can ignore do
-    not change it.
-
-    Parameters
-    ----------
-    name : str
-    version : int
-    remedy : str
-        What the user should do about a damaged file; the end of the error message.
-    """
-
-    name: str
-    version: int
-    remedy: str
 
 
 @dataclass(frozen=True, config=WRITTEN)

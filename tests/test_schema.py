@@ -8,7 +8,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
-from edgel3_tflm.schema import OWN, WRITTEN, Format, parse_json, parse_toml, read_file
+from edgel3_tflm.schema import OWN, WRITTEN, parse_json, parse_toml, read_file
+from edgel3_tflm.types import Format
 
 FORMAT = Format("test", 2, remedy="write it again")
 

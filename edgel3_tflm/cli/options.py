@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from edgel3_tflm.audio.resampling import RESAMPLERS
 from edgel3_tflm.device.boards import BOARDS
 from edgel3_tflm.runtime.interpreters import RUNTIMES
 
@@ -39,4 +40,12 @@ CalibrationOption = Annotated[
 RuntimeOption = Annotated[str, typer.Option(help=f"Runtime of the model: {', '.join(RUNTIMES)}.")]
 HopOption = Annotated[
     float, typer.Option(help="Seconds from the start of one window of 1 s to the next.")
+]
+ResamplerOption = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(RESAMPLERS),
+        help="Resampler for audio with another sample rate than the network's. kaiser_best:"
+        " edgel3's; soxr: faster, and its embeddings differ slightly.",
+    ),
 ]

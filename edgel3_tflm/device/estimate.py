@@ -7,21 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
-from pydantic import Field, PositiveInt
-from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from edgel3_tflm.audio.log_mel import FrontendTables
 from edgel3_tflm.audio.pcm import FULL_SCALE, to_int16
 from edgel3_tflm.device.boards import Board
-from edgel3_tflm.device.elf import read_firmware_sizes
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.packed import plan_memory, read_packed
-from edgel3_tflm.schema import WRITTEN, parse_json, read_file
 
 INSTRUCTIONS_PER_CYCLE = (0.6, 1.2)
 """An assumption. A Cortex-M7 issues up to two instructions per cycle, and waits for flash and RAM.
@@ -267,6 +263,8 @@ def measure_footprint(firmware: Path) -> Footprint:
     ModelFileError
         If the file is not a 32-bit ELF file of this project's node.
     """
+    from edgel3_tflm.device.elf import read_firmware_sizes
+
     sizes = read_firmware_sizes(firmware)
     constants = sizes.constants
     try:
@@ -302,29 +300,6 @@ def estimate_work(deployment: Deployment) -> Work:
     )
 
 
-@pydantic_dataclass(frozen=True, config=WRITTEN)
-class _Counts:
-    instructions: Annotated[list[PositiveInt], Field(min_length=1)]
-
-
-@pydantic_dataclass(frozen=True, config=WRITTEN)
-class _BenchNetwork:
-    flatbuffer_sha256: str
-    edgel3: _Counts
-
-
-@pydantic_dataclass(frozen=True, config=WRITTEN)
-class _Bench:
-    networks: list[_BenchNetwork]
-
-
-def _parse_bench(text: bytes) -> _Bench:
-    try:
-        return parse_json(text, _Bench)
-    except EdgeL3Error as error:
-        raise EdgeL3Error(f"expected the bench.json of `make bench`; {error}") from error
-
-
 def read_bench(path: Path, deployment: Deployment) -> Work:
     """Return the instructions that ``micro_app/benchmark/bench.py`` counted for this deployment.
 
@@ -333,8 +308,10 @@ def read_bench(path: Path, deployment: Deployment) -> Work:
     EdgeL3Error
         If the file cannot be read, or has no count of this model.
     """
+    from edgel3_tflm.device.bench_file import read_bench_file
+
     digest = deployment.manifest["artefacts"][quantized_model_name("int8")]["sha256"]
-    networks = read_file(path, _parse_bench).networks
+    networks = read_bench_file(path).networks
     counts = [each.edgel3.instructions for each in networks if each.flatbuffer_sha256 == digest]
     if not counts:
         raise EdgeL3Error(

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgel3_tflm.drift.downstream import CLASSIFIER_FIGURES, DOWNSTREAM_FIGURES, Interval
-from edgel3_tflm.drift.drift_json import DriftFile
 from edgel3_tflm.drift.figures import FRONTEND_FIGURES, SIZE_FIGURES, EmbeddingDrift
 from edgel3_tflm.drift.layers import LAYER_FIGURES
 from edgel3_tflm.metrics import METRICS
+
+if TYPE_CHECKING:  # it loads pydantic, which only a reader of drift.json needs
+    from edgel3_tflm.drift.drift_json import DriftFile
 
 _METRIC_FIGURES = {metric.name: metric.higher_is_better for metric in METRICS}
 _EMBEDDING_FIGURES = {field.name: _METRIC_FIGURES[field.name] for field in fields(EmbeddingDrift)}
@@ -106,11 +108,11 @@ _Positions = Iterator[tuple[str, object]]
 """Parts of a report, for example its layers: the name of each, and the object with its figures."""
 
 
-def diff_drift(before: DriftFile, after: DriftFile) -> DriftDiff:
+def diff_drift(before: "DriftFile", after: "DriftFile") -> DriftDiff:
     """Compare two reports."""
 
     def compare(
-        positions: Callable[[DriftFile], _Positions], better: Mapping[str, bool]
+        positions: Callable[["DriftFile"], _Positions], better: Mapping[str, bool]
     ) -> Iterator[Change]:
         sides = dict(positions(before)), dict(positions(after))
         for where in (where for where in sides[0] if where in sides[1]):
@@ -157,55 +159,55 @@ def _most_first(changes: Iterable[Change], key: str) -> tuple[Change, ...]:
     return tuple(sorted(found, key=lambda each: -moves.get(each.where, 0.0)))
 
 
-def _groups(report: DriftFile) -> _Positions:
+def _groups(report: "DriftFile") -> _Positions:
     for runtime in report.runtimes:
         for group, figures in runtime.groups.items():
             yield f"{runtime.name}, {group.replace('_', ' ')}", figures
 
 
-def _classes(report: DriftFile) -> _Positions:
+def _classes(report: "DriftFile") -> _Positions:
     for runtime in report.runtimes:
         for label, figures in runtime.classes.items():
             yield f"{label}, {runtime.name}", figures
 
 
-def _clips(report: DriftFile) -> _Positions:
+def _clips(report: "DriftFile") -> _Positions:
     for runtime in report.runtimes:
         for clip in runtime.clips:
             yield f"{clip.clip}, {runtime.name}", clip
 
 
-def _layers(report: DriftFile) -> _Positions:
+def _layers(report: "DriftFile") -> _Positions:
     for layer in report.layers.layers if report.layers else ():
         yield layer.name, layer
 
 
-def _frontend(report: DriftFile) -> _Positions:
+def _frontend(report: "DriftFile") -> _Positions:
     if report.frontend is not None:
         yield "the C frontend", report.frontend
 
 
-def _frontend_embeddings(report: DriftFile) -> _Positions:
+def _frontend_embeddings(report: "DriftFile") -> _Positions:
     if report.frontend is not None:
         for field in fields(report.frontend):
             if isinstance(drift := getattr(report.frontend, field.name), EmbeddingDrift):
                 yield field.name.replace("_", " "), drift
 
 
-def _downstream(report: DriftFile) -> _Positions:
+def _downstream(report: "DriftFile") -> _Positions:
     yield report.first.name, report.downstream
 
 
-def _classifiers(report: DriftFile) -> _Positions:
+def _classifiers(report: "DriftFile") -> _Positions:
     for classifier in report.downstream.classifiers:
         yield classifier.name, classifier
 
 
-def _sizes(report: DriftFile) -> _Positions:
+def _sizes(report: "DriftFile") -> _Positions:
     yield from report.sizes.items()
 
 
-def _unlike(before: DriftFile, after: DriftFile) -> Iterator[str]:
+def _unlike(before: "DriftFile", after: "DriftFile") -> Iterator[str]:
     """Describe each condition of the measurement that differs, other than the quantized model."""
     for name in ("variant", "float_runtime", "hop_s", "resampler"):
         old, new = getattr(before, name), getattr(after, name)
@@ -221,7 +223,7 @@ def _unlike(before: DriftFile, after: DriftFile) -> Iterator[str]:
         )
 
 
-def _differences(before: DriftFile, after: DriftFile) -> Iterator[str]:
+def _differences(before: "DriftFile", after: "DriftFile") -> Iterator[str]:
     """Describe each other difference between the two runs."""
     for name in ("quantization", "generator"):
         old, new = getattr(before, name), getattr(after, name)

@@ -14,8 +14,7 @@ import numpy as np
 from edgel3_tflm.audio.manifest import LabelledClip
 from edgel3_tflm.errors import install_hint
 from edgel3_tflm.metrics import linear_cka
-from edgel3_tflm.schema import JsonFloat
-from edgel3_tflm.types import BoolArray, DoubleArray, FloatArray, IntArray, Progress
+from edgel3_tflm.types import BoolArray, DoubleArray, FloatArray, IntArray, JsonFloat, Progress
 
 SEED = 0
 RESAMPLES = 2000

@@ -7,11 +7,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from edgel3_tflm.drift.downstream import Downstream
-from edgel3_tflm.drift.figures import FORMAT, DriftFigures, FrontendDrift, ModelSize
+from edgel3_tflm.drift.figures import FORMAT, JSON_NAME, DriftFigures, FrontendDrift, ModelSize
 from edgel3_tflm.drift.layers import LayerReport
-from edgel3_tflm.schema import WRITTEN, JsonFloat, parse_json, read_file
-
-JSON_NAME = "drift.json"
+from edgel3_tflm.schema import WRITTEN, parse_json, read_file
+from edgel3_tflm.types import JsonFloat
 
 
 @dataclass(frozen=True, config=WRITTEN)

@@ -16,9 +16,9 @@ from edgel3_tflm.metrics import METRICS, cosine_similarity, sqnr_db
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.packed import plan_memory
-from edgel3_tflm.schema import Format, JsonFloat
-from edgel3_tflm.types import BoolArray, FloatArray, RealArray
+from edgel3_tflm.types import BoolArray, FloatArray, Format, JsonFloat, RealArray
 
+JSON_NAME = "drift.json"
 # In version 1 the last window of every clip was padded with zeros and counted with the others.
 FORMAT = Format("edgel3-tflm drift", 2, remedy="run compare again")
 

@@ -7,19 +7,21 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from xml.etree import ElementTree
 
 from edgel3_tflm.drift.downstream import DOWNSTREAM_FIGURES
-from edgel3_tflm.drift.drift_json import DriftFile
 from edgel3_tflm.drift.figures import FRONTEND_FIGURES, GROUPS, DriftReport
 from edgel3_tflm.drift.layers import LAYER_FIGURES
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.metrics import METRICS
 
+if TYPE_CHECKING:  # it loads pydantic, which only a reader of drift.json needs
+    from edgel3_tflm.drift.drift_json import DriftFile
+
 Kind = Literal["under", "over", "worse"]
 
-_Report = DriftReport | DriftFile
+_Report: TypeAlias = "DriftReport | DriftFile"
 _Values = Iterator[tuple[str, float]]
 """Values of a figure, each with the runtime, layer or classifier that it was measured for."""
 
@@ -227,7 +229,7 @@ def check_gates(report: DriftReport, gates: Sequence[Gate]) -> tuple[GateResult,
 
 
 def check_changes(
-    before: DriftFile, after: DriftFile, gates: Sequence[Gate]
+    before: "DriftFile", after: "DriftFile", gates: Sequence[Gate]
 ) -> tuple[GateResult, ...]:
     """Check by how much figures got worse, in every runtime, layer or classifier of both reports.
 

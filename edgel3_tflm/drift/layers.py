@@ -21,8 +21,7 @@ from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.flatbuffer import builtin_operator, damage_reported
 from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
 from edgel3_tflm.runtime.native import import_tflite_runtime
-from edgel3_tflm.schema import JsonFloat
-from edgel3_tflm.types import FloatArray
+from edgel3_tflm.types import FloatArray, JsonFloat
 
 INPUT = "input"
 

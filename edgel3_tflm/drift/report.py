@@ -15,8 +15,8 @@ import numpy.typing as npt
 from edgel3_tflm._version import __version__
 from edgel3_tflm.device.boards import BOARDS, fits
 from edgel3_tflm.drift.downstream import RESAMPLES
-from edgel3_tflm.drift.drift_json import JSON_NAME
 from edgel3_tflm.drift.figures import (
+    JSON_NAME,
     NEAR_SILENCE_DBFS,
     DriftReport,
     Spectrogram,

@@ -8,7 +8,8 @@ from pydantic.dataclasses import dataclass
 from edgel3_tflm.networks.catalogue import VARIANTS
 from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.runtime.artefacts import PACKED_MODEL_NAME
-from edgel3_tflm.schema import WRITTEN, Format, parse_json
+from edgel3_tflm.schema import WRITTEN, parse_json
+from edgel3_tflm.types import Format
 
 FORMAT = Format("edgel3-tflm deployment", 1, remedy="convert again")
 

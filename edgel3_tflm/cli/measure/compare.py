@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from edgel3_tflm.audio.manifest import read_manifest
-from edgel3_tflm.audio.resampling import RESAMPLERS, SOXR
+from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.cli.measure.gates import describe_gates
-from edgel3_tflm.cli.options import MANIFEST_HELP, HopOption
+from edgel3_tflm.cli.options import MANIFEST_HELP, HopOption, ResamplerOption
 from edgel3_tflm.cli.screen import (
     JsonOption,
     QuietOption,
@@ -21,8 +21,7 @@ from edgel3_tflm.cli.screen import (
 )
 from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.drift.downstream import Interval
-from edgel3_tflm.drift.drift_json import JSON_NAME
-from edgel3_tflm.drift.figures import DriftFigures, DriftReport
+from edgel3_tflm.drift.figures import JSON_NAME, DriftFigures, DriftReport
 from edgel3_tflm.drift.gates import (
     GATE_NAMES,
     check_gates,
@@ -80,14 +79,7 @@ def compare_command(
         ),
     ] = None,
     hop: HopOption = 0.5,
-    resampler: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(RESAMPLERS),
-            help="Resampler for clips with another sample rate than the network's. kaiser_best is"
-            " edgel3's.",
-        ),
-    ] = SOXR,
+    resampler: ResamplerOption = SOXR,
     keep_going: Annotated[
         bool,
         typer.Option(

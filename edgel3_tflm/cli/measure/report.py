@@ -11,7 +11,6 @@ from rich.text import Text
 from edgel3_tflm.cli.measure.gates import describe_gates
 from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
 from edgel3_tflm.drift.diff import Change, diff_drift
-from edgel3_tflm.drift.drift_json import read_drift
 from edgel3_tflm.drift.figures import GROUPS
 from edgel3_tflm.drift.gates import check_changes, gates_json, read_change_gates, to_junit
 from edgel3_tflm.errors import EdgeL3Error
@@ -54,6 +53,8 @@ def diff_command(
         gates = read_change_gates(fail_over or [])
         if junit is not None and not gates:
             raise EdgeL3Error("expected --fail-over with --junit, got none")
+        from edgel3_tflm.drift.drift_json import read_drift
+
         old, new = read_drift(before), read_drift(after)
         if junit is not None:
             check_file(junit)
