@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from filelock import FileLock
 from helpers.networks import tiny_network
 from helpers.progress import ignore_progress
@@ -49,6 +51,14 @@ def sea_weights(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def esc10(shared: Path) -> Path:
     return shared / "audio" / "esc10"
+
+
+@pytest.fixture(scope="session")
+def short_calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with one calibration clip of a second, which makes conversions fast."""
+    directory = tmp_path_factory.mktemp("calibration")
+    soundfile.write(directory / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ _MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
-class Activations:
+class QuantizedTensor:
     """An int8 tensor that an operator writes, and its quantization.
 
     Its shape is (1, rows, columns, channels), that of the network's output (1, values).
@@ -42,7 +42,7 @@ class Convolution:
     Parameters
     ----------
     name : str
-    source, output : Activations
+    source, output : QuantizedTensor
         Input and output of the convolution, before the pool.
     kernel : numpy.ndarray, shape (filters, 3, 3, channels), int8
     bias : numpy.ndarray, shape (filters,), int64
@@ -54,8 +54,8 @@ class Convolution:
     """
 
     name: str
-    source: Activations
-    output: Activations
+    source: QuantizedTensor
+    output: QuantizedTensor
     kernel: npt.NDArray[np.int8]
     bias: IntArray
     scales: npt.NDArray[np.float32]
@@ -210,7 +210,7 @@ class ChainReader:
             raise ModelFileError(f"{name}: expected positive scales, found {scales.min()}")
         return scales, quantization.ZeroPointAsNumpy().astype(np.int64)
 
-    def _activations(self, index: int, name: str) -> Activations:
+    def _activations(self, index: int, name: str) -> QuantizedTensor:
         tensor = self._tensor(index)
         self._check_type(tensor, tflite.TensorType.INT8, name)
         shape = self._shape(tensor)
@@ -222,7 +222,7 @@ class ChainReader:
         zero_point = int(zero_points[0])
         if not INT8_MIN <= zero_point <= INT8_MAX:
             raise ModelFileError(f"{name}: expected a zero point in int8, found {zero_point}")
-        return Activations(shape, scales[0], zero_point)
+        return QuantizedTensor(shape, scales[0], zero_point)
 
     def _constant(self, tensor: Any, shape: tuple[int, ...], dtype: str, name: str) -> Any:
         if not 0 <= tensor.Buffer() < self._root.BuffersLength():
@@ -237,7 +237,7 @@ class ChainReader:
         return np.frombuffer(buffer.DataAsNumpy().tobytes(), dtype).reshape(shape)
 
     def _convolution(
-        self, name: str, operation: Any, source: Activations, output: Activations
+        self, name: str, operation: Any, source: QuantizedTensor, output: QuantizedTensor
     ) -> Convolution:
         options = _conv_options(operation)
         found = (options.StrideH(), options.StrideW(), options.DilationHFactor())
@@ -294,7 +294,7 @@ def _pool_options(operation: Any) -> Any:
     return _options(operation, tflite.Pool2DOptions, tflite.BuiltinOptions.Pool2DOptions)
 
 
-def _clamps(name: str, activation: int, output: Activations) -> tuple[int, int]:
+def _clamps(name: str, activation: int, output: QuantizedTensor) -> tuple[int, int]:
     """Return least and greatest output value as TFLite's CalculateActivationRangeQuantized does."""
     functions = tflite.ActivationFunctionType
     if activation == functions.NONE:
@@ -312,7 +312,7 @@ def _clamps(name: str, activation: int, output: Activations) -> tuple[int, int]:
     )
 
 
-def _check_same_quantization(name: str, source: Activations, output: Activations) -> None:
+def _check_same_quantization(name: str, source: QuantizedTensor, output: QuantizedTensor) -> None:
     if (source.scale, source.zero_point) != (output.scale, output.zero_point):
         raise ModelFileError(
             f"{name}: expected the quantization of its input ({source.scale:g},"
@@ -321,7 +321,7 @@ def _check_same_quantization(name: str, source: Activations, output: Activations
 
 
 def _check_pool(
-    name: str, options: Any, source: Activations, output: Activations, is_last: bool
+    name: str, options: Any, source: QuantizedTensor, output: QuantizedTensor, is_last: bool
 ) -> Pooling:
     """Return the kind of a pool: 2x2, or global if it is the last operator before the reshape.
 

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from edgel3_tflm.audio.clips import find_clips, measure_seconds
 from edgel3_tflm.audio.framing import DEFAULT_BATCH_SIZE, Framing
-from edgel3_tflm.audio.resampling import KAISER_BEST, RESAMPLERS
-from edgel3_tflm.cli.options import WEIGHTS_HELP
+from edgel3_tflm.audio.resampling import KAISER_BEST
+from edgel3_tflm.cli.options import WEIGHTS_HELP, ResamplerOption
 from edgel3_tflm.cli.screen import (
     JsonOption,
     QuietOption,
@@ -134,14 +134,7 @@ def embed_command(
     batch_size: Annotated[
         int, typer.Option(help="Windows in one call of the runtime. Changes no result.")
     ] = DEFAULT_BATCH_SIZE,
-    resampler: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(RESAMPLERS),
-            help="Resampler for audio with another sample rate than the network's. kaiser_best:"
-            " edgel3's; soxr: faster, and its embeddings differ slightly.",
-        ),
-    ] = KAISER_BEST,
+    resampler: ResamplerOption = KAISER_BEST,
     keep_going: Annotated[
         bool,
         typer.Option(

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import typer
 from helpers.command_line import COMMAND, assert_one_error_line, run
+from helpers.deployments import DEPLOYMENT_FILES
 from helpers.networks.int8_network import Conv, Int8Network, Quantization, build
 from helpers.networks.tiny_network import TINY
 
@@ -19,13 +20,6 @@ from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.runtime.deployment import Deployment
 
 SEA = ["--model-type", "sea", "--emb-dim", "64"]
-
-
-@pytest.fixture(scope="module")
-def short_calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("calibration")
-    soundfile.write(directory / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
-    return directory
 
 
 @pytest.fixture
@@ -46,19 +40,7 @@ def test_convert_then_info_then_compare(
     assert "int8.tflite" in done.stdout
     assert "weights file tiny.h5.gz" in done.stdout
     assert "int8: activations" in done.stderr  # progress where there is no terminal
-    assert sorted(path.name for path in output.iterdir()) == [
-        "edgel3_model.cc",
-        "edgel3_model.h",
-        "edgel3_model_frontend.c",
-        "edgel3_model_frontend.h",
-        "edgel3_packed_model.c",
-        "edgel3_packed_model.h",
-        "float.tflite",
-        "int8.tflite",
-        "int8_packed.tflite",
-        "manifest.json",
-        "packed.edgel3",
-    ]
+    assert sorted(path.name for path in output.iterdir()) == DEPLOYMENT_FILES
     assert sorted(path.name for path in output.parent.iterdir()) == ["sea"]
 
     shown = run("info", output)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import tflite
+from helpers.deployments import DEPLOYMENT_FILES
 from helpers.networks.keras_hdf5 import random_weights, write_hdf5
 from helpers.progress import ignore_progress
 
@@ -192,19 +193,7 @@ def test_the_same_inputs_give_the_same_bytes(tiny_int8: Deployment, tiny_weights
     convert(options, again, ignore_progress)
     files = sorted(path.name for path in again.iterdir())
     assert files == sorted(path.name for path in tiny_int8.directory.iterdir())
-    assert files == [
-        "edgel3_model.cc",
-        "edgel3_model.h",
-        "edgel3_model_frontend.c",
-        "edgel3_model_frontend.h",
-        "edgel3_packed_model.c",
-        "edgel3_packed_model.h",
-        "float.tflite",
-        "int8.tflite",
-        "int8_packed.tflite",
-        "manifest.json",
-        "packed.edgel3",
-    ]
+    assert files == DEPLOYMENT_FILES
     for name in files:
         assert (again / name).read_bytes() == (tiny_int8.directory / name).read_bytes(), name
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from helpers.command_line import assert_one_error_line, run
 from helpers.networks.keras_hdf5 import random_weights
 
@@ -193,14 +192,6 @@ def sea_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def hiss(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A calibration clip of one second: few windows are enough to compare bytes."""
-    directory = tmp_path_factory.mktemp("calibration")
-    soundfile.write(directory / "hiss.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
-    return directory
-
-
 @pytest.mark.parametrize(
     ("plan", "depth", "filters"),
     [(None, 7, None), (PLAN, 6, SMALLER), (PLAN, 1, None)],
@@ -209,7 +200,7 @@ def hiss(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_cut_network_runs_in_the_engine_as_in_the_reference(
     convert_to: Callable[[ConvertOptions], Deployment],
     sea_file: Path,
-    hiss: Path,
+    short_calibration: Path,
     plan: Plan | None,
     depth: int | None,
     filters: tuple[int, ...] | None,
@@ -217,7 +208,9 @@ def test_cut_network_runs_in_the_engine_as_in_the_reference(
     base = find_variant("sea", embedding_size=64)
     if plan is not None:
         base = base.with_plan(plan)
-    deployment = convert_to(ConvertOptions(base, sea_file, hiss, depth=depth, filters=filters))
+    deployment = convert_to(
+        ConvertOptions(base, sea_file, short_calibration, depth=depth, filters=filters)
+    )
     variant = deployment.variant
     assert variant.filters == (filters or FILTERS)[:depth]
     assert variant.plan is None or variant.plan.layers == PLAN.layers[:depth]
@@ -248,13 +241,13 @@ def test_cut_network_runs_in_the_engine_as_in_the_reference(
 
 
 def test_other_commands_accept_a_network_with_plan_depth_and_filters(
-    tmp_path: Path, sea_file: Path, hiss: Path
+    tmp_path: Path, sea_file: Path, short_calibration: Path
 ) -> None:
     plan, output, app = tmp_path / "plan.toml", tmp_path / "cut", tmp_path / "app"
     plan.write_bytes(write_plan(Plan(0, PLAN.layers[:5]), "of the layers that stay"))
     words = ["--model-type", "sea", "--emb-dim", 64, "--weights", sea_file, "--plan", plan]
     words += ["--embedding-layer", "conv5", "--filters", ",".join(map(str, SMALLER))]
-    words += ["--calibration", hiss, "--calibration-method", "minmax"]
+    words += ["--calibration", short_calibration, "--calibration-method", "minmax"]
     words += ["--no-equalize", "--no-bias-correction", "--no-adaround"]
     done = run("convert", *words, "-o", output)
     assert done.returncode == 0, done.stderr
