@@ -287,7 +287,7 @@ def test_too_few_videos_are_refused(
 ) -> None:
     _, validation = choose_videos(0.3, videos)
     fewer = [each for each in videos if each not in validation[1:]]
-    with pytest.raises(EdgeL3Error, match=r"validation has 1 of .*validation\.share"):
+    with pytest.raises(EdgeL3Error, match=r"validation set has 1 of .*validation\.share"):
         train(SHORT, start, fewer, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
