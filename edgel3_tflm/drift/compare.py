@@ -13,7 +13,12 @@ import numpy as np
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.audio.framing import ReadingLog, hop_in_samples, read_windows
 from edgel3_tflm.audio.log_mel import is_silent, log_mel
-from edgel3_tflm.audio.manifest import LabelledClip
+from edgel3_tflm.audio.manifest import (
+    LabelledClip,
+    list_folds,
+    note_unlearned_classes,
+    split_by_fold,
+)
 from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.drift.downstream import measure_downstream
 from edgel3_tflm.drift.figures import (
@@ -223,6 +228,10 @@ def _compare(
     )
     if downstream.note:
         notes.append(downstream.note)
+    if downstream.classifiers:
+        judged = [each for each in known if each is not None]
+        splits = split_by_fold(judged, list_folds(judged))
+        notes += note_unlearned_classes([{each.label} for each in judged], splits)
     return DriftReport(
         deployment,
         in_float,

@@ -231,10 +231,10 @@ def check_gates(report: DriftReport, gates: Sequence[Gate]) -> tuple[GateResult,
 def check_changes(
     before: "DriftFile", after: "DriftFile", gates: Sequence[Gate]
 ) -> tuple[GateResult, ...]:
-    """Check by how much figures got worse, in every runtime, layer or classifier of both reports.
+    """Check by how much figures got worse, in every runtime, layer or classifier of ``before``.
 
-    The value of a result is positive if the figure got worse, and NaN if the figure is a number in
-    one report only.
+    The value of a result is positive if the figure got worse. It is NaN if the figure is a number
+    in one report only, and if its runtime, layer or classifier is missing from ``after``.
 
     Raises
     ------
@@ -245,17 +245,17 @@ def check_changes(
     for gate in gates:
         figure = _FIGURES[gate.name]
         old, new = dict(figure.read(before)), dict(figure.read(after))
-        found = [
-            GateResult(gate, where, _get_worse(old[where], new[where], figure.higher_is_better))
-            for where in old
-            if where in new
-        ]
-        if not found:
+        if not old.keys() & new.keys():
             raise EdgeL3Error(
                 f"the gate {gate} has nothing to check: no runtime, layer or classifier has"
                 f" {gate.name} in both reports"
             )
-        results += found
+        results += [
+            GateResult(
+                gate, where, _get_worse(value, new.get(where, math.nan), figure.higher_is_better)
+            )
+            for where, value in old.items()
+        ]
     return tuple(results)
 
 

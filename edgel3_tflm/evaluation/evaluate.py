@@ -16,6 +16,7 @@ from edgel3_tflm._version import __version__
 from edgel3_tflm.audio.datasets import Dataset, Split
 from edgel3_tflm.audio.framing import hop_in_samples
 from edgel3_tflm.audio.manifest import HOP_S, note_unlearned_classes, split_labels
+from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.drift.downstream import MLP_LAYERS, RESAMPLES, Interval, bootstrap
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.evaluation.probe import extract_features
@@ -127,6 +128,7 @@ class Evaluation:
     weights: str
     models_sha256: Mapping[str, str]
     runtime: str
+    resampler: str
     clips: int
     windows: int
     labels: tuple[str, ...]
@@ -197,6 +199,7 @@ def evaluate(
         weights=deployment.manifest["weights"]["description"],
         models_sha256={name: deployment.manifest["artefacts"][name]["sha256"] for name in names},
         runtime=runtime,
+        resampler=SOXR,
         clips=len(dataset.clips),
         windows=len(features.values),
         labels=dataset.labels,

@@ -93,6 +93,17 @@ def test_a_figure_that_is_missing_from_a_report_is_refused() -> None:
         check(data, without, "layer_cost=1")
 
 
+def test_a_runtime_that_is_missing_from_the_second_report_fails() -> None:
+    both, alone = make_drift_json(), make_drift_json()
+    del alone["runtimes"][1]
+    first, second = check(both, alone, "cosine_p5=1")
+    assert (first.where, first.passed) == ("tflite-runtime", True)
+    assert (second.where, second.passed) == ("engine", False)
+    assert "cosine_p5 of engine is a number in one report only" in str(second)
+    (only,) = check(alone, both, "cosine_p5=1")  # a runtime more has no value to compare with
+    assert only.passed
+
+
 @pytest.mark.parametrize(
     ("gate", "part"),
     [

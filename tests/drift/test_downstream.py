@@ -108,6 +108,20 @@ def test_a_comparison_notes_that_its_labels_have_one_fold(
     assert report.to_json()["downstream"]["note"].startswith(expected)
 
 
+def test_a_comparison_names_a_class_that_one_fold_alone_has(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    rows = [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2)]
+    clips = [LabelledClip(tmp_path / f"{n}.wav", *row) for n, row in enumerate(rows)]
+    for number, clip in enumerate(clips):
+        samples = np.random.default_rng(number).normal(0, 0.1, 8000)
+        soundfile.write(clip.path, samples, 8000)
+    report = compare(tiny_int8, [], labelled=clips, hop_s=1.0, progress=ignore_progress)
+    assert report.downstream.classifiers
+    note = "fold 1: class 'c' cannot be recognised, no clip to learn from has it"
+    assert [each for each in report.notes if "cannot be recognised" in each] == [note]
+
+
 def test_without_scikit_learn_a_note_says_how_to_install_it(
     embeddings: np.ndarray, labelled: list[LabelledClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:

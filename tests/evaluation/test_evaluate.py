@@ -294,6 +294,7 @@ def test_the_command_shows_folds_choices_and_published_results(
     assert done.returncode == 0, done.stderr
     for part in (
         "esc50: 6 clips, 6 windows, 2 classes",
+        "resampled by soxr",
         "fold 3",
         "MLP 512-128: Adam 0.0001",
         "2000 resamples",
@@ -306,6 +307,7 @@ def test_the_command_shows_folds_choices_and_published_results(
     assert result["measures"][0]["name"] == ACCURACY
     assert [each["test_clips"] for each in result["splits"]] == [2, 2, 2]
     assert result["protocol"]["layers"] == [512, 128]
+    assert result["resampler"] == "soxr"
     assert set(result["models_sha256"]) == {"float.tflite", "int8.tflite"}
 
 

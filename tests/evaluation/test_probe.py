@@ -154,6 +154,19 @@ def test_statistics_are_mean_and_deviation_over_time() -> None:
     np.testing.assert_array_equal(log_mel_statistics(decibels), [[-1, -4, 1, 0]])
 
 
+def test_the_command_names_the_resampler(tmp_path: Path) -> None:
+    names = [f"{number}.wav" for number in range(4)]
+    rng = np.random.default_rng(0)
+    for name in names:
+        soundfile.write(tmp_path / name, rng.normal(0, 0.1, 16000), 16000)
+    lines = [f"{name}\t{'ab'[n % 2]}\t{n // 2}" for n, name in enumerate(names)]
+    manifest = tmp_path / "m.tsv"
+    manifest.write_text("\n".join(["file\tlabel\tfold", *lines]))
+    done = run("probe", manifest, "--statistics", "sea", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["resampler"] == "soxr"
+
+
 def test_features_are_of_whole_windows_and_name_the_clips_that_were_padded(tmp_path: Path) -> None:
     corpus = []
     for name, samples in (("a", 15_000), ("b", 4000), ("c", 8000)):

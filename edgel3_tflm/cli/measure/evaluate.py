@@ -93,7 +93,8 @@ def evaluate_command(
             describe_provenance(deployment),
             Text(
                 f"{found.dataset}: {found.clips:,} clips, {found.windows:,} windows,"
-                f" {len(found.labels)} classes; float, and {found.quantization} in {found.runtime}"
+                f" {len(found.labels)} classes; float, and {found.quantization} in {found.runtime};"
+                f" resampled by {found.resampler}"
             ),
             *(Text(line) for line in found.protocol.describe()),
             _splits_table(found),

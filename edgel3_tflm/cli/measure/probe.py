@@ -13,6 +13,7 @@ from edgel3_tflm.audio.manifest import (
     read_manifest,
     split_by_fold,
 )
+from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.cli.options import MANIFEST_HELP, RuntimeOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.errors import EdgeL3Error
@@ -104,6 +105,8 @@ def probe_command(
             source = {"model": f"log-mel statistics ({statistics})"}
         else:
             source = {"model": f"embeddings of {embeddings}"}
+        if embeddings is None:
+            source["resampler"] = SOXR
         if teacher is not None:
             teacher_model = Deployment.load(teacher)
         with screen.progress() as progress:
