@@ -11,7 +11,6 @@ from rich.text import Text
 from edgel3_tflm.cli.screen import JsonOption, describe_provenance, new_table, open_screen
 from edgel3_tflm.device.boards import BOARDS, fits
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
-from edgel3_tflm.networks.weight_files import inspect_weights
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
@@ -58,6 +57,8 @@ def info_command(
             except EdgeL3Error as error:
                 raise EdgeL3Error(f"{path}: {error}") from error
         else:
+            from edgel3_tflm.networks.weight_files import inspect_weights  # loads h5py
+
             weights = inspect_weights(path)
             screen.show(
                 {

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tflite
 
 from edgel3_tflm.cores import available_cores
 from edgel3_tflm.errors import ModelFileError
@@ -99,6 +98,8 @@ class _Layer:
 
 
 def _find_layers(model: bytes) -> list[_Layer]:
+    import tflite  # loads a module for each operator
+
     with damage_reported(model):
         root = tflite.Model.GetRootAsModel(model, 0)
         graph = root.Subgraphs(0)

@@ -11,14 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-import pooch
-
 from edgel3_tflm.errors import EdgeL3Error, WeightsError, WeightsUnreachableError
 from edgel3_tflm.files import write_whole
-from edgel3_tflm.networks.hdf5 import MAX_HDF5_BYTES
 from edgel3_tflm.networks.hints import OPTIONS, Hints
 from edgel3_tflm.networks.variants import Variant
-from edgel3_tflm.networks.weight_files import check_blob_id, load_file
 from edgel3_tflm.networks.weights import NetworkWeights
 
 _log = logging.getLogger(__name__)
@@ -60,7 +56,11 @@ def cache_directory() -> Path:
 
     The environment variable ``EDGEL3_TFLM_CACHE`` overrides the system's cache directory.
     """
-    return Path(os.environ.get("EDGEL3_TFLM_CACHE") or pooch.os_cache("edgel3-tflm"))
+    if given := os.environ.get("EDGEL3_TFLM_CACHE"):
+        return Path(given)
+    import pooch  # loads requests
+
+    return Path(pooch.os_cache("edgel3-tflm"))
 
 
 def unpacked_directories() -> list[Path]:
@@ -105,6 +105,8 @@ def load_weights(
     WeightsError
         If no weights are found, or the weights are damaged or have another shape.
     """
+    from edgel3_tflm.networks.weight_files import load_file  # loads h5py
+
     if source is not None:
         return load_file(source, variant, hints=hints)
     published = variant.published
@@ -139,6 +141,8 @@ def load_bundled_weights(variant: Variant) -> NetworkWeights:
     WeightsError
         If the network is not the one that the stand-in was trained for.
     """
+    from edgel3_tflm.networks.weight_files import load_file
+
     if not _has_bundled_weights(variant):
         raise WeightsError(
             f"{variant.name}: expected the {_BUNDLED_PLAN} % network, the only one with bundled"
@@ -215,16 +219,25 @@ def load_given(
 class _BoundedBuffer(io.BytesIO):
     """A download in memory that refuses more bytes than a weight file may have."""
 
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
     def write(self, chunk: Any) -> int:
-        if self.tell() + len(chunk) > MAX_HDF5_BYTES:
+        if self.tell() + len(chunk) > self._limit:
             raise OSError(errno.EFBIG, "more bytes than a weight file has")
         return super().write(chunk)
 
 
 def _download(url: str, target: Path, expected_blob_id: str, hints: Hints) -> None:
     """Download a file, verify its git blob id, and write it into the cache."""
+    import pooch
+
+    from edgel3_tflm.networks.hdf5 import MAX_HDF5_BYTES
+    from edgel3_tflm.networks.weight_files import check_blob_id
+
     _log.info("downloading %s", url)
-    downloaded = _BoundedBuffer()
+    downloaded = _BoundedBuffer(MAX_HDF5_BYTES)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         pooch.HTTPDownloader(timeout=_DOWNLOAD_TIMEOUT_S)(url, downloaded, None)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tflite
 
 from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.runtime.packed import CUSTOM_CODE
@@ -70,13 +69,6 @@ class FlatbufferSummary:
         return sum(layer.effective_macs for layer in self.layers)
 
 
-_DTYPES: dict[int, np.dtype[Any]] = {
-    tflite.TensorType.FLOAT32: np.dtype(np.float32),
-    tflite.TensorType.INT8: np.dtype(np.int8),
-    tflite.TensorType.INT16: np.dtype(np.int16),
-}
-
-
 def summarize(model: bytes) -> FlatbufferSummary:
     """List the operators of a flatbuffer, their weights and multiply-accumulates.
 
@@ -132,6 +124,13 @@ def builtin_operator(root: Any, operation: Any) -> int:
 
 
 def _summarize(model: bytes) -> FlatbufferSummary:
+    import tflite  # loads a module for each operator
+
+    dtypes: dict[int, np.dtype[Any]] = {
+        tflite.TensorType.FLOAT32: np.dtype(np.float32),
+        tflite.TensorType.INT8: np.dtype(np.int8),
+        tflite.TensorType.INT16: np.dtype(np.int16),
+    }
     root = tflite.Model.GetRootAsModel(model, 0)
     graph = root.Subgraphs(0)
 
@@ -159,7 +158,7 @@ def _summarize(model: bytes) -> FlatbufferSummary:
         convolutions += 1
         kernel = graph.Tensors(operation.Inputs(1))
         values = np.frombuffer(
-            root.Buffers(kernel.Buffer()).DataAsNumpy().tobytes(), _DTYPES[kernel.Type()]
+            root.Buffers(kernel.Buffer()).DataAsNumpy().tobytes(), dtypes[kernel.Type()]
         ).reshape(shape(operation.Inputs(1)))
         nonzeros = int(np.count_nonzero(values))
         positions = int(np.prod(output_shape[1:3]))
@@ -178,7 +177,7 @@ def _summarize(model: bytes) -> FlatbufferSummary:
     return FlatbufferSummary(
         description=(root.Description() or b"").decode(errors="replace"),
         size_bytes=len(model),
-        input_type=str(_DTYPES[graph.Tensors(input_tensor).Type()]),
+        input_type=str(dtypes[graph.Tensors(input_tensor).Type()]),
         input_shape=shape(input_tensor),
         output_shape=shape(graph.Outputs(0)),
         layers=tuple(layers),
@@ -193,6 +192,8 @@ def find_packed_model(model: bytes) -> bytes | None:
     ModelFileError
         If the flatbuffer is damaged.
     """
+    import tflite
+
     with damage_reported(model):
         root = tflite.Model.GetRootAsModel(model, 0)
         graph = root.Subgraphs(0)

@@ -19,7 +19,7 @@ from helpers.networks.small_weights import (
 )
 
 from edgel3_tflm.files import git_blob_id, sha256_hex
-from edgel3_tflm.networks import sources
+from edgel3_tflm.networks import hdf5
 from edgel3_tflm.networks.catalogue import VARIANTS
 from edgel3_tflm.networks.sources import cache_directory, load_weights, parse_weights_source
 from edgel3_tflm.networks.variants import PublishedFile, Variant
@@ -272,7 +272,7 @@ def test_refused_connection_is_refused_with_what_to_do(cache: Path, published: V
 def test_download_that_never_ends_is_refused(
     cache: Path, server: Server, published: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "MAX_HDF5_BYTES", 1_000_000)
+    monkeypatch.setattr(hdf5, "MAX_HDF5_BYTES", 1_000_000)
     assert_fetch_refused(cache, published, server.base_url("endless"))
 
 
