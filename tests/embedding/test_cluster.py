@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import pyarrow as pa
@@ -14,6 +16,7 @@ from helpers.toy_corpus import CLIPS, assert_whole, embed
 from helpers.toy_model import ToyModel
 
 from edgel3_tflm.embedding import cluster as cluster_module
+from edgel3_tflm.embedding.cluster import WORKERS_TIMEOUT_S, WorkerCheck
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 
 
@@ -63,10 +66,17 @@ def test_a_scheduler_that_is_not_there_is_named(
 
 @pytest.fixture
 def empty_cluster() -> Iterator[LocalCluster]:
-    """A scheduler without workers."""
-    with LocalCluster(
-        n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None
-    ) as cluster:
+    """A scheduler without workers.
+
+    It rejects tasks after a minute without workers, because a run that does not look for workers
+    would wait for ever.
+    """
+    with (
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "60s"}),
+        LocalCluster(
+            n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+    ):
         yield cluster
 
 
@@ -99,6 +109,27 @@ def test_a_worker_that_comes_late_embeds_the_corpus(
     embed(archive, toy, tmp_path / "d", engine="dask", scheduler=address, note=start_worker)
     assert len(notes) == 1
     assert_whole(tmp_path / "d", expected)
+
+
+def test_the_wait_begins_again_each_time_that_all_workers_are_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s, workers, notes = 0, dict[str, int](), list[str]()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    check = WorkerCheck(SimpleNamespace(nthreads=lambda: workers), "tcp://here:1", notes.append)
+    check()
+    now_s = WORKERS_TIMEOUT_S - 1
+    check()
+    assert len(notes) == 1
+    workers["worker"] = 1
+    now_s = WORKERS_TIMEOUT_S
+    check()
+    workers.clear()
+    check()
+    assert len(notes) == 2
+    now_s = 2 * WORKERS_TIMEOUT_S
+    with pytest.raises(EdgeL3Error, match="no worker came within 300 s"):
+        check()
 
 
 def test_a_scheduler_that_gives_up_first_ends_the_run_in_a_line(
