@@ -115,6 +115,7 @@ def finetune_command(
         for reason in damaged.values():
             screen.error(reason)
         if damaged:
-            count = len(found) + len(damaged)
+            # A video that is damaged in its middle was found and is damaged.
+            count = len({video.path for video in found} | damaged.keys())
             screen.error(f"{len(damaged):,} of {count:,} videos cannot be decoded completely")
             raise typer.Exit(1)

@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -248,7 +247,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
 
 
 def test_a_run_that_stops_early_says_why_and_what_it_selected(
-    finished: tuple[Path, str], video_directory: Path, tmp_path: Path
+    finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.toml"
     short = "[training]\nsteps = 20\nvalidate_every_steps = 1\nbatch_windows = 4\n"
@@ -258,7 +257,16 @@ def test_a_run_that_stops_early_says_why_and_what_it_selected(
         'learning_rate = 0.0\npatience_validations = 1\nprecision = "float32"\n'
     )
     videos = tmp_path / "videos"
-    shutil.copytree(video_directory, videos)
+    videos.mkdir()
+    for number in range(8):
+        write_video(videos / f"{number}.mp4", number)
+    # Its start and its end, which are decoded before training, are whole.
+    torn = videos / "torn.mp4"
+    write_video(torn, 8, seconds=12)
+    data = bytearray(torn.read_bytes())
+    middle = slice(3 * len(data) // 10, 7 * len(data) // 10)
+    data[middle] = bytes(middle.stop - middle.start)
+    torn.write_bytes(data)
     (videos / "damaged.mp4").write_bytes(b"no video")
     words = command(recipe, videos, finished[0].parent / "start.h5.gz")[1:]
     words += ["--video-weights", str(finished[0] / "video.h5.gz")]
@@ -269,7 +277,10 @@ def test_a_run_that_stops_early_says_why_and_what_it_selected(
 
     done = CliRunner().invoke(app, [*words, "--keep-going"])
     assert done.exit_code == 1, done.stderr
-    assert done.stderr.splitlines()[-1] == "error: 1 of 41 videos cannot be decoded completely"
+    *_, first, second, last = done.stderr.splitlines()
+    for path, line in ((videos / "damaged.mp4", first), (torn, second)):
+        assert line.startswith(f"error: {path}: expected a whole video")
+    assert last == "error: 2 of 10 videos cannot be decoded completely"
     run = json.loads((tmp_path / "run" / "figures.json").read_bytes())["run"]
     assert run["steps"] == 20
     assert run["steps_taken"] < 20
@@ -279,7 +290,7 @@ def test_a_run_that_stops_early_says_why_and_what_it_selected(
     assert "student chosen by the lowest loss on the pairs of the validation set" in done.stdout
     again = json.loads(CliRunner().invoke(app, [*words, "--keep-going", "--json"]).stdout)
     assert again["run"] == run
-    assert list(again["damaged"]) == [str(videos / "damaged.mp4")]
+    assert list(again["damaged"]) == [str(videos / "damaged.mp4"), str(torn)]
 
 
 def test_too_few_videos_are_refused(

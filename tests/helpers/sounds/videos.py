@@ -23,8 +23,10 @@ def make_sound(kind: int, time_s: FloatArray) -> FloatArray:
     return 0.3 * [tone, tone * (time_s * 8 % 1 < 0.5), chord / 3, glides][kind]
 
 
-def write_video(path: Path, number: int, *, heard: int | None = None, sound: bool = True) -> None:
-    """Two seconds of a moving square in one of four colours, with the sound of its colour."""
+def write_video(
+    path: Path, number: int, *, heard: int | None = None, sound: bool = True, seconds: int = 2
+) -> None:
+    """Write a moving square in one of four colours, with the sound of its colour."""
     generator = np.random.default_rng(number)
     seen = number % KINDS
     colour = [round(255 * value) for value in colorsys.hsv_to_rgb(seen / KINDS, 1, 1)]
@@ -33,7 +35,7 @@ def write_video(path: Path, number: int, *, heard: int | None = None, sound: boo
         pictures.width = pictures.height = 48
         pictures.pix_fmt = "yuv420p"
         audio = container.add_stream("aac", rate=8000, layout="mono") if sound else None
-        for _ in range(8):
+        for _ in range(4 * seconds):
             image = np.full((48, 48, 3), 30, np.uint8)
             row, column = generator.integers(0, 24, 2)
             image[row : row + 24, column : column + 24] = colour
@@ -41,7 +43,7 @@ def write_video(path: Path, number: int, *, heard: int | None = None, sound: boo
         container.mux(pictures.encode())
         if audio is None:
             return
-        time_s = np.arange(16_000) / 8000
+        time_s = np.arange(8000 * seconds) / 8000
         noise = generator.normal(0, 0.01, len(time_s))
         samples = (make_sound(seen if heard is None else heard, time_s) + noise).astype(np.float32)
         frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="fltp", layout="mono")
