@@ -51,6 +51,7 @@ from edgel3_tflm.types import FloatArray, Progress
 _log = logging.getLogger(__name__)
 
 _TOOLS = (
+    "ai-edge-litert",
     "numpy",
     "soxr",
     "tensorflow",

@@ -25,7 +25,7 @@ from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, open_interpreter
+from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME, open_interpreter
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.types import DoubleArray, IntArray, Progress
 
@@ -101,7 +101,7 @@ def train_head(
         )
     clips = read_manifest(manifest)
     kind, _ = _choose_kind(clips, kind)  # reports wrong labels before the clips are embedded
-    runtime = runtime or DEFAULT_RUNTIME
+    runtime = runtime or EXACT_RUNTIME
     embedder = deployment.embedder("int8", runtime)
     output = open_interpreter(deployment.read_model("int8", runtime), runtime).output
     spec = deployment.variant.frontend

@@ -39,7 +39,7 @@ from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableEr
 from edgel3_tflm.metrics import cosine_similarity, sqnr_db
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.input_map import InputMap
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, open_interpreter
+from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME, open_interpreter
 from edgel3_tflm.runtime.tensors import Interpreter
 from edgel3_tflm.types import FloatArray, IntArray, Progress
 
@@ -283,7 +283,7 @@ class _Quantizer:
                 return open_interpreter(pack(model), "engine")
             except (ModelFileError, RuntimeUnavailableError):
                 pass
-        return open_interpreter(model, DEFAULT_RUNTIME)
+        return open_interpreter(model, EXACT_RUNTIME)
 
     def build(self, steps: Steps) -> bytes:
         """Return the flatbuffer of a candidate, which is made once."""

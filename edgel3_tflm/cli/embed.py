@@ -128,7 +128,7 @@ def embed_command(
         typer.Option(
             metavar="NAME",
             help=f"One of {', '.join(RUNTIMES)}.",
-            show_default="engine for pruned int8 if it is built, otherwise tflite-runtime",
+            show_default="engine for pruned int8 if it is built, otherwise litert",
         ),
     ] = None,
     batch_size: Annotated[

@@ -42,7 +42,7 @@ from edgel3_tflm.drift.runtimes import (
 from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME
 from edgel3_tflm.types import BoolArray, FloatArray, Progress
 
 _log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def compare(
     deployment: Deployment,
     paths: Sequence[Path],
     *,
-    runtimes: Sequence[str | Runtime] = (DEFAULT_RUNTIME,),
+    runtimes: Sequence[str | Runtime] = (EXACT_RUNTIME,),
     reference: str | Runtime = DEFAULT_REFERENCE,
     labelled: Sequence[LabelledClip] = (),
     hop_s: float,

@@ -1,7 +1,7 @@
 """Drift of each layer: the quantization error of its activations, weights and bias.
 
 A layer is a convolution with the activation and the pooling after it. The float and the quantized
-flatbuffer run on the same windows in tflite-runtime, which can keep every tensor. If channels were
+flatbuffer run on the same windows in LiteRT, which can keep every tensor. If channels were
 equalized before quantization, the factors are estimated and undone before the comparison.
 """
 
@@ -18,8 +18,8 @@ from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.metrics import sqnr_db
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.flatbuffer import builtin_operator, damage_reported
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
-from edgel3_tflm.runtime.native import import_tflite_runtime
+from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME
+from edgel3_tflm.runtime.native import native_stderr
 from edgel3_tflm.types import FloatArray, JsonFloat
 
 INPUT = "input"
@@ -80,7 +80,7 @@ class LayerReport:
 
     windows: int
     layers: tuple[LayerDrift, ...]
-    runtime: str = DEFAULT_RUNTIME
+    runtime: str = EXACT_RUNTIME
 
     @property
     def costliest(self) -> LayerDrift:
@@ -126,12 +126,17 @@ class _Tracer:
 
     def __init__(self, model: bytes) -> None:
         self.layers = _find_layers(model)
-        self._interpreter = import_tflite_runtime().Interpreter(
-            model_content=model,
-            num_threads=min(4, available_cores()),
-            experimental_preserve_all_tensors=True,
-        )
-        self._interpreter.allocate_tensors()
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        with native_stderr():
+            self._interpreter = Interpreter(
+                model_content=model,
+                num_threads=min(4, available_cores()),
+                # The kernels of EXACT_RUNTIME. XNNPACK would also drop the tensors between layers.
+                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                experimental_preserve_all_tensors=True,
+            )
+            self._interpreter.allocate_tensors()
         self._details = {each["index"]: each for each in self._interpreter.get_tensor_details()}
 
     def run(self, values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

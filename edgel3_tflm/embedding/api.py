@@ -104,7 +104,7 @@ def get_embedding(
         'int8' converts a network the first time, which needs the extra ``convert``, and keeps the
         result in the cache.
     runtime : str, optional
-        The interpreter, 'tflite-runtime' or 'engine' for example. By default the fastest that suits
+        The interpreter, 'litert' or 'engine' for example. By default the fastest that suits
         the model; see :class:`edgel3_tflm.embedding.models.ModelChoice`.
     weights : str or pathlib.Path
         A weight file; 'published'; 'bundled' for the stand-in that is part of this package; or

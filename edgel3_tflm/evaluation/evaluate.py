@@ -22,7 +22,7 @@ from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.evaluation.probe import extract_features
 from edgel3_tflm.networks.published import PUBLISHED_RESULTS
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, EXACT_RUNTIME
 from edgel3_tflm.types import BoolArray, Progress, RealArray
 
 ACCURACY = "accuracy %"
@@ -149,7 +149,7 @@ def evaluate(
     progress: Progress,
     *,
     protocol: Protocol = Protocol(),
-    runtime: str = DEFAULT_RUNTIME,
+    runtime: str = EXACT_RUNTIME,
 ) -> Evaluation:
     """Train and test classifiers on the float and quantized embeddings of a deployment.
 

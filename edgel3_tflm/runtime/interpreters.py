@@ -1,18 +1,21 @@
 """Open a model in one of several runtimes, all with the same interface.
 
 ================== ===============================================================================
-``tflite-runtime`` the interpreter of the base installation
-``litert``         ai-edge-litert, its successor; int8 results can differ by a few (XNNPACK)
-``reference``      tf.lite with reference kernels (BUILTIN_REF), which define the exact result
+``litert``         LiteRT, TensorFlow Lite's successor, with the kernels of XNNPACK; int8 results
+                   can differ from the reference by a few
+``litert-builtin`` LiteRT's own kernels; on x86 int8 results have the bytes of the reference, with
+                   rare exceptions
+``reference``      LiteRT's reference kernels (BUILTIN_REF), which define the exact result
+``tflite-runtime`` the last release of TensorFlow Lite's interpreter, of the year 2023
 ``tflm``           TensorFlow Lite Micro, built for the host (package tflite-micro)
 ``engine``         the C library edgel3, built for the host; runs the packed model, not a flatbuffer
 ================== ===============================================================================
 """
 
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,7 +25,7 @@ import numpy.typing as npt
 from edgel3_tflm.cores import available_cores
 from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError, install_hint
 from edgel3_tflm.runtime.flatbuffer import summarize
-from edgel3_tflm.runtime.native import import_tensorflow, import_tflite_runtime, native_stderr
+from edgel3_tflm.runtime.native import import_tflite_runtime, native_stderr
 from edgel3_tflm.runtime.tensors import Interpreter, TensorSpec
 from edgel3_tflm.runtime.threads import RunWindow, WindowPool
 
@@ -39,7 +42,7 @@ def _tensor_spec(details: dict[str, Any]) -> TensorSpec:
 
 
 class _TFLiteInterpreter:
-    """A model in tflite-runtime, ai-edge-litert or tf.lite, whose interfaces are the same.
+    """A model in ai-edge-litert or tflite-runtime, whose interfaces are the same.
 
     Each thread runs whole windows, because threads within a window wait for each other after each
     layer.
@@ -89,30 +92,29 @@ class _TFLMInterpreter:
 
 
 def _open_tflite_runtime(model: bytes, threads: int) -> Interpreter:
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        # Its extension prints a long text and then raises an error without a message.
+        raise RuntimeUnavailableError(
+            f"the runtime tflite-runtime needs NumPy 1, found {np.__version__};"
+            f" {install_hint('tflite-runtime')}, or choose another runtime"
+        )
     tflite = import_tflite_runtime()
     return _TFLiteInterpreter(
         lambda: tflite.Interpreter(model_content=model, num_threads=1), threads
     )
 
 
-def _open_litert(model: bytes, threads: int) -> Interpreter:
+def _open_litert(model: bytes, threads: int, kernels: str) -> Interpreter:
+    """Open a flatbuffer in LiteRT with one of its sets of kernels."""
     from ai_edge_litert import interpreter as litert
 
+    resolver = litert.OpResolverType[kernels]
     return _TFLiteInterpreter(
-        lambda: litert.Interpreter(model_content=model, num_threads=1), threads
+        lambda: litert.Interpreter(
+            model_content=model, num_threads=1, experimental_op_resolver_type=resolver
+        ),
+        threads,
     )
-
-
-def _open_reference(model: bytes, threads: int) -> Interpreter:
-    tf = import_tensorflow()
-
-    def open_native() -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tf.lite warns at every use that it is deprecated
-            resolver = tf.lite.experimental.OpResolverType.BUILTIN_REF
-            return tf.lite.Interpreter(model_content=model, experimental_op_resolver_type=resolver)
-
-    return _TFLiteInterpreter(open_native, threads)
 
 
 # The host build allocates the arena at once. The dense L3 network needs 6.5 MB as int8.
@@ -143,18 +145,32 @@ class _Runtime:
     extra: str | None
     open: Callable[[bytes, int], Interpreter]
     runs_packed_models: bool = False
+    only_for: str = ""
+
+
+def _litert(kernels: str) -> _Runtime:
+    return _Runtime("ai_edge_litert", None, partial(_open_litert, kernels=kernels))
 
 
 _RUNTIMES = {
-    "tflite-runtime": _Runtime("tflite_runtime", None, _open_tflite_runtime),
-    "litert": _Runtime("ai_edge_litert", "litert", _open_litert),
-    "reference": _Runtime("tensorflow", "convert", _open_reference),
+    "litert": _litert("AUTO"),
+    "litert-builtin": _litert("BUILTIN_WITHOUT_DEFAULT_DELEGATES"),
+    "reference": _litert("BUILTIN_REF"),
+    "tflite-runtime": _Runtime(
+        "tflite_runtime",
+        "tflite-runtime",
+        _open_tflite_runtime,
+        only_for=" (its last release is for Linux with Python 3.10 or 3.11, and NumPy 1)",
+    ),
     "tflm": _Runtime("tflite_micro", "convert", _open_tflm),
     "engine": _Runtime("cffi", None, _open_engine, runs_packed_models=True),
 }
 RUNTIMES = tuple(_RUNTIMES)
 """Runtimes that :func:`open_interpreter` can open."""
-DEFAULT_RUNTIME = "tflite-runtime"
+DEFAULT_RUNTIME = "litert"
+"""Runs float models, and quantized models where nobody needs a board's exact result."""
+EXACT_RUNTIME = "litert-builtin"
+"""Runs quantized models where the result has to be a board's: in conversions and measurements."""
 
 
 def runs_packed_models(runtime: str) -> bool:
@@ -193,7 +209,7 @@ def open_interpreter(
     if find_spec(known.package) is None:
         raise RuntimeUnavailableError(
             f"the runtime {runtime} needs the package {known.package}, which is not installed;"
-            f" {install_hint(known.extra)}"
+            f" {install_hint(known.extra)}{known.only_for}"
         )
     if known.runs_packed_models:
         return known.open(model, threads)  # the engine checks the model itself

@@ -14,8 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 def import_tensorflow() -> Any:
-    """Import TensorFlow after tflite-runtime, and keep its log messages from the user."""
-    import_tflite_runtime()
+    """Import TensorFlow, and keep its log messages from the user."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with native_stderr(), warnings.catch_warnings():
@@ -65,7 +64,10 @@ def native_stderr() -> Iterator[Callable[[], str]]:
         with tempfile.TemporaryFile() as caught, os.fdopen(saved, "w", buffering=1) as terminal:
 
             def text() -> str:
-                return os.pread(caught.fileno(), 1 << 20, 0).decode(errors="replace")
+                caught.seek(0)
+                found = caught.read(1 << 20).decode(errors="replace")
+                caught.seek(0, os.SEEK_END)  # native code writes at the same position
+                return found
 
             try:
                 os.dup2(caught.fileno(), 2)

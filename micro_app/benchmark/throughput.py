@@ -50,7 +50,7 @@ from edgel3_tflm.runtime.input_map import InputMap
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"
-RUNTIMES = ("engine", "tflite-runtime", "litert")
+RUNTIMES = ("engine", "litert-builtin", "litert")
 """The engine skips zeros; the other runtimes use faster instructions for dense int8 products."""
 
 FloatArray = npt.NDArray[np.float32]

@@ -129,7 +129,7 @@ def test_the_table_shows_each_time_in_its_row_and_column() -> None:
 def test_both_sides_are_the_same_network(
     tiny_int8: Deployment, weights: NetworkWeights, windows: np.ndarray
 ) -> None:
-    found = measure(tiny_int8, weights, windows, turns=1, runtime="tflite-runtime")
+    found = measure(tiny_int8, weights, windows, turns=1, runtime="litert-builtin")
     in_float, in_int8 = (tiny_int8.embedder(each).embed(windows) for each in ("float", "int8"))
     in_keras = build_keras_network(weights).predict(windows, verbose=0)
     # The angle to Keras's embedding differs from that to the float model's by no more than the

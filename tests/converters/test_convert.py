@@ -177,7 +177,7 @@ def test_int16x8_runs_in_tflm_as_in_the_reference(tiny_int16x8: Deployment, soun
     np.testing.assert_array_equal(run_integers(tiny_int16x8, decibels, "tflm"), reference)
 
 
-@pytest.mark.parametrize(("runtime", "steps"), [("tflite-runtime", 0), ("litert", 2)])
+@pytest.mark.parametrize(("runtime", "steps"), [("litert-builtin", 0), ("litert", 2)])
 def test_other_runtimes_stay_close_to_the_reference(
     tiny_int8: Deployment, sounds: Path, runtime: str, steps: int
 ) -> None:

@@ -65,7 +65,7 @@ def test_the_float_model_compared_with_itself_does_not_drift(
     same = compare(
         tiny_int8,
         sorted(sounds.glob("noise/1-*.wav"))[:1],
-        runtimes=["float:tflite-runtime"],
+        runtimes=["float:litert"],
         hop_s=1,
         progress=ignore_progress,
     )
@@ -234,7 +234,7 @@ def test_the_float_network_in_keras_and_its_flatbuffer_are_the_same(
     found = compare(
         tiny_int8,
         sorted(sounds.glob("chirp/1-*.wav"))[:1],
-        runtimes=["float:tflite-runtime", "tflite-runtime"],
+        runtimes=["float:litert", "litert-builtin"],
         reference=open_keras(tiny_int8, tiny_weights),
         hop_s=2,
         progress=ignore_progress,
@@ -246,7 +246,7 @@ def test_the_float_network_in_keras_and_its_flatbuffer_are_the_same(
     assert 0 < in_float.overall.relative_l2 < bound < 0.01 * in_int8.overall.relative_l2
     assert found.float_runtime == "keras"
     assert found.to_json()["models_sha256"].keys() == {"float.tflite", "int8.tflite"}
-    assert "float: keras; compared: float:tflite-runtime, tflite-runtime" in render_html(found)
+    assert "float: keras; compared: float:litert, litert-builtin" in render_html(found)
     assert found.frontend is not None
     assert found.frontend.sixteen_bits_alone.sqnr_db > found.frontend.both.sqnr_db
 
@@ -287,9 +287,9 @@ def test_keras_finds_the_stand_in_by_itself(tiny_int8: Deployment) -> None:
     assert np.ptp(embedding) > 0
 
 
-@pytest.mark.parametrize("reference", ["engine", "tflite-runtime", "float:none"])
+@pytest.mark.parametrize("reference", ["engine", "litert-builtin", "float:none"])
 def test_only_a_float_model_can_be_compared_with(tiny_int8: Deployment, reference: str) -> None:
-    with pytest.raises(RuntimeUnavailableError, match="float:reference, float:tflm, float:keras"):
+    with pytest.raises(RuntimeUnavailableError, match="float:tflm, float:keras"):
         compare(tiny_int8, [], reference=reference, hop_s=1, progress=ignore_progress)
 
 
@@ -350,9 +350,9 @@ def test_a_report_names_the_models_and_the_runtimes_that_ran(
     )
     data = in_engine.to_json()
     assert set(data["models_sha256"]) == {"float.tflite", "packed.edgel3"}
-    assert (data["float_runtime"], data["runtimes"][0]["runtime"]) == ("tflite-runtime", "engine")
+    assert (data["float_runtime"], data["runtimes"][0]["runtime"]) == ("litert", "engine")
     page = render_html(in_engine)
-    assert "float: tflite-runtime; compared: engine" in page
+    assert "float: litert; compared: engine" in page
     assert "<dt>packed.edgel3</dt>" in page
     assert "<dt>int8.tflite</dt>" not in page
 
@@ -428,7 +428,7 @@ def test_an_unknown_runtime_and_an_empty_clip_are_refused(
     tiny_int8: Deployment, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 8000)
-    with pytest.raises(RuntimeUnavailableError, match="tflite-runtime, litert, reference, tflm"):
+    with pytest.raises(RuntimeUnavailableError, match="litert, litert-builtin, reference"):
         compare(tiny_int8, [tmp_path], runtimes=["onnx"], hop_s=1, progress=ignore_progress)
     with pytest.raises(AudioError, match="0 samples"):
         compare(tiny_int8, [tmp_path], runtimes=["litert"], hop_s=1, progress=ignore_progress)

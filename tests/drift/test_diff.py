@@ -38,8 +38,8 @@ def reports(tiny_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> 
     model = double_kernel_scales(tiny_int8.read_model("int8"), 2)
     spoilt = with_quantized_model(tiny_int8, model, directory / "deployment")
     for deployment, name, runtimes in (
-        (tiny_int8, "before", ["tflite-runtime"]),
-        (spoilt, "after", ["tflite-runtime", "litert"]),
+        (tiny_int8, "before", ["litert-builtin"]),
+        (spoilt, "after", ["litert-builtin", "litert"]),
     ):
         report = compare(
             deployment,
@@ -70,18 +70,18 @@ def test_every_part_of_the_reports_is_compared(reports: tuple[Path, Path]) -> No
     found = diff_drift(*map(read_drift, reports))
     assert [each.name for each in found.metrics] == 2 * [metric.name for metric in METRICS]
     assert {each.where for each in found.metrics} == {
-        "tflite-runtime, all",
-        "tflite-runtime, sounding",
+        "litert-builtin, all",
+        "litert-builtin, sounding",
     }
     assert all(each.is_worse for each in found.metrics if "centred" not in each.name)
-    assert {each.where for each in found.classes} == {"low, tflite-runtime", "high, tflite-runtime"}
+    assert {each.where for each in found.classes} == {"low, litert-builtin", "high, litert-builtin"}
     assert all(each.is_worse for each in found.classes if each.name == "sqnr_db")
     assert len({each.where for each in found.clips}) == 4
     frontend = {(each.where, each.name): each for each in found.frontend}
     assert frontend["quantization alone", "sqnr_db"].is_worse
     assert not frontend["frontend alone", "sqnr_db"].has_moved
     assert {each.where for each in found.downstream} == {
-        "tflite-runtime",
+        "litert-builtin",
         "linear probe",
         "MLP 512-128",
     }
@@ -126,10 +126,10 @@ def test_a_larger_model_and_new_drift_are_changes(before: dict[str, Any]) -> Non
     found = diff_drift(read(before), read(after))
     moved = [change for change in every_change(found) if change.has_moved]
     assert [(each.where, each.name, each.moved) for each in moved] == [
-        ("tflite-runtime, sounding", "sqnr_db", None),
+        ("litert-builtin, sounding", "sqnr_db", None),
         ("packed", "arena_bytes", 32),
     ]
-    assert found.metrics[0].where == "tflite-runtime, sounding"
+    assert found.metrics[0].where == "litert-builtin, sounding"
     assert [each.is_worse for each in moved] == [None, True]
     before["sizes"] = {}
     assert diff_drift(read(before), read(after)).sizes == ()

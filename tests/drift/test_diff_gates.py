@@ -26,7 +26,7 @@ def test_a_metric_may_get_better_and_worse_by_the_limit(direction: int) -> None:
     engine["relative_l2"] += direction / 8
     for name in ("cosine_p5", "relative_l2"):
         first, second = check(before, after, f"sounding.{name}=0.0625")
-        assert (first.where, first.value, first.passed) == ("tflite-runtime", 0, True)
+        assert (first.where, first.value, first.passed) == ("litert-builtin", 0, True)
         assert (second.where, second.value) == ("engine", direction / 8)
         assert second.passed == (direction < 0)
         assert all(each.passed for each in check(before, after, f"sounding.{name}=0.125"))
@@ -97,7 +97,7 @@ def test_a_runtime_that_is_missing_from_the_second_report_fails() -> None:
     both, alone = make_drift_json(), make_drift_json()
     del alone["runtimes"][1]
     first, second = check(both, alone, "cosine_p5=1")
-    assert (first.where, first.passed) == ("tflite-runtime", True)
+    assert (first.where, first.passed) == ("litert-builtin", True)
     assert (second.where, second.passed) == ("engine", False)
     assert "cosine_p5 of engine is a number in one report only" in str(second)
     (only,) = check(alone, both, "cosine_p5=1")  # a runtime more has no value to compare with

@@ -39,7 +39,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(tiny_int8: Deployment, clips: Path) -> DriftReport:
-    runtimes = ["tflite-runtime", "engine"]
+    runtimes = ["litert-builtin", "engine"]
     return compare(tiny_int8, [clips], runtimes=runtimes, hop_s=0.5, progress=ignore_progress)
 
 
@@ -48,7 +48,7 @@ def test_a_gate_is_checked_in_every_runtime_and_every_layer(report: DriftReport)
     results = check_gates(report, gates)
     assert all(result.passed for result in results)
     layers = ["input", *(f"conv{number}" for number in range(1, 9))]
-    runtimes = ["tflite-runtime", "engine"]
+    runtimes = ["litert-builtin", "engine"]
     assert [result.where for result in results] == [*runtimes, *layers, *runtimes]
 
 
@@ -112,7 +112,7 @@ def test_the_exit_status_is_2_if_a_limit_is_exceeded(
     junit = tmp_path / "junit.xml"
     failed = run(*command, "--fail-over", "relative_l2=1e-9", "--junit", junit)
     assert failed.returncode == 2
-    assert "FAIL: relative_l2 of tflite-runtime" in failed.stdout
+    assert "FAIL: relative_l2 of litert-builtin" in failed.stdout
     assert 'failures="1"' in junit.read_text()
     assert "Fails 1 of 1" in (tmp_path / "r" / "drift.html").read_text()
     assert_one_error_line(run(*command, "--fail-under", "sqnr=3"), "'sqnr'", "sqnr_db")

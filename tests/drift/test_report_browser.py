@@ -91,7 +91,7 @@ def page(tiny_int8: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Pat
     report = compare(
         tiny_int8,
         [],
-        runtimes=["tflite-runtime", "engine", "node"],
+        runtimes=["litert-builtin", "engine", "node"],
         labelled=labelled,
         hop_s=0.5,
         progress=ignore_progress,

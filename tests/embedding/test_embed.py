@@ -310,7 +310,7 @@ _OUTSIDE_THE_BASE = (
     "tensorflow_model_optimization",
     "tensorboard",
     "tflite_micro",
-    "ai_edge_litert",
+    "tflite_runtime",
     "sklearn",
     "scipy",
     "pandas",

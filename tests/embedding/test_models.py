@@ -126,7 +126,7 @@ def test_a_network_is_converted_to_int8_once(
     expected = tiny_int8.embedder("int8").embed(sound)
     for _ in range(2):
         model = load_embedding_model(*TINY_INT8, quantization="int8", weights=tiny_weights)
-        assert (model.quantization, model.runtime) == ("int8", "tflite-runtime")
+        assert (model.quantization, model.runtime) == ("int8", "litert")
         np.testing.assert_array_equal(model.embed(sound), expected)
     assert converted == [ConvertOptions(find_variant("sea", embedding_size=64), tiny_weights)]
     assert in_cache(cache).name.startswith(f"{TINY.name}-")
@@ -201,4 +201,4 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 
 def test_int8_runs_where_it_is_fastest(standin: Deployment, tiny_int8: Deployment) -> None:
     assert open_deployment(standin).runtime == "engine"  # most of its work is zeros
-    assert open_deployment(tiny_int8).runtime == "tflite-runtime"
+    assert open_deployment(tiny_int8).runtime == "litert"

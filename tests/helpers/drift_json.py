@@ -32,7 +32,7 @@ def make_drift_json() -> dict[str, Any]:
         "weights": {"sha256": "ab" * 32},
         "models_sha256": {"int8.tflite": "cd" * 32},
         "sizes": {"dense": asdict(ModelSize(1000, 200))},
-        "float_runtime": "tflite-runtime",
+        "float_runtime": "litert",
         "hop_s": 0.5,
         "resampler": "soxr",
         "runtimes": [
@@ -44,7 +44,7 @@ def make_drift_json() -> dict[str, Any]:
                 "values_apart": 0.25,
                 "steps_apart": 1.0,
             }
-            for name in ("tflite-runtime", "engine")
+            for name in ("litert-builtin", "engine")
         ],
         "layers": asdict(
             LayerReport(

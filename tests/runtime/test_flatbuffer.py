@@ -332,7 +332,7 @@ def test_description_changes_nothing_else(model: bytes) -> None:
     assert (before.description, after.description) == ("MLIR Converted.", "two: \u00e9")
 
 
-@pytest.mark.parametrize("runtime", ["tflite-runtime", "tflm"])
+@pytest.mark.parametrize("runtime", ["litert-builtin", "tflm"])
 @pytest.mark.parametrize("kind", ["float", "int8"])
 def test_described_flatbuffer_computes_the_same(
     models: dict[str, bytes], kind: str, runtime: str

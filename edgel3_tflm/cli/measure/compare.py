@@ -38,7 +38,7 @@ from edgel3_tflm.drift.runtimes import (
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_directory, check_file, write_whole
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
+from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME
 
 _MAX_CLIP_ROWS = 10
 
@@ -62,7 +62,7 @@ def compare_command(
             metavar="NAME",
             help=f"Runtime of the model under test; repeatable: {', '.join(COMPARABLE_RUNTIMES)}.",
         ),
-    ] = [DEFAULT_RUNTIME],  # noqa: B006 - typer copies it
+    ] = [EXACT_RUNTIME],  # noqa: B006 - typer copies it
     reference: Annotated[
         str,
         typer.Option(

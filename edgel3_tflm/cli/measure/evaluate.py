@@ -20,7 +20,7 @@ from edgel3_tflm.cli.screen import (
 )
 from edgel3_tflm.files import check_file, write_whole
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, RUNTIMES
+from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
     from edgel3_tflm.evaluation.evaluate import Evaluation
@@ -59,7 +59,7 @@ def evaluate_command(
     ] = 1,
     runtime: Annotated[
         str, typer.Option(help=f"Runtime of the quantized model: {', '.join(RUNTIMES)}.")
-    ] = DEFAULT_RUNTIME,
+    ] = EXACT_RUNTIME,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Also write the result as JSON."),

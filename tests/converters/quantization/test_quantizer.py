@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from helpers.networks.keras_hdf5 import random_weights
 from helpers.progress import ignore_progress
-from tflite_runtime.interpreter import Interpreter
 
 from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.converters.keras.network import build_network
@@ -105,7 +105,7 @@ def test_every_step_gives_the_integers_of_a_device(
     quantized = InputMap.of(weights).apply(decibels, reference.input)
     expected = reference.run(quantized)
     assert len(np.unique(expected)) > 20
-    for runtime, form in (("tflite-runtime", model), ("tflm", model), ("engine", pack(model))):
+    for runtime, form in (("litert-builtin", model), ("tflm", model), ("engine", pack(model))):
         np.testing.assert_array_equal(
             open_interpreter(form, runtime).run(quantized), expected, runtime
         )
