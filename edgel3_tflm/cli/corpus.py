@@ -16,6 +16,7 @@ from edgel3_tflm.embedding.corpus_run import CorpusRun, embed_corpus
 from edgel3_tflm.embedding.models import ModelChoice
 from edgel3_tflm.embedding.parquet import ERRORS_NAME
 from edgel3_tflm.errors import EdgeL3Error, EdgeL3Warning
+from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS
 
 _MAX_DAMAGED = 20
 
@@ -69,8 +70,10 @@ def embed_into_dataset(
     clips = read_clip_list(options.manifest)
     with screen.progress() as progress:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EdgeL3Warning)  # the result repeats it
+            warnings.simplefilter("ignore", EdgeL3Warning)  # the note says it
             model = CorpusModel.of(choice, framing, progress, progress.note)
+        if model.settings["weights_kind"] in SUBSTITUTE_KINDS:
+            progress.note(f"NOTICE: {model.provenance[0]}")
         run = embed_corpus(
             clips,
             model,

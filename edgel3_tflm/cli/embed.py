@@ -235,8 +235,10 @@ def embed_command(
             check_output_directory(folder)
         if wanted:
             with screen.progress() as progress, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the result repeats it
+                warnings.simplefilter("ignore")  # the note says it
                 opened = choice.open(progress=progress, note=progress.note)
+                if opened.is_substitute:
+                    progress.note(f"NOTICE: {opened.description}")
                 _embed(StreamEmbedder(opened, framing), wanted, run, progress, keep_going)
             run.model = opened
         _show(screen, run)

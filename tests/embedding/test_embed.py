@@ -118,10 +118,37 @@ def test_silence_is_told_of(
 def test_the_stand_in_is_told_of(sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--weights", "bundled", "--no-centering", "--hop-size", "1"]
     assert embed(sounds / "a.wav", *options) == 0
-    assert "NOTICE: edgel3-95.45-ft, STAND-IN" in " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr()
+    notice = "NOTICE: edgel3-95.45-ft, STAND-IN"
+    assert notice in " ".join(said.out.split())
+    # Before the work too, which may take hours.
+    first, then, *_ = said.err.splitlines()
+    assert first.startswith(notice)
+    assert then.startswith("embed (seconds of audio)")
     with np.load(sounds / "a.npz") as found:
         assert found["embedding"].shape == (2, 512)
         assert "STAND-IN" in found["provenance"][0]
+    dataset = ["--manifest", sounds / "below", "--out", sounds.parent / "dataset"]
+    assert embed(*dataset, *options) == 0
+    assert capsys.readouterr().err.startswith(notice)
+
+
+def test_the_stand_in_is_told_of_before_it_is_converted(
+    sounds: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("EDGEL3_TFLM_CACHE", str(sounds.parent / "cache"))
+    monkeypatch.setattr("edgel3_tflm.networks.sources.PUBLISHED_BASE_URL", "http://localhost:1/")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://localhost:1/")
+    monkeypatch.setattr("edgel3_tflm.converters.pipeline.load_backend", end)
+    assert embed(sounds, "--quantization", "int8") == 130
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("STAND-IN weights take the place of the published ones of edgel3-95.45")
+    assert embed(sounds, "--quantization", "int8", "--quiet") == 130
+    assert capsys.readouterr().err.startswith("error: interrupted; ")
 
 
 def test_a_damaged_file_ends_the_run_or_is_named_at_its_end(
