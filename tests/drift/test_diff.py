@@ -146,12 +146,14 @@ def test_different_conditions_of_measurement_are_warnings(
 ) -> None:
     after = copy.deepcopy(before)
     after |= {"variant": "l3-dense", "hop_s": 0.25}
+    after |= {"float_runtime": "keras", "resampler": "kaiser_best"}
     after["weights"]["sha256"] = "0" * 64
     after["runtimes"][0]["clips"][0]["clip"] = "another.wav"
     (tmp_path / "after.json").write_text(json.dumps(after))
     arguments = ["report", "diff", reports[0], tmp_path / "after.json"]
     warnings = json.loads(run(*arguments, "--json").stdout)["warnings"]
-    assert [each.split(" ")[0] for each in warnings] == ["variant", "hop_s", "weights", "clips"]
+    differ = ["variant", "float_runtime", "hop_s", "resampler", "weights", "clips"]
+    assert [each.split(" ")[0] for each in warnings] == differ
     shown = run(*arguments).stdout
     assert all(f"NOTICE: {each}" in shown for each in warnings)
     assert diff_drift(*map(read_drift, reports)).warnings == ()
