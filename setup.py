@@ -14,7 +14,7 @@ from setuptools.command.build_py import build_py
 
 SOURCES = Path("micro_app/lib/edgel3/src")
 # Kernels for desktop processors. They are not part of the Arduino library.
-HOST_KERNELS = Path("micro_app/host/edgel3_kernels_avx512.c")
+HOST_KERNELS = Path("micro_app/host/edgel3_kernels_host.c")
 # The library's other files are the node and its wire protocol, which Python does not run.
 ENGINE_FILES = (
     "edgel3_engine.c",
@@ -53,7 +53,11 @@ engine.set_source(
         HOST_KERNELS.as_posix(),
     ],
     define_macros=[("EDGEL3_EXTRA_KERNELS", HOST_KERNELS.stem)],
-    depends=["setup.py", *(path.as_posix() for path in sorted(SOURCES.glob("*.h")))],
+    depends=[
+        "setup.py",
+        *(path.as_posix() for path in sorted(SOURCES.glob("*.h"))),
+        *(path.as_posix() for path in sorted(HOST_KERNELS.parent.glob("*.h"))),
+    ],
     include_dirs=[SOURCES.as_posix()],
     extra_compile_args=[] if sys.platform == "win32" else ["-std=c99", "-O3"],
     # Without a C compiler the package works, but the runtime "engine" is missing.

@@ -1,7 +1,8 @@
 /* Runs packed models under the sanitizers, for test_engine_toolchains.py:
  *
- *   engine_driver best|portable|short WINDOWS MODEL...
+ *   engine_driver KERNELS|short WINDOWS MODEL...
  *
+ * KERNELS is the name of a choice of kernels, such as portable or avx2.
  * The program prints a line for each model: the status of edgel3_open, then the embedding of every
  * window in hexadecimal digits. Each buffer is a heap block of its exact size, so that
  * AddressSanitizer finds any access past its end. With `short` the arena is smaller than the engine
@@ -80,10 +81,19 @@ static void run_model(bytes model, bytes windows, edgel3_kernel_choice kernels, 
   free(arena);
 }
 
+static edgel3_kernel_choice find_kernels(const char *name) {
+  static const char *const names[] = {"best", "portable", "avx2", "avxvnni", "avx512", "neon"};
+  for (int i = 0; i < (int)(sizeof names / sizeof *names); ++i) {
+    const edgel3_kernel_choice choice = (edgel3_kernel_choice)i;
+    if (strcmp(name, names[i]) == 0 && edgel3_has_kernels(choice)) return choice;
+  }
+  if (strcmp(name, "short") != 0) fail("unknown kernels, or this processor lacks them");
+  return EDGEL3_KERNELS_PORTABLE;
+}
+
 int main(int argc, char **argv) {
-  if (argc < 4) fail("expected best|portable|short WINDOWS MODEL...");
-  const edgel3_kernel_choice kernels =
-      strcmp(argv[1], "best") == 0 ? EDGEL3_KERNELS_BEST : EDGEL3_KERNELS_PORTABLE;
+  if (argc < 4) fail("expected KERNELS|short WINDOWS MODEL...");
+  const edgel3_kernel_choice kernels = find_kernels(argv[1]);
   const size_t missing = strcmp(argv[1], "short") == 0 ? EDGEL3_ARENA_ALIGNMENT : 0;
   const bytes windows = read_file(argv[2]);
   for (int i = 3; i < argc; ++i) {

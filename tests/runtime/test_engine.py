@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from helpers.networks.engine_networks import changed, draw_windows, seal
-from helpers.networks.engine_sweep import BOTH_KERNELS, aligned_memory, sweep
+from helpers.networks.engine_sweep import KERNELS, aligned_memory, sweep
 from helpers.networks.int8_network import Int8Network, build
 
 from edgel3_tflm.converters.export.pack import pack
-from edgel3_tflm.errors import EdgeL3Error, ModelFileError
+from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError
 from edgel3_tflm.runtime.c_library import engine as engine_module
 from edgel3_tflm.runtime.c_library.engine import (
     Engine,
@@ -21,6 +21,7 @@ from edgel3_tflm.runtime.c_library.engine import (
     Kernels,
     arena_bytes,
     describe,
+    supported_kernels,
 )
 from edgel3_tflm.runtime.packed import read_packed
 
@@ -149,19 +150,58 @@ def test_bytes_behind_a_model_do_not_matter(blob: bytes) -> None:
     assert describe(blob + b"more") == describe(blob)
 
 
-def has_vnni() -> bool:
-    """Whether this processor has AVX-512 VNNI, which the host's kernels use."""
-    path = Path("/proc/cpuinfo")
-    return path.is_file() and "avx512_vnni" in path.read_text().split()
+INSTRUCTIONS: dict[Kernels, set[str]] = {
+    "avx512": {"avx2", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    "avxvnni": {"avx2", "avx_vnni"},
+    "avx2": {"avx2"},
+    "neon": {"asimd"},
+    "portable": set(),
+}
+"""What Linux calls the instructions of each set of kernels, the fastest first."""
 
 
-@pytest.mark.skipif(not has_vnni(), reason="needs a processor with AVX-512 VNNI")
-def test_the_extension_has_the_host_s_kernels(blob: bytes) -> None:
-    # They keep expanded weights in the arena; the portable ones do not.
-    assert arena_bytes(blob, "best") > arena_bytes(blob, "portable")
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux's /proc/cpuinfo")
+def test_the_extension_has_the_kernels_for_this_processor(blob: bytes) -> None:
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    assert supported_kernels() == tuple(
+        name for name, needed in INSTRUCTIONS.items() if needed <= words
+    )
+    # All but the portable kernels keep expanded weights in the arena.
+    for kernels in supported_kernels()[:-1]:
+        assert arena_bytes(blob, kernels) > arena_bytes(blob, "portable")
 
 
-@pytest.mark.parametrize("kernels", BOTH_KERNELS)
+def test_a_variable_chooses_the_kernels(blob: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    fastest = arena_bytes(blob)
+    for kernels in supported_kernels():
+        monkeypatch.setenv("EDGEL3_KERNELS", kernels)
+        assert arena_bytes(blob) == arena_bytes(blob, kernels)
+        Engine(blob, arena=aligned_memory(arena_bytes(blob, kernels)))
+    # A name in a call has precedence.
+    assert arena_bytes(blob, supported_kernels()[0]) == fastest
+    monkeypatch.setenv("EDGEL3_KERNELS", "")
+    assert arena_bytes(blob) == fastest
+
+
+def test_kernels_that_this_processor_lacks_are_refused(
+    blob: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = "avx2" if "neon" in supported_kernels() else "neon"
+    known = ", ".join(("best", *supported_kernels()))
+    for name in (lacking, "fast"):
+        message = f"'{name}': on this processor the engine has the kernels {known}; choose one"
+        unknown: Any = name
+        for refuse in (arena_bytes, Engine, EngineInterpreter):
+            with pytest.raises(RuntimeUnavailableError, match=f"^kernels is {message}"):
+                refuse(blob, unknown)
+    monkeypatch.setenv("EDGEL3_KERNELS", "fast")
+    for refuse in (arena_bytes, Engine, EngineInterpreter):
+        with pytest.raises(RuntimeUnavailableError, match=f"^EDGEL3_KERNELS is {message}"):
+            refuse(blob)
+    assert arena_bytes(blob, "portable") > 0
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
 def test_an_arena_that_is_too_small_or_misaligned_is_refused(blob: bytes, kernels: Kernels) -> None:
     needed = arena_bytes(blob, kernels)
     memory = aligned_memory(needed + 16)
@@ -175,7 +215,7 @@ def test_an_arena_that_is_too_small_or_misaligned_is_refused(blob: bytes, kernel
             Engine(blob, kernels, arena=memory[start : start + needed])
 
 
-@pytest.mark.parametrize("kernels", BOTH_KERNELS)
+@pytest.mark.parametrize("kernels", KERNELS)
 def test_bytes_around_the_arena_stay_as_they_are(kernels: Kernels) -> None:
     guard = 4096
     for sparsity in (0, 0.85, 0.98):

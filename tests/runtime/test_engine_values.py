@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tflite
 from helpers.networks.engine_networks import Int8Array, clip_windows, draw_network, draw_windows
-from helpers.networks.engine_sweep import BOTH_KERNELS, SPARSITIES, sweep
+from helpers.networks.engine_sweep import EXTREMES, KERNELS, SPARSITIES, draw_extreme, sweep
 from helpers.networks.int8_network import Int8Network, Quantization, build, with_layer
 
 from edgel3_tflm.audio.clips import find_clips
@@ -61,7 +61,7 @@ def assert_equals_reference(network: Int8Network, windows: Int8Array) -> None:
 def assert_same_values(blob: bytes, model: bytes, windows: Int8Array) -> None:
     """Assert that all inputs of convolutions and all embeddings are equal."""
     reference = Reference(model)
-    engines = {kernels: Engine(blob, kernels) for kernels in BOTH_KERNELS}
+    engines = {kernels: Engine(blob, kernels) for kernels in KERNELS}
     for window in windows:
         maps, embedding = reference.run(window)
         for kernels, engine in engines.items():
@@ -77,7 +77,7 @@ def test_sea_64_gives_the_reference_s_bytes(sea_generated: Deployment, sounds: P
     windows = clip_windows(sea_generated, find_clips([sounds]), 100)
     expected = open_interpreter(sea_generated.read_model("int8"), "reference").run(windows)
     blob = sea_generated.read_model("int8", "engine")
-    for kernels in BOTH_KERNELS:
+    for kernels in KERNELS:
         np.testing.assert_array_equal(EngineInterpreter(blob, kernels).run(windows), expected)
 
 
@@ -85,7 +85,7 @@ def test_the_95_45_network_gives_the_reference_s_bytes(standin: Deployment, soun
     windows = clip_windows(standin, find_clips([sounds / "tone"])[:1], 5)
     expected = open_interpreter(standin.read_model("int8"), "reference").run(windows)
     blob = standin.read_model("int8", "engine")
-    for kernels in BOTH_KERNELS:
+    for kernels in KERNELS:
         np.testing.assert_array_equal(EngineInterpreter(blob, kernels).run(windows), expected)
 
 
@@ -129,17 +129,9 @@ def test_maps_of_any_size_give_the_reference_s_bytes(
     assert_equals_reference(network, draw_windows(rng, network))
 
 
-@pytest.mark.parametrize("values", [[-128], [127], [-128, 127], [-128, 0, 0, 0, 0, 127], [-1, 1]])
+@pytest.mark.parametrize("values", EXTREMES)
 def test_extreme_weights_give_the_reference_s_bytes(values: list[int]) -> None:
-    rng = np.random.default_rng(len(values) + values[0] + 128)
-    network = draw_network(
-        rng, rows=6, columns=66, filters=[4, 9, 5], pools=["none", "2x2", "global"]
-    )
-    for position, conv in enumerate(network.layers):
-        kernel = rng.choice(np.array(values, np.int8), conv.kernel.shape)
-        # The new weights are larger: keep the standard deviation at about 16 quantized values.
-        scales = (conv.scales * np.float32(0.3)).astype(np.float32)
-        network = with_layer(network, position, kernel=kernel, scales=scales)
+    rng, network = draw_extreme(values)
     assert_equals_reference(network, draw_windows(rng, network))
 
 
@@ -200,5 +192,5 @@ def test_the_comparison_fails_when_it_should(small: Int8Network) -> None:
     first_zero = np.unravel_index(np.argmin(abs(kernel.astype(int))), kernel.shape)
     kernel[first_zero] = 127
     other = pack(build(with_layer(small, 2, kernel=kernel)))
-    with pytest.raises(AssertionError, match="best, conv4"):
+    with pytest.raises(AssertionError, match=f"{KERNELS[0]}, conv4"):
         assert_same_values(other, build(small), draw_windows(np.random.default_rng(2), small))

@@ -4,6 +4,7 @@ The embeddings equal those of a microcontroller byte for byte, and those of Tens
 reference kernels with the dense model.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,15 +12,44 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.cores import available_cores
+from edgel3_tflm.errors import RuntimeUnavailableError
 from edgel3_tflm.runtime.c_library.library import allocate, check, ffi, lib, pointer
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.runtime.threads import WindowPool
 from edgel3_tflm.types import Int8Array
 
-Kernels = Literal["best", "portable"]
-"""The fastest kernels for this processor, or those in portable C99. The results are equal."""
+Kernels = Literal["best", "avx512", "avxvnni", "avx2", "neon", "portable"]
+"""A set of kernels: the one for an instruction set, or that in portable C99. ``best`` is the one
+that the environment variable ``EDGEL3_KERNELS`` names, or the fastest for this processor. The
+results are equal."""
 
-_KERNELS = {"best": lib.EDGEL3_KERNELS_BEST, "portable": lib.EDGEL3_KERNELS_PORTABLE}
+KERNELS_VARIABLE = "EDGEL3_KERNELS"
+_KERNELS: dict[Kernels, int] = {
+    "best": lib.EDGEL3_KERNELS_BEST,
+    "avx512": lib.EDGEL3_KERNELS_AVX512,
+    "avxvnni": lib.EDGEL3_KERNELS_AVXVNNI,
+    "avx2": lib.EDGEL3_KERNELS_AVX2,
+    "neon": lib.EDGEL3_KERNELS_NEON,
+    "portable": lib.EDGEL3_KERNELS_PORTABLE,
+}
+
+
+def supported_kernels() -> tuple[Kernels, ...]:
+    """Return the sets of kernels that this processor supports, the fastest first."""
+    sets = (item for item in _KERNELS.items() if item[0] != "best")
+    return tuple(name for name, choice in sets if lib.edgel3_has_kernels(choice))
+
+
+def _find_kernels(kernels: Kernels) -> int:
+    variable = os.environ.get(KERNELS_VARIABLE) if kernels == "best" else None
+    known: dict[str, int] = {name: _KERNELS[name] for name in ("best", *supported_kernels())}
+    name = variable or kernels
+    if name not in known:
+        raise RuntimeUnavailableError(
+            f"{KERNELS_VARIABLE if variable else 'kernels'} is {name!r}: on this processor the"
+            f" engine has the kernels {', '.join(known)}; choose one of them"
+        )
+    return known[name]
 
 
 @dataclass(frozen=True)
@@ -80,11 +110,13 @@ def arena_bytes(model: bytes, kernels: Kernels = "best") -> int:
 
     Raises
     ------
+    RuntimeUnavailableError
+        If this processor lacks the kernels.
     ModelFileError
         If the engine refuses the model.
     """
     size = ffi.new("size_t *")
-    check(lib.edgel3_arena_bytes(ffi.from_buffer(model), len(model), _KERNELS[kernels], size))
+    check(lib.edgel3_arena_bytes(ffi.from_buffer(model), len(model), _find_kernels(kernels), size))
     return int(size[0])
 
 
@@ -119,12 +151,14 @@ class Engine:
     ----------
     model : bytes
         A packed model.
-    kernels : {'best', 'portable'}
+    kernels : Kernels
     arena : numpy.ndarray, shape (n,), uint8, optional
         Memory for the engine, aligned to 16 bytes. By default it is allocated.
 
     Raises
     ------
+    RuntimeUnavailableError
+        If this processor lacks the kernels.
     ModelFileError
         If the engine refuses the model.
     EdgeL3Error
@@ -147,7 +181,12 @@ class Engine:
         engine = ffi.new("edgel3_engine **")
         check(
             lib.edgel3_open(
-                engine, self._model, len(model), _KERNELS[kernels], self._arena, len(self._arena)
+                engine,
+                self._model,
+                len(model),
+                _find_kernels(kernels),
+                self._arena,
+                len(self._arena),
             )
         )
         self._engine = engine[0]
@@ -213,12 +252,14 @@ class EngineInterpreter:
     ----------
     model : bytes
         A packed model.
-    kernels : {'best', 'portable'}
+    kernels : Kernels
     threads : int, optional
         By default one for each core that this process may use.
 
     Raises
     ------
+    RuntimeUnavailableError
+        If this processor lacks the kernels.
     ModelFileError
         If the engine refuses the model.
     """

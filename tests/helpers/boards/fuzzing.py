@@ -12,7 +12,7 @@ from pathlib import Path
 
 MICRO_APP = Path(__file__).parents[3] / "micro_app"
 LIBRARY = MICRO_APP / "lib" / "edgel3"
-HOST_KERNELS = MICRO_APP / "host" / "edgel3_kernels_avx512.c"
+HOST_KERNELS = MICRO_APP / "host" / "edgel3_kernels_host.c"
 RUNS = int(os.environ.get("EDGEL3_FUZZ_RUNS", "100000"))
 
 

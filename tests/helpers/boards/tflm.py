@@ -39,7 +39,7 @@ OPERATOR = SOURCES / "edgel3_tflm.cc"
 NODE_ENGINE = SOURCES / "edgel3_node_tflm.cc"
 
 
-HOST_KERNELS = ROOT / "micro_app" / "host" / "edgel3_kernels_avx512.c"
+HOST_KERNELS = ROOT / "micro_app" / "host" / "edgel3_kernels_host.c"
 
 
 ENGINE_FILES = [

@@ -39,10 +39,18 @@ typedef enum edgel3_status {
   EDGEL3_ERROR_STATE = 8         /**< the call is not allowed at this point of a window */
 } edgel3_status;
 
-/** Which kernels an engine uses. The results are the same bytes with both. */
+/** Which kernels an engine uses. The results are the same bytes with all of them.
+ *
+ * The choices from EDGEL3_KERNELS_AVX2 on are for desktop processors. If the build or the processor
+ * lacks their kernels, the engine uses the portable ones.
+ */
 typedef enum edgel3_kernel_choice {
-  EDGEL3_KERNELS_BEST = 0,    /**< for each convolution the fastest that this processor can run */
-  EDGEL3_KERNELS_PORTABLE = 1 /**< the C99 kernels, which define the result */
+  EDGEL3_KERNELS_BEST = 0,     /**< for each convolution the fastest that this processor can run */
+  EDGEL3_KERNELS_PORTABLE = 1, /**< the C99 kernels, which define the result */
+  EDGEL3_KERNELS_AVX2 = 2,     /**< x86-64 with AVX2 */
+  EDGEL3_KERNELS_AVXVNNI = 3,  /**< x86-64 with AVX2 and AVX-VNNI */
+  EDGEL3_KERNELS_AVX512 = 4,   /**< x86-64 with AVX-512 and its VNNI */
+  EDGEL3_KERNELS_NEON = 5      /**< AArch64 */
 } edgel3_kernel_choice;
 
 /** Properties of a packed model. */
@@ -85,6 +93,16 @@ typedef void (*edgel3_row_hook)(void *context, uint32_t convolution, uint32_t ro
  */
 const char *edgel3_status_text(edgel3_status status);
 
+#ifdef EDGEL3_EXTRA_KERNELS
+/** Return whether an engine can use a choice of kernels on this processor: 1 or 0.
+ *
+ * Only builds that add kernels have this function.
+ *
+ * @param[in] choice  any value
+ */
+int edgel3_has_kernels(edgel3_kernel_choice choice);
+#endif
+
 /** Check every field of a packed model, and read its properties.
  *
  * @param[in]  model        the packed model, aligned to EDGEL3_MODEL_ALIGNMENT bytes
@@ -96,7 +114,7 @@ edgel3_status edgel3_describe(const void *model, size_t model_bytes, edgel3_info
 
 /** Check a packed model like edgel3_describe, and compute the size of the arena that it needs.
  *
- * On a microcontroller the size is the same for both choices of kernels. Kernels that a build adds
+ * On a microcontroller the size is the same for all choices of kernels. Kernels that a build adds
  * to the library may keep expanded weights in the arena, and need many times as much.
  *
  * @param[in]  model        the packed model, aligned to EDGEL3_MODEL_ALIGNMENT bytes

@@ -39,14 +39,24 @@ static const edgel3_kernels *choose_kernels(const edgel3_conv *conv, edgel3_kern
   if (choice == EDGEL3_KERNELS_BEST && edgel3_kernels_m7.accepts(conv)) return &edgel3_kernels_m7;
 #endif
 #ifdef EDGEL3_EXTRA_KERNELS
-  if (choice == EDGEL3_KERNELS_BEST && EDGEL3_EXTRA_KERNELS.accepts(conv)) {
-    return &EDGEL3_EXTRA_KERNELS;
+  for (const edgel3_extra_kernels *extra = EDGEL3_EXTRA_KERNELS; extra->kernels != NULL; ++extra) {
+    const int is_chosen = choice == EDGEL3_KERNELS_BEST || choice == extra->choice;
+    if (is_chosen && extra->is_supported() && extra->kernels->accepts(conv)) return extra->kernels;
   }
 #endif
   (void)conv;
   (void)choice;
   return &edgel3_kernels_portable;
 }
+
+#ifdef EDGEL3_EXTRA_KERNELS
+int edgel3_has_kernels(edgel3_kernel_choice choice) {
+  for (const edgel3_extra_kernels *extra = EDGEL3_EXTRA_KERNELS; extra->kernels != NULL; ++extra) {
+    if (choice == extra->choice && extra->is_supported()) return 1;
+  }
+  return choice == EDGEL3_KERNELS_BEST || choice == EDGEL3_KERNELS_PORTABLE;
+}
+#endif
 
 /* Divides an arena into pieces. If the arena is null, it only counts the bytes. */
 typedef struct layout {

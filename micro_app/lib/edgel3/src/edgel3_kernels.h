@@ -55,14 +55,14 @@ typedef struct edgel3_row {
   uint32_t rotation; /**< slot of the ring, 0 to 2, that holds the topmost of the three rows */
   edgel3_tap *list;  /**< scratch, edgel3_list_bytes bytes */
   int32_t *accumulators; /**< scratch, int32 [edgel3_padded_columns] */
-  const void *prepared;  /**< what `prepare` wrote; null if the kernels have no `prepare` */
+  void *prepared; /**< what `prepare` wrote, scratch included; null if there is no `prepare` */
 } edgel3_row;
 
 /** A set of kernels. */
 typedef struct edgel3_kernels {
   const char *name; /**< for debugging */
 
-  /** Return whether these kernels compute the convolution exactly, on this processor: 1 or 0.
+  /** Return whether these kernels compute the convolution exactly: 1 or 0.
    *
    * @param[in] conv  a convolution of a checked model
    */
@@ -114,11 +114,20 @@ extern const edgel3_kernels edgel3_kernels_portable;
 /** The kernels for ARMv7E-M, such as the Cortex-M7. */
 extern const edgel3_kernels edgel3_kernels_m7;
 #endif
-/* A build may add one more set of kernels: it defines EDGEL3_EXTRA_KERNELS as the name of the set,
- * an edgel3_kernels constant in a file of its own.
+
+/** A set of kernels that a build adds. */
+typedef struct edgel3_extra_kernels {
+  const edgel3_kernels *kernels; /**< null after the last set */
+  edgel3_kernel_choice choice;   /**< the choice that uses them, beside EDGEL3_KERNELS_BEST */
+  int (*is_supported)(void);     /**< whether this processor has their instructions: 1 or 0 */
+} edgel3_extra_kernels;
+
+/* A build may add sets of kernels: it defines EDGEL3_EXTRA_KERNELS as the name of a table, in a file
+ * of its own. The fastest set comes first. Several sets may belong to one choice. A convolution is
+ * computed by the first set of the choice that this processor supports and that accepts it.
  */
 #ifdef EDGEL3_EXTRA_KERNELS
-extern const edgel3_kernels EDGEL3_EXTRA_KERNELS;
+extern const edgel3_extra_kernels EDGEL3_EXTRA_KERNELS[];
 #endif
 
 /** Compute the offsets of all taps: where each tap's input for output column 0 is in the ring.
