@@ -43,14 +43,17 @@ class Quantization:
 
     def quantize(self, values: FloatArray) -> Int8Array:
         """Round values to the nearest quantized values; values outside the range are clamped."""
-        quantized = np.rint(values / self.scale) + self.zero_point
-        found: Int8Array = quantized.clip(_INT8_MIN, _INT8_MAX).astype(np.int8)
-        return found
+        quantized = values / self.scale
+        np.rint(quantized, out=quantized)
+        quantized += self.zero_point
+        return np.clip(quantized, _INT8_MIN, _INT8_MAX, out=quantized).astype(np.int8)
 
     def dequantize(self, quantized: Int8Array) -> FloatArray:
         """Convert quantized values to real units."""
-        differences = quantized.astype(np.float32) - np.float32(self.zero_point)
-        return differences * self.scale
+        values = quantized.astype(np.float32)
+        values -= np.float32(self.zero_point)
+        values *= self.scale
+        return values
 
 
 @dataclass(frozen=True)

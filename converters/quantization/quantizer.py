@@ -23,7 +23,12 @@ import numpy as np
 
 from edgel3_tflm.audio.log_mel import is_silent
 from edgel3_tflm.converters.export.pack import pack
-from edgel3_tflm.converters.quantization.chain import Quantization, fold, quantize_layer
+from edgel3_tflm.converters.quantization.chain import (
+    Layer,
+    Quantization,
+    fold,
+    quantize_layer,
+)
 from edgel3_tflm.converters.quantization.chain_writer import write_chain
 from edgel3_tflm.converters.quantization.equalization import equalize
 from edgel3_tflm.converters.quantization.ranges import (
@@ -33,7 +38,7 @@ from edgel3_tflm.converters.quantization.ranges import (
     RangeMethod,
     choose_range,
 )
-from edgel3_tflm.converters.quantization.refinement import refine
+from edgel3_tflm.converters.quantization.refinement import refine, sum_pre_activations
 from edgel3_tflm.converters.quantization.rounding import RoundingSettings, choose_positions
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError
 from edgel3_tflm.metrics import cosine_similarity, sqnr_db
@@ -41,7 +46,7 @@ from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME, open_interpreter
 from edgel3_tflm.runtime.tensors import Interpreter
-from edgel3_tflm.types import FloatArray, IntArray, Progress
+from edgel3_tflm.types import DoubleArray, FloatArray, IntArray, Progress
 
 CalibrationMethod = Literal["auto"] | RangeMethod
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = ("auto", *RANGE_METHODS)
@@ -235,6 +240,7 @@ class _Quantizer:
         self._inputs = inputs[chosen]
         self._embeddings = embeddings[chosen]
         self._models: dict[Steps, bytes] = {}
+        self._sums: dict[float, tuple[DoubleArray, ...]] = {}
         self.measured: dict[Steps, Candidate] = {}
 
     def search(self, options: QuantizerOptions) -> Steps:
@@ -302,11 +308,19 @@ class _Quantizer:
                     chain,
                     self._inputs,
                     adaround=steps.adaround,
-                    bias_correction=steps.bias_correction,
+                    expected=self._sum(steps.equalization_power, layers)
+                    if steps.bias_correction
+                    else None,
                     on_layer=lambda done, total: self._progress(f"int8: {steps}", done, total),
                 )
             self._models[steps] = write_chain(chain, self._spec.mels, self._spec.frames)
         return self._models[steps]
+
+    def _sum(self, power: float, layers: Sequence[Layer]) -> tuple[DoubleArray, ...]:
+        """Return the sums that bias correction needs, which are computed once for each power."""
+        if power not in self._sums:
+            self._sums[power] = sum_pre_activations(layers, self._inputs)
+        return self._sums[power]
 
     def _observe(self, inputs: FloatArray) -> tuple[tuple[Activations, ...], FloatArray]:
         """Run the float network; return its activations, and the embeddings of shape (n, d)."""

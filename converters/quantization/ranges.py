@@ -69,5 +69,7 @@ def choose_range(activations: Activations, method: RangeMethod) -> tuple[float, 
 
 def _squared_error(values: FloatArray, low: float, high: float) -> float:
     quantization = Quantization.of_range(low, high)
-    found = quantization.dequantize(quantization.quantize(values))
-    return float(np.mean((found - values) ** 2, dtype=np.float64))
+    errors = quantization.dequantize(quantization.quantize(values))
+    errors -= values
+    errors *= errors
+    return float(np.mean(errors, dtype=np.float64))

@@ -9,14 +9,46 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgel3_tflm.converters.quantization.chain import QuantizedLayer, in_batches, round_bias
+from edgel3_tflm.converters.quantization.chain import (
+    Layer,
+    QuantizedLayer,
+    in_batches,
+    round_bias,
+)
 from edgel3_tflm.converters.quantization.rounding import (
     RoundingSettings,
     choose_positions,
     gather_patches,
     round_adaptively,
 )
-from edgel3_tflm.types import FloatArray, Int8Array
+from edgel3_tflm.types import DoubleArray, FloatArray, Int8Array
+
+
+def sum_pre_activations(layers: Sequence[Layer], inputs: FloatArray) -> tuple[DoubleArray, ...]:
+    """Sum each channel of the pre-activations of a float network over the positions of its map.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    inputs : numpy.ndarray, shape (n, rows, columns, 1), float32
+        Inputs of the network, of the calibration windows.
+
+    Returns
+    -------
+    tuple of numpy.ndarray, shape (n, channels)
+        One for each layer.
+    """
+    sums: list[list[DoubleArray]] = [[] for _ in layers]
+
+    def run(maps: FloatArray) -> FloatArray:
+        for layer, found in zip(layers, sums, strict=True):
+            pre_activations = layer.convolve(maps).numpy()
+            found.append(pre_activations.sum((1, 2), dtype=np.float64))
+            maps = layer.finish(pre_activations).numpy()
+        return maps
+
+    in_batches(run, inputs)
+    return tuple(map(np.concatenate, sums))
 
 
 def refine(
@@ -24,18 +56,21 @@ def refine(
     inputs: FloatArray,
     *,
     adaround: bool,
-    bias_correction: bool,
+    expected: Sequence[DoubleArray] | None,
     on_layer: Callable[[int, int], None],
 ) -> tuple[QuantizedLayer, ...]:
-    """Round the weights of a chain adaptively and correct its biases.
+    """Round the weights of a chain adaptively, correct its biases, or both.
 
     Parameters
     ----------
     chain : sequence of QuantizedLayer
     inputs : numpy.ndarray, shape (n, rows, columns, 1), float32
         Inputs of the network, of the calibration windows.
-    adaround, bias_correction : bool
-        Which of the two to do.
+    adaround : bool
+        Whether to round adaptively.
+    expected : sequence of numpy.ndarray, optional
+        What :func:`sum_pre_activations` returns for the chain's float network. None corrects no
+        bias.
     on_layer : callable
         Progress callback: ``(done, total)``, in layers.
     """
@@ -44,13 +79,17 @@ def refine(
     refined = []
     for number, each in enumerate(chain):
         on_layer(number, len(chain))
+        is_last = number == len(chain) - 1
         if adaround:
             each = _round(each, reals, quantized, seed=number)
-        pre_activations = in_batches(each.convolve, quantized)
-        if bias_correction:
-            each, pre_activations = _correct_bias(each, reals, pre_activations)
-        quantized = in_batches(each.finish, pre_activations)
-        reals = in_batches(each.layer.run, reals)
+            if not is_last:
+                reals = in_batches(each.layer.run, reals)
+        if expected is not None or not is_last:
+            pre_activations = in_batches(each.convolve, quantized)
+            if expected is not None:
+                each, pre_activations = _correct_bias(each, expected[number], pre_activations)
+            if not is_last:
+                quantized = in_batches(each.finish, pre_activations)
         refined.append(each)
     on_layer(len(chain), len(chain))
     return tuple(refined)
@@ -85,16 +124,14 @@ def _round(
 
 
 def _correct_bias(
-    layer: QuantizedLayer, reals: FloatArray, pre_activations: FloatArray
+    layer: QuantizedLayer, expected: DoubleArray, pre_activations: FloatArray
 ) -> tuple[QuantizedLayer, FloatArray]:
     """Subtract each channel's mean error from the bias and from the pre-activations."""
-    expected = in_batches(
-        lambda maps: layer.layer.convolve(maps).numpy().sum((1, 2), dtype=np.float64), reals
-    )
     found = pre_activations.sum((1, 2), dtype=np.float64)
     positions = pre_activations.shape[0] * pre_activations.shape[1] * pre_activations.shape[2]
     error = (found - expected).sum(axis=0) / positions
     scales = layer.bias_scales
     bias = round_bias(layer.bias * scales.astype(np.float64) - error, scales)
     change = (bias.astype(np.float64) - layer.bias) * scales
-    return replace(layer, bias=bias), pre_activations + change.astype(np.float32)
+    pre_activations += change.astype(np.float32)
+    return replace(layer, bias=bias), pre_activations

@@ -123,7 +123,7 @@ def round_adaptively(
     scaled = scaled[tuple(nonzero.T)]
     floors = np.floor(scaled).clip(-WEIGHT_MAX, WEIGHT_MAX - 1)
     rest = (scaled - floors).clip(1e-4, 1 - 1e-4)
-    scales = tf.constant(quantized.scales)
+    scales = tf.constant(quantized.scales[nonzero[:, 1]])
     shape = (patches.shape[1], filters)
 
     def choices(variable: Any) -> Any:
@@ -142,7 +142,7 @@ def round_adaptively(
     def learn(batch: Any, step: Any, beta: Any, weight: Any) -> None:
         with tf.GradientTape() as tape:
             soft = choices(variable)
-            kernel = tf.scatter_nd(nonzero, below + soft, shape) * scales
+            kernel = tf.scatter_nd(nonzero, (below + soft) * scales, shape)
             found = activate(tf.matmul(tf.gather(inputs, batch), kernel) + bias)
             error = found - activate(tf.gather(outputs, batch))
             loss = tf.reduce_mean(tf.reduce_sum(error**2, axis=1))
