@@ -28,8 +28,9 @@ test:
 	$(install)
 	$(BIN)/pytest -n auto --dist loadfile
 
-# Instructions, memory and flash on an emulated Cortex-M7, compared with dense CMSIS-NN. The converted
-# networks stay in build/bench. Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
+# Instructions, modelled cycles, memory and flash on an emulated Cortex-M7, compared with dense CMSIS-NN.
+# The converted networks stay in build/bench. Needs gcc, gcc-arm-none-eabi, libnewlib-arm-none-eabi,
+# qemu-system-arm and llvm-14.
 bench:
 	$(install)
 	$(BIN)/python micro_app/benchmark/bench.py

@@ -22,6 +22,9 @@ _PACKAGES = {
     "cmake": "cmake",
     COMPILER: "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     QEMU: "qemu-system-arm",
+    "gcc": "gcc libc6-dev",
+    "llvm-mc-14": "llvm-14",
+    "llvm-mca-14": "llvm-14",
 }
 _CMAKE_ERROR = re.compile(r"^CMake Error(?: at .*:\n((?:(?:  .*)?\n)+)|: (.*))", re.MULTILINE)
 _TOOL_ERROR = re.compile(r"^.*(?:error:|undefined reference|will not fit).*", re.MULTILINE)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cycles import CORRECTIONS, MODEL, Cost, build_plugin, cost, read_sections
 
 from edgel3_tflm.device.firmware import COMPILER, QEMU, find_tool, run_tool
 from edgel3_tflm.errors import EdgeL3Error
@@ -74,18 +75,32 @@ class EmulatorError(EdgeL3Error):
 
 @dataclass(frozen=True)
 class Firmware:
-    """The program for the emulated board, and the size of code and constants of each part."""
+    """The program for the emulated board, and what the host must know about it.
+
+    Parameters
+    ----------
+    elf : pathlib.Path
+    code_bytes : dict of str to int
+        Size of code and constants of each part.
+    mark : int
+        Address of the function that main.c calls before and after every window.
+    plugin : pathlib.Path
+        QEMU's plugin for the cycle model.
+    """
 
     elf: Path
     code_bytes: dict[str, int]
+    mark: int
+    plugin: Path
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a job: figures of each window, and of the whole job."""
+    """The answer to a job: figures of each window, of the whole job, and modelled cycles."""
 
     windows: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
+    costs: list[Cost] = field(default_factory=list)
 
     def outputs(self) -> npt.NDArray[np.int8]:
         """Return the embeddings, shape (windows, values), int8."""
@@ -319,11 +334,24 @@ def build(directory: Path) -> Firmware:
     ):
         if Path(path) in objects:
             code_bytes[Path(path).parent.name] += int(size, 16)
-    return Firmware(elf, code_bytes)
+    found = re.search(r"^ \.text\.mark_window\s+(0x[0-9a-f]+)", linked, re.MULTILINE)
+    if found is None:
+        raise EmulatorError("expected the function mark_window in the firmware, found none")
+    return Firmware(elf, code_bytes, int(found[1], 16), build_plugin(directory))
 
 
-def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600) -> list[Answer]:
+def run(
+    firmware: Firmware,
+    jobs: Jobs,
+    directory: Path,
+    timeout_s: float = 600,
+    *,
+    model_cycles: bool = False,
+) -> list[Answer]:
     """Run the jobs on the emulated board and return an answer for each.
+
+    With ``model_cycles``, the answers contain the modelled cycles of each window. The emulator then
+    takes several times as long.
 
     Raises
     ------
@@ -334,6 +362,8 @@ def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600)
     """
     image = directory / "jobs.bin"
     image.write_bytes(jobs.image())
+    blocks = directory / "blocks.txt"
+    plugin = ("-plugin", f"file={firmware.plugin},mark={firmware.mark:x},out={blocks}")
     output = run_tool(
         [
             *(find_tool(QEMU), "-M", MACHINE, "-icount", "shift=0", "-display", "none"),
@@ -341,6 +371,7 @@ def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600)
             *("-semihosting-config", "enable=on,target=native,chardev=console"),
             *("-device", f"loader,file={image},addr={_JOBS_ADDRESS:#x},force-raw=on"),
             *("-kernel", firmware.elf),
+            *(plugin if model_cycles else ()),
         ],
         timeout_s=timeout_s,
     )
@@ -357,6 +388,14 @@ def run(firmware: Firmware, jobs: Jobs, directory: Path, timeout_s: float = 600)
     found = [len(answer.windows) for answer in answers]
     if found != jobs.window_counts:
         raise EmulatorError(f"expected answers for {jobs.window_counts} windows, found {found}")
+    if model_cycles:
+        # A mark before and a mark after every window.
+        sections = read_sections(blocks)
+        if len(sections) != 2 * sum(found) + 1:
+            raise EmulatorError(f"expected {sum(found)} windows in {blocks}, found {len(sections)}")
+        costs = iter([cost(section) for section in sections[1::2]])
+        for answer in answers:
+            answer.costs.extend(next(costs) for _ in answer.windows)
     return answers
 
 
@@ -371,6 +410,8 @@ def describe_tools() -> dict[str, Any]:
         "flags": " ".join(FLAGS),
         "cmsis_nn": f"{CMSIS_NN_VERSION} ({CMSIS_NN_REVISION})",
         "method": METHOD,
+        "cycle_model": MODEL,
+        "cycle_corrections": [f"{what} ({source})" for what, source in CORRECTIONS],
     }
 
 

@@ -277,6 +277,7 @@ def test_sea_64_and_the_benchmark(
     assert "median, M instructions" in capsys.readouterr().out
     report = json.loads((tmp_path / "bench.json").read_bytes())
     assert "not cycles" in report["method"]
+    assert "llvm-mca" in report["cycle_model"]
     assert "-O3" in report["flags"]
     (figures,) = report["networks"]
     assert figures["weights"] == sea_generated.manifest["weights"]["description"]
@@ -284,6 +285,7 @@ def test_sea_64_and_the_benchmark(
     # BakeNN, which runs the same kernels, takes 248.9 M instructions and an arena of 209 kB.
     assert figures["cmsis_nn"]["instructions"] == pytest.approx(248.9e6, rel=0.01)
     assert figures["cmsis_nn"]["arena_bytes"] == 209_408
+    assert figures["cmsis_nn"]["cycles"] == pytest.approx(228.3e6, rel=0.01)
 
 
 def test_the_best_kernels_take_less_than_half_of_the_portable_ones_instructions(
@@ -314,6 +316,21 @@ def test_the_95_45_network_meets_its_limits(
     ]
     assert len(limits) == 3
     assert all(target["met"] for target in bench.judge(figures, limits))
+
+
+def test_the_cycle_model_counts_the_instructions_of_each_window(
+    firmware: Firmware, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case = cases["activation relu"]
+    jobs = Jobs()
+    jobs.add_engine(case.packed, case.windows)
+    jobs.add_dense(case.packed, case.windows[:1])
+    for answer in run(firmware, jobs, tmp_path, model_cycles=True):
+        counted = [each.instructions for each in answer.costs]
+        # Marks and clock readings around a window, and two ticks.
+        assert np.subtract(counted, answer.instructions()) == pytest.approx(0, abs=200)
+        for each in answer.costs:
+            assert each.instructions / 2 < each.cycles < each.instructions * 2
 
 
 # ---- what must be noticed ----
