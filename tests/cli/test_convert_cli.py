@@ -11,8 +11,12 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
+from helpers.progress import ignore_progress
 
 from edgel3_tflm.cli import commands as cli
+from edgel3_tflm.converters import pipeline
+from edgel3_tflm.converters.pipeline import ConvertOptions
+from edgel3_tflm.networks.catalogue import find_variant
 
 COMMAND = [str(Path(sys.executable).with_name("edgel3-tflm"))]
 SEA = ["--model-type", "sea", "--emb-dim", "64"]
@@ -219,3 +223,17 @@ def test_the_stand_in_is_told_of_before_the_work(
     assert convert("--calibration", "clips", "-o", "out", "--quiet") == 130
     assert capfd.readouterr().err == "error: interrupted; nothing was written\n"
     assert not (here / "out").exists()
+
+
+def test_the_stand_in_is_only_logged_for_a_caller_without_a_screen(
+    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgel3_tflm.converters.pipeline.load_backend", end)
+    options = ConvertOptions(find_variant(), "auto", calibration=here / "clips")
+    with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
+        pipeline.convert(options, here / "out", ignore_progress)
+    told = [each.levelname for each in caplog.records if "STAND-IN" in each.getMessage()]
+    assert told == ["INFO"]  # Python prints warnings that nobody handles, also with --quiet
