@@ -411,17 +411,19 @@ KERNELS(avxvnni, accepts_all);
 
 #endif /* HAS_X86_KERNELS */
 
+enum { AVX512 = EDGEL3_KERNELS_EXTRA, AVXVNNI, AVX2, NEON };
+
 const edgel3_extra_kernels edgel3_kernels_host[] = {
 #ifdef HAS_X86_KERNELS
-    {&kernels_avx512, EDGEL3_KERNELS_AVX512, has_avx512},
-    {&kernels_avx512_narrow, EDGEL3_KERNELS_AVX512, has_avx512},
+    {&kernels_avx512, "avx512", AVX512, has_avx512},
+    {&kernels_avx512_narrow, "avx512", AVX512, has_avx512},
 #ifdef HAS_AVXVNNI_KERNELS
-    {&kernels_avxvnni, EDGEL3_KERNELS_AVXVNNI, has_avxvnni},
+    {&kernels_avxvnni, "avxvnni", AVXVNNI, has_avxvnni},
 #endif
-    {&kernels_avx2, EDGEL3_KERNELS_AVX2, has_avx2},
+    {&kernels_avx2, "avx2", AVX2, has_avx2},
 #endif
 #ifdef HAS_NEON_KERNELS
-    {&kernels_neon, EDGEL3_KERNELS_NEON, has_neon},
+    {&kernels_neon, "neon", NEON, has_neon},
 #endif
-    {NULL, EDGEL3_KERNELS_PORTABLE, NULL},
+    {NULL, NULL, EDGEL3_KERNELS_PORTABLE, NULL},
 };

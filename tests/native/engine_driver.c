@@ -81,20 +81,13 @@ static void run_model(bytes model, bytes windows, edgel3_kernel_choice kernels, 
   free(arena);
 }
 
-static edgel3_kernel_choice find_kernels(const char *name) {
-  static const char *const names[] = {"best", "portable", "avx2", "avxvnni", "avx512", "neon"};
-  for (int i = 0; i < (int)(sizeof names / sizeof *names); ++i) {
-    const edgel3_kernel_choice choice = (edgel3_kernel_choice)i;
-    if (strcmp(name, names[i]) == 0 && edgel3_has_kernels(choice)) return choice;
-  }
-  if (strcmp(name, "short") != 0) fail("unknown kernels, or this processor lacks them");
-  return EDGEL3_KERNELS_PORTABLE;
-}
-
 int main(int argc, char **argv) {
   if (argc < 4) fail("expected KERNELS|short WINDOWS MODEL...");
-  const edgel3_kernel_choice kernels = find_kernels(argv[1]);
-  const size_t missing = strcmp(argv[1], "short") == 0 ? EDGEL3_ARENA_ALIGNMENT : 0;
+  const int is_short = strcmp(argv[1], "short") == 0;
+  const int choice = edgel3_find_kernels(is_short ? "portable" : argv[1]);
+  if (choice < 0) fail("unknown kernels, or this processor lacks them");
+  const edgel3_kernel_choice kernels = (edgel3_kernel_choice)choice;
+  const size_t missing = is_short ? EDGEL3_ARENA_ALIGNMENT : 0;
   const bytes windows = read_file(argv[2]);
   for (int i = 3; i < argc; ++i) {
     const bytes model = read_file(argv[i]);

@@ -6,7 +6,7 @@ reference kernels with the dense model.
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,32 +24,29 @@ that the environment variable ``EDGEL3_KERNELS`` names, or the fastest for this 
 results are equal."""
 
 KERNELS_VARIABLE = "EDGEL3_KERNELS"
-_KERNELS: dict[Kernels, int] = {
-    "best": lib.EDGEL3_KERNELS_BEST,
-    "avx512": lib.EDGEL3_KERNELS_AVX512,
-    "avxvnni": lib.EDGEL3_KERNELS_AVXVNNI,
-    "avx2": lib.EDGEL3_KERNELS_AVX2,
-    "neon": lib.EDGEL3_KERNELS_NEON,
-    "portable": lib.EDGEL3_KERNELS_PORTABLE,
-}
 
 
 def supported_kernels() -> tuple[Kernels, ...]:
     """Return the sets of kernels that this processor supports, the fastest first."""
-    sets = (item for item in _KERNELS.items() if item[0] != "best")
-    return tuple(name for name, choice in sets if lib.edgel3_has_kernels(choice))
+    names: tuple[Kernels, ...] = get_args(Kernels)
+    return tuple(name for name in names if name != "best" and _choice(name) >= 0)
+
+
+def _choice(name: str) -> int:
+    return int(lib.edgel3_find_kernels(name.encode(errors="replace")))
 
 
 def _find_kernels(kernels: Kernels) -> int:
     variable = os.environ.get(KERNELS_VARIABLE) if kernels == "best" else None
-    known: dict[str, int] = {name: _KERNELS[name] for name in ("best", *supported_kernels())}
     name = variable or kernels
-    if name not in known:
+    choice = _choice(name)
+    if choice < 0:
+        known = ", ".join(("best", *supported_kernels()))
         raise RuntimeUnavailableError(
             f"{KERNELS_VARIABLE if variable else 'kernels'} is {name!r}: on this processor the"
-            f" engine has the kernels {', '.join(known)}; choose one of them"
+            f" engine has the kernels {known}; choose one of them"
         )
-    return known[name]
+    return choice
 
 
 @dataclass(frozen=True)

@@ -39,18 +39,12 @@ typedef enum edgel3_status {
   EDGEL3_ERROR_STATE = 8         /**< the call is not allowed at this point of a window */
 } edgel3_status;
 
-/** Which kernels an engine uses. The results are the same bytes with all of them.
- *
- * The choices from EDGEL3_KERNELS_AVX2 on are for desktop processors. If the build or the processor
- * lacks their kernels, the engine uses the portable ones.
- */
+/** Which kernels an engine uses. The results are the same bytes with all of them. */
 typedef enum edgel3_kernel_choice {
   EDGEL3_KERNELS_BEST = 0,     /**< for each convolution the fastest that this processor can run */
   EDGEL3_KERNELS_PORTABLE = 1, /**< the C99 kernels, which define the result */
-  EDGEL3_KERNELS_AVX2 = 2,     /**< x86-64 with AVX2 */
-  EDGEL3_KERNELS_AVXVNNI = 3,  /**< x86-64 with AVX2 and AVX-VNNI */
-  EDGEL3_KERNELS_AVX512 = 4,   /**< x86-64 with AVX-512 and its VNNI */
-  EDGEL3_KERNELS_NEON = 5      /**< AArch64 */
+  EDGEL3_KERNELS_EXTRA = 2 /**< this and larger values: kernels that a build adds to the library,
+                                    as edgel3_find_kernels returns them */
 } edgel3_kernel_choice;
 
 /** Properties of a packed model. */
@@ -94,13 +88,12 @@ typedef void (*edgel3_row_hook)(void *context, uint32_t convolution, uint32_t ro
 const char *edgel3_status_text(edgel3_status status);
 
 #ifdef EDGEL3_EXTRA_KERNELS
-/** Return whether an engine can use a choice of kernels on this processor: 1 or 0.
+/** Find kernels by their name. Only builds that add kernels have this function.
  *
- * Only builds that add kernels have this function.
- *
- * @param[in] choice  any value
+ * @param[in] name  "best", "portable", or the name of kernels that the build adds
+ * @return the choice; -1 if the build or this processor has no kernels of this name
  */
-int edgel3_has_kernels(edgel3_kernel_choice choice);
+int edgel3_find_kernels(const char *name);
 #endif
 
 /** Check every field of a packed model, and read its properties.

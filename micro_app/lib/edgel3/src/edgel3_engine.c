@@ -40,7 +40,7 @@ static const edgel3_kernels *choose_kernels(const edgel3_conv *conv, edgel3_kern
 #endif
 #ifdef EDGEL3_EXTRA_KERNELS
   for (const edgel3_extra_kernels *extra = EDGEL3_EXTRA_KERNELS; extra->kernels != NULL; ++extra) {
-    const int is_chosen = choice == EDGEL3_KERNELS_BEST || choice == extra->choice;
+    const int is_chosen = choice == EDGEL3_KERNELS_BEST || (uint32_t)choice == extra->choice;
     if (is_chosen && extra->is_supported() && extra->kernels->accepts(conv)) return extra->kernels;
   }
 #endif
@@ -50,11 +50,13 @@ static const edgel3_kernels *choose_kernels(const edgel3_conv *conv, edgel3_kern
 }
 
 #ifdef EDGEL3_EXTRA_KERNELS
-int edgel3_has_kernels(edgel3_kernel_choice choice) {
+int edgel3_find_kernels(const char *name) {
+  if (strcmp(name, "best") == 0) return EDGEL3_KERNELS_BEST;
+  if (strcmp(name, "portable") == 0) return EDGEL3_KERNELS_PORTABLE;
   for (const edgel3_extra_kernels *extra = EDGEL3_EXTRA_KERNELS; extra->kernels != NULL; ++extra) {
-    if (choice == extra->choice && extra->is_supported()) return 1;
+    if (strcmp(name, extra->name) == 0 && extra->is_supported()) return (int)extra->choice;
   }
-  return choice == EDGEL3_KERNELS_BEST || choice == EDGEL3_KERNELS_PORTABLE;
+  return -1;
 }
 #endif
 

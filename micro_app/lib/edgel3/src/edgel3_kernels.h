@@ -118,13 +118,15 @@ extern const edgel3_kernels edgel3_kernels_m7;
 /** A set of kernels that a build adds. */
 typedef struct edgel3_extra_kernels {
   const edgel3_kernels *kernels; /**< null after the last set */
-  edgel3_kernel_choice choice;   /**< the choice that uses them, beside EDGEL3_KERNELS_BEST */
+  const char *name;              /**< of the choice; see edgel3_find_kernels */
+  uint32_t choice;               /**< the choice that uses them; EDGEL3_KERNELS_EXTRA or more */
   int (*is_supported)(void);     /**< whether this processor has their instructions: 1 or 0 */
 } edgel3_extra_kernels;
 
 /* A build may add sets of kernels: it defines EDGEL3_EXTRA_KERNELS as the name of a table, in a file
  * of its own. The fastest set comes first. Several sets may belong to one choice. A convolution is
- * computed by the first set of the choice that this processor supports and that accepts it.
+ * computed by the first set of the choice that this processor supports and that accepts it. If
+ * there is none, the portable kernels compute it.
  */
 #ifdef EDGEL3_EXTRA_KERNELS
 extern const edgel3_extra_kernels EDGEL3_EXTRA_KERNELS[];
