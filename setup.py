@@ -82,4 +82,9 @@ class BuildWithoutScripts(build_py):
 
 # cffi executes this file again under another name to read `engine`.
 if __name__ == "__main__":
-    setup(cffi_modules=["setup.py:engine"], cmdclass={"build_py": BuildWithoutScripts})
+    setup(
+        cffi_modules=["setup.py:engine"],
+        cmdclass={"build_py": BuildWithoutScripts},
+        # cffi writes the extension for the stable interface: one wheel suits every Python.
+        options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    )

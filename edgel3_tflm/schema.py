@@ -1,7 +1,7 @@
 """Readers of JSON and TOML that check the contents by pydantic models."""
 
 import json
-import tomllib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,11 @@ from pydantic.dataclasses import dataclass
 
 from edgel3_tflm.errors import EdgeL3Error, on_one_line
 from edgel3_tflm.types import Format
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 OWN = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Configuration for files that a person writes. Unknown keys are errors: they may be misspelt."""

@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
+from typing_extensions import Self
 
 from edgel3_tflm.converters.export.head_source import write_head_source
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError

@@ -1,10 +1,11 @@
 """Recipes: all settings of a training run, in one TOML file."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
+from typing_extensions import Self
 
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import VARIANTS, find_depth, find_variant

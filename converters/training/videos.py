@@ -139,9 +139,11 @@ def _open(path: Path) -> Video:
             start_s, end_s = _span(container, stream)
             starts.append(start_s)
             ends.append(end_s)
+        digest = hashlib.sha256()
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    video = Video(path, digest, max(starts), min(ends))
+            while block := file.read(1 << 20):
+                digest.update(block)
+    video = Video(path, digest.hexdigest(), max(starts), min(ends))
     if video.end_s - video.start_s < 1:
         raise VideoError(
             path,

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+from typing_extensions import Self
 
 from edgel3_tflm.audio.log_mel import FrontendTables
 from edgel3_tflm.audio.pcm import FULL_SCALE, to_int16

@@ -3,7 +3,9 @@
 import select
 import socket
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
+
+from typing_extensions import Self
 
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self, TypeVar
+from typing import Literal, TypeVar
+
+from typing_extensions import Self
 
 from edgel3_tflm.errors import EdgeL3Error
 

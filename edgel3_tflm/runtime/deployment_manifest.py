@@ -1,9 +1,10 @@
 """The fields of a deployment's manifest, and how they are checked when it is read."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
+from typing_extensions import Self
 
 from edgel3_tflm.networks.catalogue import VARIANTS
 from edgel3_tflm.networks.variants import Variant

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edgel3_tflm import schema
 from edgel3_tflm.runtime.c_library.engine import Engine
 
 Int8Array = npt.NDArray[np.int8]
@@ -89,7 +89,7 @@ def find_package(name: str) -> Path:
 
 def require(name: str) -> None:
     """Fail unless a package has the version that pyproject.toml pins."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = schema.tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = dict(
         line.split("==") for line in project["optional-dependencies"]["test"] if "==" in line
     )
