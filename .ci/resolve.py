@@ -44,11 +44,11 @@ def main() -> None:
     print("| extra |", " | ".join(SYSTEMS), "|")
     print("|---" * (1 + len(SYSTEMS)), end="|\n")
     for extra in EXTRAS:
-        cells = (
-            ", ".join(python for python in PYTHONS if found[extra, system, python]) or "none"
-            for system in SYSTEMS
-        )
-        print(f"| {extra} |", " | ".join(cells), "|", flush=True)
+        cells = []
+        for system in SYSTEMS:
+            pythons = [python for python in PYTHONS if found[extra, system, python]]
+            cells.append("all" if len(pythons) == len(PYTHONS) else ", ".join(pythons) or "none")
+        print(f"| {extra} |", " | ".join(cells), "|")
     if not all(found[case] for case in cases if case[0] == BASE):
         sys.exit("the base installation lacks a wheel")
 

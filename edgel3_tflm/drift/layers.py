@@ -215,7 +215,7 @@ def analyse_layers(deployment: Deployment, decibels: FloatArray) -> LayerReport:
             f" {len(quantized.layers) - 1} convolutions"
         )
     factors = _find_factors(deployment, in_float, quantized)
-    spec = deployment.embedder(deployment.quantization).input
+    spec = deployment.embedder(deployment.quantization, EXACT_RUNTIME).input
     sums = [_Sums() for _ in quantized.layers]
     for window in decibels:
         stored = deployment.input_map.apply(window[np.newaxis], spec)
