@@ -1,10 +1,16 @@
-"""`make throughput`: times int8 on this machine against the float Keras network that edgel3 ran.
+"""`make throughput`: times the network on this machine, in every runtime that is installed.
 
-edgel3's network starts at the samples. Its log-mel is a layer: the DFT is a convolution whose
-kernels have 2048 samples (SEA-UST: 1024) and whose stride is the hop. This script builds the same
-layers in the same Keras with the same weights, and predicts in batches of 32 windows, Keras's
-default, as edgel3 does. Both sides may use all cores. They run in turns and are compared within a
-turn, because the speed of the machine may change from turn to turn.
+The engine runs once with each set of kernels that this processor supports. The other runtimes run
+the int8 and the float flatbuffer. All of them get log-mel spectrograms, and run one window after
+another in one thread. The frontend is timed alone.
+
+For comparison the script also times the float Keras network that edgel3 ran. It starts at the
+samples. Its log-mel is a layer: the DFT is a convolution whose kernels have 2048 samples (SEA-UST:
+1024) and whose stride is the hop. This script builds the same layers in the same Keras with the
+same weights.
+
+All sides run in turns, because the speed of the machine may change. The figures are processor
+times, because the wall time depends on the other load of the machine.
 """
 
 import argparse
@@ -16,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from operator import attrgetter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +44,7 @@ from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
-from edgel3_tflm.cores import available_cores
+from edgel3_tflm.errors import RuntimeUnavailableError
 from edgel3_tflm.files import make_directory, write_whole
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.networks.catalogue import find_variant
@@ -47,57 +53,40 @@ from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.input_map import InputMap
+from edgel3_tflm.runtime.interpreters import open_interpreter
+from edgel3_tflm.runtime.tensors import Interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"
-RUNTIMES = ("engine", "litert-builtin", "litert")
-"""The engine skips zeros; the other runtimes use faster instructions for dense int8 products."""
+RUNTIMES = ("litert", "tflite-runtime")
+INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "asimd", "asimddp", "i8mm")
+"""What Linux calls the instructions that make int8 faster, if the processor has them."""
+KERAS, FRONTEND = "float Keras, from samples", "frontend, samples to log-mel"
 
 FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Seconds of wall time, and of all cores' processor time (``_core_s``), for some windows."""
-
-    keras_s: float
-    int8_s: float
-    frontend_s: float
-    keras_core_s: float
-    int8_core_s: float
-    frontend_core_s: float
+Side = Callable[[], FloatArray | None]
+"""Runs all windows. Returns their embeddings, or nothing if it computes none."""
 
 
 @dataclass(frozen=True)
 class Throughput:
     """The figures of a network.
 
-    ``cosine`` is the mean cosine similarity between int8 and Keras embeddings. It shows that both
-    sides run the same network.
+    Parameters
+    ----------
+    network : str
+    windows : int
+    core_ms : dict of str to tuple of float
+        By side: processor time of a window in each turn, in milliseconds.
+    cosine : dict of str to float
+        By side: mean cosine similarity to Keras's embeddings. It shows that the side runs the same
+        network.
     """
 
     network: str
-    runtime: str
     windows: int
-    turns: tuple[Turn, ...]
-    cosine: float
-
-    def median(self, of: Callable[[Turn], float]) -> float:
-        """Return the median of a figure over the turns."""
-        return statistics.median(map(of, self.turns))
-
-    @property
-    def times_faster(self) -> float:
-        """Median ratio of wall times, Keras to int8."""
-        return self.median(lambda turn: turn.keras_s / turn.int8_s)
-
-    @property
-    def frontend_share(self) -> float:
-        """Share of the frontend in the processor time of int8.
-
-        A share of the wall time would depend on the other load of the machine.
-        """
-        return self.median(lambda turn: turn.frontend_core_s / turn.int8_core_s)
+    core_ms: dict[str, tuple[float, ...]]
+    cosine: dict[str, float]
 
 
 def build_keras_network(weights: NetworkWeights) -> Any:
@@ -145,15 +134,53 @@ def build_keras_network(weights: NetworkWeights) -> Any:
     return keras.Model(samples, network(keras.layers.Lambda(to_decibels)(power)))
 
 
+def open_interpreters(deployment: Deployment) -> dict[str, Interpreter]:
+    """Open the int8 and the float model in each runtime that is installed, with one thread."""
+    opened: dict[str, Interpreter] = {}
+    try:
+        from edgel3_tflm.runtime.c_library.engine import EngineInterpreter, supported_kernels
+
+        packed = deployment.read_model("int8", "engine")
+        for kernels in supported_kernels():
+            opened[f"engine int8, {kernels}"] = EngineInterpreter(packed, kernels, threads=1)
+    except RuntimeUnavailableError:
+        pass
+    for runtime in RUNTIMES:
+        for precision in ("int8", "float"):
+            model = deployment.read_model(precision, runtime)
+            try:
+                opened[f"{runtime} {precision}"] = open_interpreter(model, runtime, threads=1)
+            except RuntimeUnavailableError:
+                break
+    return opened
+
+
+def sides(
+    deployment: Deployment, weights: NetworkWeights, windows: FloatArray
+) -> Iterator[tuple[str, Side]]:
+    """Yield the name and the work of each side."""
+    spec = deployment.variant.frontend
+    decibels = log_mel(windows, spec)
+
+    def run(interpreter: Interpreter, inputs: npt.NDArray[Any]) -> FloatArray:
+        return interpreter.output.dequantize(interpreter.run(inputs))
+
+    for name, interpreter in open_interpreters(deployment).items():
+        inputs = deployment.input_map.apply(decibels, interpreter.input)
+        yield name, partial(run, interpreter, inputs)
+    network = build_keras_network(weights)
+    yield KERAS, lambda: network.predict(windows, verbose=0)
+
+    def run_frontend() -> None:
+        log_mel(windows, spec)
+
+    yield FRONTEND, run_frontend
+
+
 def measure(
-    deployment: Deployment,
-    weights: NetworkWeights,
-    windows: FloatArray,
-    *,
-    turns: int,
-    runtime: str = "engine",
+    deployment: Deployment, weights: NetworkWeights, windows: FloatArray, *, turns: int
 ) -> Throughput:
-    """Measure Keras and int8 in turns on the same windows.
+    """Measure all sides in turns on the same windows.
 
     Parameters
     ----------
@@ -163,36 +190,31 @@ def measure(
     windows : numpy.ndarray, shape (n, window_samples), float32
     turns : int
         Number of turns.
-    runtime : str
-        Runtime of the int8 model.
     """
-    spec = deployment.variant.frontend
-    network = build_keras_network(weights)
-    embedder = deployment.embedder("int8", runtime)
-    expected = network.predict(windows, verbose=0)  # the first call traces and compiles
-    found = embedder.embed(windows)
-    measured = []
+    works = dict(sides(deployment, weights, windows))
+    # The first call is not timed: Keras traces and compiles.
+    found = {name: work() for name, work in works.items()}
+    embeddings = {name: each for name, each in found.items() if each is not None}
+    seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(turns):
-        keras_s, keras_core_s = _time(lambda: network.predict(windows, verbose=0))
-        int8_s, int8_core_s = _time(lambda: embedder.embed(windows))
-        frontend_s, frontend_core_s = _time(lambda: log_mel(windows, spec))
-        measured.append(
-            Turn(keras_s, int8_s, frontend_s, keras_core_s, int8_core_s, frontend_core_s)
-        )
+        for name, work in works.items():
+            start = time.process_time()
+            work()
+            seconds[name].append(time.process_time() - start)
+    expected = embeddings[KERAS]
     sounding = expected.any(axis=1)
     return Throughput(
         network=deployment.variant.name,
-        runtime=runtime,
         windows=len(windows),
-        turns=tuple(measured),
-        cosine=float(cosine_similarity(expected[sounding], found[sounding]).mean()),
+        core_ms={
+            name: tuple(1e3 * each / len(windows) for each in spent)
+            for name, spent in seconds.items()
+        },
+        cosine={
+            name: float(cosine_similarity(expected[sounding], each[sounding]).mean())
+            for name, each in embeddings.items()
+        },
     )
-
-
-def _time(work: Callable[[], object]) -> tuple[float, float]:
-    clock, cores = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - clock, time.process_time() - cores
 
 
 def real_windows(spec: FrontendSpec, count: int) -> FloatArray:
@@ -210,40 +232,36 @@ def real_windows(spec: FrontendSpec, count: int) -> FloatArray:
 
 
 def describe_machine() -> str:
-    """Return processor, number of cores, load and TensorFlow's version on one line."""
+    """Return processor, instruction sets, load and the version of TensorFlow on one line."""
     tf = load_backend().tf
-    processor = platform.processor() or platform.machine()
+    processor, words = platform.processor() or platform.machine(), set[str]()
     if (info := Path("/proc/cpuinfo")).exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        text = info.read_text()
+        names = [line for line in text.splitlines() if line.startswith("model name")]
         processor = names[0].partition(":")[2].strip() if names else processor
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{processor}, {available_cores()} cores{load}; TensorFlow {tf.__version__}"
+        words = set(text.split())
+    instructions = " ".join(name for name in INSTRUCTIONS if name in words) or "unknown"
+    load = f"; load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{processor}; instructions: {instructions}{load}; TensorFlow {tf.__version__}"
 
 
 def write_table(console: Console, figures: Throughput) -> None:
     """Print the figures of a network."""
+    turns = len(next(iter(figures.core_ms.values())))
     table = new_table(
-        f"{figures.network}, median of {len(figures.turns)} turns", "ms a window", "core ms"
+        f"{figures.network}, {turns} turns",
+        "core ms a window",
+        "least",
+        "most",
+        "cosine to Keras",
     )
-    ms = 1e3 / figures.windows
-    for name, clock, cores in (
-        ("float Keras, from samples", "keras_s", "keras_core_s"),
-        (f"int8 in {figures.runtime}, from samples", "int8_s", "int8_core_s"),
-        ("  its frontend alone", "frontend_s", "frontend_core_s"),
-    ):
+    for name, spent in figures.core_ms.items():
         table.add_row(
             name,
-            *(f"{ms * figures.median(attrgetter(of)):.2f}" for of in (clock, cores)),
+            *(f"{each:.2f}" for each in (statistics.median(spent), min(spent), max(spent))),
+            f"{figures.cosine[name]:.4f}" if name in figures.cosine else "",
         )
     console.print(table)
-    ratios = sorted(turn.keras_s / turn.int8_s for turn in figures.turns)
-    core_ratio = figures.median(lambda turn: turn.keras_core_s / turn.int8_core_s)
-    console.print(
-        f"int8 is {figures.times_faster:.1f} times as fast ({ratios[0]:.1f} to {ratios[-1]:.1f}),"
-        f" in cores' time {core_ratio:.1f} times; its frontend takes"
-        f" {100 * figures.frontend_share:.1f} % of the cores' time;"
-        f" mean cosine {figures.cosine:.4f}"
-    )
 
 
 def networks() -> Iterator[tuple[ConvertOptions, NetworkWeights]]:
@@ -257,11 +275,14 @@ def networks() -> Iterator[tuple[ConvertOptions, NetworkWeights]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print figures and write them as JSON; returns 1 if a network cannot be used."""
-    parser = argparse.ArgumentParser(description="int8 on this machine beside float Keras")
-    parser.add_argument("--windows", type=_count, default=64, help="windows in a turn")
+    parser = argparse.ArgumentParser(description="the network on this machine, in every runtime")
+    parser.add_argument("--windows", type=_count, default=16, help="windows in a turn")
     parser.add_argument("--turns", type=_count, default=7)
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "build" / "bench")
     options = parser.parse_args(arguments)
+    # TensorFlow reads these when it starts.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     try:
         with open_screen(interrupted="no figures were written"):
             _run(options.windows, options.turns, options.output)
@@ -292,10 +313,8 @@ def _run(windows_a_turn: int, turns: int, directory: Path) -> None:
             # The search for the best quantization takes long and does not change the speed.
             deployment = convert(replace(choice, quantizer=PLAIN), path, lambda *_: None)
         windows = real_windows(choice.variant.frontend, windows_a_turn)
-        for runtime in RUNTIMES:
-            figures = measure(deployment, weights, windows, turns=turns, runtime=runtime)
-            write_table(console, figures)
-            measured.append(figures)
+        measured.append(measure(deployment, weights, windows, turns=turns))
+        write_table(console, measured[-1])
     report = {"machine": machine, "networks": [asdict(each) for each in measured]}
     path = directory / "throughput.json"
     write_whole(path, (json.dumps(report, indent=2) + "\n").encode())

@@ -1,8 +1,8 @@
-"""int8 on this machine beside the float Keras network: what is timed, printed and written."""
+"""The network on this machine, in every runtime: what is timed, printed and written."""
 
 import json
 import re
-from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,17 +12,34 @@ import numpy as np
 import pytest
 import throughput
 from rich.console import Console
-from throughput import RUNTIMES, Throughput, Turn, build_keras_network, measure, real_windows
+from throughput import (
+    FRONTEND,
+    KERAS,
+    RUNTIMES,
+    Throughput,
+    build_keras_network,
+    measure,
+    real_windows,
+)
 
 from edgel3_tflm.converters.pipeline import ConvertOptions
+from edgel3_tflm.errors import RuntimeUnavailableError
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import load_weights
 from edgel3_tflm.networks.weights import NetworkWeights
+from edgel3_tflm.runtime.c_library.engine import supported_kernels
 from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.interpreters import open_interpreter
 
 SEA = find_variant("sea", embedding_size=64)
 WINDOWS = 8
+SIDES = [
+    *(f"engine int8, {kernels}" for kernels in supported_kernels()),
+    *(f"{runtime} {precision}" for runtime in RUNTIMES for precision in ("int8", "float")),
+    KERAS,
+    FRONTEND,
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,112 +52,99 @@ def windows() -> np.ndarray:
     return real_windows(SEA.frontend, WINDOWS)
 
 
-@dataclass
-class Clocks:
-    """Wall and processor time that pass only when work is done."""
-
-    wall_s: float = 100.0
-    core_s: float = 10.0
-    calls: dict[str, int] = field(default_factory=dict)
-
-    def perf_counter(self) -> float:
-        return self.wall_s
-
-    def process_time(self) -> float:
-        return self.core_s
-
-    def work(self, what: str, wall_s: list[float], core_s: list[float], untimed: int) -> None:
-        """Let the time of this call pass; of the first ``untimed`` calls far more."""
-        turn = self.calls.get(what, 0) - untimed
-        self.calls[what] = self.calls.get(what, 0) + 1
-        self.wall_s += wall_s[turn] if turn >= 0 else 1e6
-        self.core_s += core_s[turn] if turn >= 0 else 1e6
-
-
-def test_each_side_is_timed_alone_by_both_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    clocks = Clocks()
-    # Powers of two and sums of them, so that differences are exact. The middle ratio is not the
-    # ratio of the middle times.
-    seconds = {
-        "keras": ([8.0, 32.0, 24.0], [12.0, 48.0, 20.0], 1),
-        "int8": ([2.0, 4.0, 1.0], [4.0, 8.0, 2.0], 1),
-        "frontend": ([0.5, 1.5, 0.25], [1.0, 1.0, 1.5], 0),
-    }
+def test_each_side_is_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock passes only when a side works, and not by the same time in each turn."""
+    clock = SimpleNamespace(now=100.0)
+    # Of each side's first call, which is not timed, and of the turns.
+    seconds = {KERAS: [1e6, 8.0, 32.0], "engine int8": [1e6, 4.0, 2.0], FRONTEND: [1e6, 0.5, 0.25]}
     rng = np.random.default_rng(0)
-    in_float, in_int8 = rng.normal(0, 1, (2, WINDOWS, 4)).astype(np.float32)
-    samples = np.zeros((WINDOWS, 8000), np.float32)
-    opened = []
+    expected, found = rng.normal(0, 1, (2, WINDOWS, 4)).astype(np.float32)
+    expected[0] = 0  # silence has no direction
+    results = {KERAS: expected, "engine int8": found, FRONTEND: None}
+    order = []
 
-    def does(what: str, result: object) -> Any:
-        def work(given: np.ndarray, *_: object, **__: object) -> object:
-            assert given is samples
-            clocks.work(what, *seconds[what])
-            return result
+    def work(name: str) -> np.ndarray | None:
+        order.append(name)
+        clock.now += seconds[name][order.count(name) - 1]
+        return results[name]
 
-        return work
-
-    def open_embedder(*arguments: object) -> SimpleNamespace:
-        opened.append(arguments)
-        return SimpleNamespace(embed=does("int8", in_int8))
-
-    network = SimpleNamespace(predict=does("keras", in_float))
-    monkeypatch.setattr(throughput, "time", clocks)
-    monkeypatch.setattr(throughput, "build_keras_network", lambda _: network)
-    monkeypatch.setattr(throughput, "log_mel", does("frontend", None))
-    deployment: Any = SimpleNamespace(variant=SEA, embedder=open_embedder)
-    given: Any = None
-    found = measure(deployment, given, samples, turns=3, runtime="litert")
-
-    assert opened == [("int8", "litert")]
-    assert (found.network, found.runtime, found.windows) == (SEA.name, "litert", WINDOWS)
-    assert found.turns == (
-        Turn(8.0, 2.0, 0.5, 12.0, 4.0, 1.0),
-        Turn(32.0, 4.0, 1.5, 48.0, 8.0, 1.0),
-        Turn(24.0, 1.0, 0.25, 20.0, 2.0, 1.5),
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(process_time=lambda: clock.now))
+    monkeypatch.setattr(
+        throughput, "sides", lambda *_: [(name, partial(work, name)) for name in seconds]
     )
-    assert found.times_faster == 8.0  # of 4, 8 and 24
-    assert found.frontend_share == 0.25  # of 0.25, 0.125 and 0.75
-    assert found.cosine == pytest.approx(cosine_similarity(in_float, in_int8).mean(), abs=1e-12)
+    deployment: Any = SimpleNamespace(variant=SEA)
+    given: Any = None
+    figures = measure(deployment, given, np.zeros((WINDOWS, 8000), np.float32), turns=2)
 
-
-def printed(figures: Throughput) -> tuple[list[list[float]], list[float]]:
-    """Milliseconds of the table's rows, and the numbers of the line below it."""
-    output = StringIO()
-    throughput.write_table(Console(file=output, width=200), figures)
-    lines = output.getvalue().splitlines()
-    titles = ("float Keras, from samples", f"int8 in {figures.runtime}, from", "its frontend alone")
-    rows = []
-    for title in titles:
-        (row,) = [line for line in lines if title in line]
-        rows.append([float(number) for number in re.findall(r"\d+\.\d+", row)])
-    (ratios,) = [line for line in lines if line.startswith("int8 is")]
-    return rows, [float(number) for number in re.findall(r"(?<!int)\d+\.\d+", ratios)]
+    assert order == [*seconds] * 3
+    assert (figures.network, figures.windows) == (SEA.name, WINDOWS)
+    assert figures.core_ms == {
+        KERAS: (1000, 4000),
+        "engine int8": (500, 250),
+        FRONTEND: (62.5, 31.25),
+    }
+    assert figures.cosine == {
+        KERAS: pytest.approx(1),
+        "engine int8": pytest.approx(cosine_similarity(expected[1:], found[1:]).mean()),
+    }
 
 
 def test_the_table_shows_each_time_in_its_row_and_column() -> None:
-    turn = Turn(0.8, 0.1, 0.02, 1.2, 0.16, 0.04)
-    slower = Turn(4.8, 0.3, 0.08, 4.8, 0.32, 0.16)
-    rows, numbers = printed(Throughput("a", "engine", 8, (turn, slower, turn), 0.98765))
-    assert rows == [[100, 150], [12.5, 20], [2.5, 5]]
-    # Times as fast, least and most of the turns, in cores' time, the frontend's %, the cosine.
-    assert numbers == [8.0, 8.0, 16.0, 7.5, 25.0, 0.9877]
+    output = StringIO()
+    spent = {"first": (2.0, 1.0, 4.5), "second": (0.25,) * 3}
+    throughput.write_table(
+        Console(file=output, width=200), Throughput("a", 8, spent, {"first": 0.98765})
+    )
+    lines = output.getvalue().splitlines()
+    rows = [line for line in lines if "first" in line or "second" in line]
+    numbers = [re.findall(r"\d+\.\d+", row) for row in rows]
+    assert numbers == [["2.00", "1.00", "4.50", "0.9877"], ["0.25", "0.25", "0.25"]]
+    assert "3 turns" in output.getvalue()
 
 
-def test_both_sides_are_the_same_network(
+def test_the_machine_is_named() -> None:
+    text = throughput.describe_machine()
+    if Path("/proc/cpuinfo").exists():
+        words = Path("/proc/cpuinfo").read_text().split()
+        for name in throughput.INSTRUCTIONS:
+            assert (f" {name}" in text.replace(";", " ;")) == (name in words)
+    assert "TensorFlow 2." in text
+
+
+def test_all_kernels_and_both_precisions_run_the_same_network(
     tiny_int8: Deployment, weights: NetworkWeights, windows: np.ndarray
 ) -> None:
-    found = measure(tiny_int8, weights, windows, turns=1, runtime="litert-builtin")
-    in_float, in_int8 = (tiny_int8.embedder(each).embed(windows) for each in ("float", "int8"))
-    in_keras = build_keras_network(weights).predict(windows, verbose=0)
+    found = measure(tiny_int8, weights, windows, turns=1)
+    assert list(found.core_ms) == SIDES
+    assert all(spent > 0 for (spent,) in found.core_ms.values())
+    assert set(found.cosine) == set(SIDES) - {FRONTEND}
+    expected = tiny_int8.embedder("float").embed(windows)
+    keras = build_keras_network(weights).predict(windows, verbose=0)
     # The angle to Keras's embedding differs from that to the float model's by no more than the
     # angle between those two, and a cosine by no more than its angle.
-    rounding = np.arccos(np.minimum(1, cosine_similarity(in_float, in_keras))).max()
-    expected = cosine_similarity(in_float, in_int8).mean()
-    assert found.cosine == pytest.approx(expected, abs=rounding)
-    assert rounding < (1 - expected) / 2
-    assert len(found.turns) == 1
-    for each in (found.turns[0].keras_s, found.turns[0].int8_s, found.turns[0].frontend_s):
-        assert each > 0
+    rounding = np.arccos(np.minimum(1, cosine_similarity(expected, keras))).max()
+    for runtime in ("engine", *RUNTIMES):
+        int8 = tiny_int8.embedder("int8", runtime).embed(windows)
+        cosine = cosine_similarity(expected, int8).mean()
+        assert rounding < (1 - cosine) / 2
+        for name in SIDES:
+            if name.startswith(f"{runtime} int8"):
+                assert found.cosine[name] == pytest.approx(cosine, abs=rounding)
+    for name in (f"{runtime} float" for runtime in RUNTIMES):
+        assert found.cosine[name] == pytest.approx(1, abs=rounding)
+
+
+def test_a_runtime_that_is_not_installed_is_left_out(
+    tiny_int8: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_installed(model: bytes, runtime: str, **options: Any) -> Any:
+        if runtime == "litert":
+            raise RuntimeUnavailableError("not installed")
+        return open_interpreter(model, runtime, **options)
+
+    monkeypatch.setattr(throughput, "open_interpreter", open_installed)
+    names = list(throughput.open_interpreters(tiny_int8))
+    assert names == [name for name in SIDES[:-2] if not name.startswith("litert")]
 
 
 def test_the_keras_network_from_samples_is_the_float_model(
@@ -156,7 +160,7 @@ def test_the_keras_network_from_samples_is_the_float_model(
     assert others < quantization < rounding
 
 
-def test_the_command_runs_each_runtime_and_writes_what_it_prints(
+def test_the_command_writes_what_it_prints(
     tiny_int8: Deployment,
     tiny_weights: Path,
     weights: NetworkWeights,
@@ -167,33 +171,15 @@ def test_the_command_runs_each_runtime_and_writes_what_it_prints(
     choice = ConvertOptions(SEA, tiny_weights)
     monkeypatch.setattr(throughput, "networks", lambda: [(choice, weights)])
     (tmp_path / SEA.name).symlink_to(tiny_int8.directory)
-    opened = []
-    embedder = Deployment.embedder
-
-    def open_embedder(deployment: Deployment, precision: str, runtime: str) -> Any:
-        opened.append((deployment.directory.name, precision, runtime))
-        return embedder(deployment, precision, runtime)
-
-    monkeypatch.setattr(Deployment, "embedder", open_embedder)
     assert throughput.main(["--windows", "3", "--turns", "2", "-o", str(tmp_path)]) == 0
-    assert opened == [(SEA.name, "int8", runtime) for runtime in RUNTIMES]
     text = capsys.readouterr().out
     report = json.loads((tmp_path / "throughput.json").read_bytes())
-    assert [each["runtime"] for each in report["networks"]] == list(RUNTIMES)
-    for each in report["networks"]:
-        figures = Throughput(**{**each, "turns": tuple(Turn(**turn) for turn in each["turns"])})
-        assert (figures.network, figures.windows, len(figures.turns)) == (
-            tiny_int8.variant.name,
-            3,
-            2,
-        )
-        assert f"int8 in {figures.runtime}, from samples" in text
-        assert f"int8 is {figures.times_faster:.1f} times as fast" in text
-        # The same figures, printed again.
-        rows, (times_faster, *_) = printed(figures)
-        (keras_ms, _), (int8_ms, _), _ = rows
-        for number in (keras_ms, int8_ms):
-            assert f"{number:.2f}" in text
-        least, most = sorted(turn.keras_s / turn.int8_s for turn in figures.turns)
-        assert least <= figures.times_faster <= most
-        assert times_faster == pytest.approx(figures.times_faster, abs=0.05)
+    assert report["machine"] == text.splitlines()[0]
+    (figures,) = report["networks"]
+    assert (figures["network"], figures["windows"]) == (tiny_int8.variant.name, 3)
+    assert list(figures["core_ms"]) == SIDES
+    for name, spent in figures["core_ms"].items():
+        (line,) = [line for line in text.splitlines() if f"{name} " in line]
+        assert len(spent) == 2
+        for each in (sum(spent) / 2, min(spent), max(spent)):
+            assert f"{each:.2f}" in line
