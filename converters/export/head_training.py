@@ -25,7 +25,7 @@ from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME, open_interpreter
+from edgel3_tflm.runtime.interpreters import open_interpreter
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.types import DoubleArray, IntArray, Progress
 
@@ -77,7 +77,7 @@ def train_head(
     kind : {'softmax', 'sigmoid'}, optional
         Default: 'softmax' if every clip has one label, else 'sigmoid'.
     runtime : str, optional
-        Runtime that computes the embeddings.
+        Runtime that computes the embeddings; by default the fastest with the exact result.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def train_head(
         )
     clips = read_manifest(manifest)
     kind, _ = _choose_kind(clips, kind)  # reports wrong labels before the clips are embedded
-    runtime = runtime or EXACT_RUNTIME
+    runtime = runtime or deployment.fastest_runtime("int8")
     embedder = deployment.embedder("int8", runtime)
     output = open_interpreter(deployment.read_model("int8", runtime), runtime).output
     spec = deployment.variant.frontend

@@ -16,6 +16,7 @@ same integers as on a device.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -40,11 +41,16 @@ from edgel3_tflm.converters.quantization.ranges import (
 )
 from edgel3_tflm.converters.quantization.refinement import refine, sum_pre_activations
 from edgel3_tflm.converters.quantization.rounding import RoundingSettings, choose_positions
-from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.metrics import cosine_similarity, sqnr_db
 from edgel3_tflm.networks.weights import NetworkWeights
+from edgel3_tflm.runtime.fastest import choose_runtime
 from edgel3_tflm.runtime.input_map import InputMap
-from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME, open_interpreter
+from edgel3_tflm.runtime.interpreters import (
+    EXACT_RUNTIME,
+    open_interpreter,
+    runs_packed_models,
+)
 from edgel3_tflm.runtime.tensors import Interpreter
 from edgel3_tflm.types import DoubleArray, FloatArray, IntArray, Progress
 
@@ -58,8 +64,6 @@ _REFINE_MACS = 1.5e11
 _REFINE_MAX_WINDOWS = 512
 # Values of each layer that the choice of a range is based on.
 _SAMPLE_VALUES = 2**21
-# The packed model skips zeros. It is faster than the flatbuffer from this share of zeros.
-_SPARSE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,6 @@ class _Quantizer:
         self._spec = weights.variant.frontend
         self._input_map = InputMap.of(weights)
         self._layers = fold(weights)
-        self._is_sparse = weights.sparsity_percent >= 100 * _SPARSE_SHARE
         inputs = self._input_map.normalise(decibels)
         self._input = Quantization.of_range(float(inputs.min()), float(inputs.max()))
         self._activations, embeddings = self._observe(inputs)
@@ -240,6 +243,7 @@ class _Quantizer:
         self._inputs = inputs[chosen]
         self._embeddings = embeddings[chosen]
         self._models: dict[Steps, bytes] = {}
+        self._runtime: str | None = None
         self._sums: dict[float, tuple[DoubleArray, ...]] = {}
         self.measured: dict[Steps, Candidate] = {}
 
@@ -284,12 +288,14 @@ class _Quantizer:
 
     def _open(self, model: bytes) -> Interpreter:
         """Open a model in the fastest runtime that computes the same integers as a device."""
-        if self._is_sparse:
-            try:
-                return open_interpreter(pack(model), "engine")
-            except (ModelFileError, RuntimeUnavailableError):
-                pass
-        return open_interpreter(model, EXACT_RUNTIME)
+        if self._runtime is None:
+            models = {EXACT_RUNTIME: model}
+            with suppress(ModelFileError):
+                models = {"engine": pack(model), **models}
+            self._runtime = choose_runtime(models)
+        return open_interpreter(
+            pack(model) if runs_packed_models(self._runtime) else model, self._runtime
+        )
 
     def build(self, steps: Steps) -> bytes:
         """Return the flatbuffer of a candidate, which is made once."""

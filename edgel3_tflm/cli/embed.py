@@ -11,7 +11,7 @@ from rich.text import Text
 from edgel3_tflm.audio.clips import find_clips, measure_seconds
 from edgel3_tflm.audio.framing import DEFAULT_BATCH_SIZE, Framing
 from edgel3_tflm.audio.resampling import KAISER_BEST
-from edgel3_tflm.cli.options import WEIGHTS_HELP, ResamplerOption
+from edgel3_tflm.cli.options import WEIGHTS_HELP, ResamplerOption, RuntimeOption
 from edgel3_tflm.cli.screen import (
     JsonOption,
     QuietOption,
@@ -28,7 +28,6 @@ from edgel3_tflm.errors import AudioError, EdgeL3Error
 from edgel3_tflm.files import check_output_directory
 from edgel3_tflm.networks.catalogue import PLANS
 from edgel3_tflm.networks.sources import parse_weights_source
-from edgel3_tflm.runtime.interpreters import RUNTIMES
 
 _MAX_LINES = 10
 _CORPUS = "A corpus (needs the extra corpora; --engine dask the extra dask)"
@@ -123,14 +122,7 @@ def embed_command(
             show_default="float; with --model: as it was converted",
         ),
     ] = None,
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"One of {', '.join(RUNTIMES)}.",
-            show_default="engine for pruned int8 if it is built, otherwise litert",
-        ),
-    ] = None,
+    runtime: RuntimeOption = None,
     batch_size: Annotated[
         int, typer.Option(help="Windows in one call of the runtime. Changes no result.")
     ] = DEFAULT_BATCH_SIZE,

@@ -37,7 +37,14 @@ CalibrationOption = Annotated[
         metavar="DIR", help="Directory of the calibration clips. Default: those of the package."
     ),
 ]
-RuntimeOption = Annotated[str, typer.Option(help=f"Runtime of the model: {', '.join(RUNTIMES)}.")]
+FASTEST = "the fastest with the exact result, measured once"
+"""The default of a runtime, for the help."""
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help=f"Runtime of the model: {', '.join(RUNTIMES)}.", show_default=FASTEST
+    ),
+]
 HopOption = Annotated[
     float, typer.Option(help="Seconds from the start of one window of 1 s to the next.")
 ]

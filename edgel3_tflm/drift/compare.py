@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from edgel3_tflm.audio.clips import find_clips
+from edgel3_tflm.audio.clips import find_clips, measure_seconds
 from edgel3_tflm.audio.framing import ReadingLog, hop_in_samples, read_windows
 from edgel3_tflm.audio.log_mel import is_silent, log_mel
 from edgel3_tflm.audio.manifest import (
@@ -20,6 +21,7 @@ from edgel3_tflm.audio.manifest import (
     split_by_fold,
 )
 from edgel3_tflm.audio.resampling import SOXR
+from edgel3_tflm.cores import available_cores
 from edgel3_tflm.drift.downstream import measure_downstream
 from edgel3_tflm.drift.figures import (
     NEAR_SILENCE_DBFS,
@@ -34,15 +36,15 @@ from edgel3_tflm.drift.figures import (
 from edgel3_tflm.drift.frontend import measure_frontend
 from edgel3_tflm.drift.layers import analyse_layers
 from edgel3_tflm.drift.runtimes import (
-    DEFAULT_REFERENCE,
+    FLOAT_PREFIX,
     FLOAT_RUNTIMES,
     Runtime,
     open_runtime,
 )
 from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.metrics import cosine_similarity
+from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME
 from edgel3_tflm.types import BoolArray, FloatArray, Progress
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,9 @@ _Measured = TypeVar("_Measured")
 SAMPLED_WINDOWS = 8
 """Number of windows that layers and frontend are measured on."""
 _WORST_WINDOWS = 4
+_EMBED_STEP = "embed clips, float and quantized"
+# A runtime that is expected to take longer is announced.
+_LONG_S = 120
 
 
 class _Sample:
@@ -82,13 +87,14 @@ def compare(
     deployment: Deployment,
     paths: Sequence[Path],
     *,
-    runtimes: Sequence[str | Runtime] = (EXACT_RUNTIME,),
-    reference: str | Runtime = DEFAULT_REFERENCE,
+    runtimes: Sequence[str | Runtime] = (),
+    reference: str | Runtime | None = None,
     labelled: Sequence[LabelledClip] = (),
     hop_s: float,
     keep_going: bool = False,
     resampler: str = SOXR,
     progress: Progress,
+    note: Callable[[str], None] = _log.warning,
 ) -> DriftReport:
     """Run the float model and the runtimes to compare on the same windows.
 
@@ -99,9 +105,10 @@ def compare(
         Clips, or directories of clips.
     runtimes : sequence of str or Runtime
         The runtimes to compare. A name is opened by :func:`open_runtime` and closed at the end; the
-        caller closes a Runtime.
-    reference : str or Runtime
-        The float model to compare with: one of ``FLOAT_RUNTIMES``, or a Runtime.
+        caller closes a Runtime. By default the fastest with the exact result.
+    reference : str or Runtime, optional
+        The float model to compare with: one of ``FLOAT_RUNTIMES``, or a Runtime. By default the
+        fastest.
     labelled : sequence of LabelledClip
         Further clips. A clip that is in ``paths`` as well gets its label from here. If the labelled
         clips have two folds or more, classifiers are trained and tested too.
@@ -113,6 +120,8 @@ def compare(
         One of ``resampling.RESAMPLERS``. It resamples clips that have another sample rate than the
         network.
     progress : callable
+    note : callable
+        Called with a line of text for each runtime that is expected to take minutes.
 
     Returns
     -------
@@ -126,8 +135,10 @@ def compare(
     """
     spec = deployment.variant.frontend
     hop_in_samples(hop_s, spec.sample_rate_hz)  # raises if the hop is not positive
-    if not runtimes or len({str(getattr(each, "name", each)) for each in runtimes}) < len(runtimes):
-        raise EdgeL3Error("expected at least one runtime, and none of them twice")
+    runtimes = runtimes or [deployment.fastest_runtime(deployment.quantization)]
+    reference = reference or FLOAT_PREFIX + deployment.fastest_runtime("float")
+    if len({str(getattr(each, "name", each)) for each in runtimes}) < len(runtimes):
+        raise EdgeL3Error("expected no runtime twice")
     if isinstance(reference, str) and reference not in FLOAT_RUNTIMES:
         raise RuntimeUnavailableError(
             "expected the name of a float model as the reference, one of"
@@ -145,7 +156,7 @@ def compare(
         in_float, *runtimes = map(open_each, (reference, *runtimes))
         log = ReadingLog(keep_going)
         return _compare(
-            deployment, paths, in_float, runtimes, labelled, hop_s, resampler, log, progress
+            deployment, paths, in_float, runtimes, labelled, hop_s, resampler, log, progress, note
         )
 
 
@@ -159,6 +170,7 @@ def _compare(
     resampler: str,
     log: ReadingLog,
     progress: Progress,
+    note: Callable[[str], None],
 ) -> DriftReport:
     spec = deployment.variant.frontend
     found = [*find_clips(list(paths)), *(clip.path for clip in labelled)]
@@ -166,6 +178,9 @@ def _compare(
     by_path = {clip.path.resolve(): clip for clip in labelled}
     sample, worst = _Sample(len(clips)), list[Spectrogram]()
     read, rows, references = list[Path](), [], []
+    count = sum(max(1, round((measure_seconds(clip) - 1) / hop_s) + 1) for clip in clips)
+    _announce_slow([in_float, *runtimes], count, spec, note)
+    progress(_EMBED_STEP, 0, len(clips))
     others: list[list[FloatArray]] = [[] for _ in runtimes]
     for path, windows in read_windows(
         clips,
@@ -198,7 +213,7 @@ def _compare(
             for at in np.flatnonzero(row.sounding)
         ]
         worst = sorted(worst, key=lambda each: each.cosine)[:_WORST_WINDOWS]
-        progress("embed clips, float and quantized", len(read) + len(log.damaged), len(clips))
+        progress(_EMBED_STEP, len(read) + len(log.damaged), len(clips))
     if not read:
         reason = next(iter(log.damaged.values()), "no clip was given")
         raise AudioError(f"expected at least one clip that can be read, found none: {reason}")
@@ -250,6 +265,30 @@ def _compare(
         tuple(notes),
         {str(path): reason for path, reason in log.damaged.items()},
     )
+
+
+def _announce_slow(
+    runtimes: Sequence[Runtime],
+    count: int,
+    spec: FrontendSpec,
+    note: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Time one window of noise on each core, and announce the runtimes that will take minutes."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, (available_cores(), spec.window_samples)).astype(np.float32)
+    decibels = log_mel(noise, spec)
+    for runtime in runtimes:
+        if runtime.is_remote:
+            continue
+        started_s = clock()
+        runtime.embed(noise, decibels)
+        window_s = (clock() - started_s) / len(noise)
+        if (expected_s := window_s * count) > _LONG_S:
+            note(
+                f"{runtime.name}: {count:,} windows are expected to take"
+                f" {expected_s / 60:.0f} minutes, {window_s:.3g} s a window"
+            )
 
 
 def _try(what: str, notes: list[str], measure_it: Callable[[], _Measured]) -> _Measured | None:

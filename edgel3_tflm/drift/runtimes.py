@@ -10,7 +10,7 @@ from edgel3_tflm.audio.pcm import to_int16
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.runtime.artefacts import PACKED_MODEL_NAME, quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, RUNTIMES, runs_packed_models
+from edgel3_tflm.runtime.interpreters import RUNTIMES, runs_packed_models
 from edgel3_tflm.types import FloatArray
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ FLOAT_RUNTIMES = (
 """Names of the runtimes that run the float model."""
 COMPARABLE_RUNTIMES = (*RUNTIMES, NODE, f"{_DEVICE_PREFIX}PORT", *FLOAT_RUNTIMES)
 """Names of all runtimes that can be compared; :func:`open_runtime` takes all but Keras."""
-DEFAULT_REFERENCE = f"{FLOAT_PREFIX}{DEFAULT_RUNTIME}"
 
 
 def _do_nothing() -> None:
@@ -52,6 +51,8 @@ class Runtime:
         Quantization step of the embeddings; 0 if they are floats.
     close : callable
         Releases its resources, for example a port.
+    is_remote : bool
+        Whether a board computes the embeddings.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Runtime:
     embed: Callable[[FloatArray, FloatArray], FloatArray]
     output_scale: float
     close: Callable[[], None] = _do_nothing
+    is_remote: bool = False
 
 
 def open_frontend(deployment: Deployment) -> "DeviceFrontend":
@@ -140,4 +142,4 @@ def _open_device(deployment: Deployment, name: str) -> Runtime:
     def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
         return spec.dequantize(np.stack([device.embed_pcm(each) for each in to_int16(windows)]))
 
-    return Runtime(name, PACKED_MODEL_NAME, embed, spec.scale, device.close)
+    return Runtime(name, PACKED_MODEL_NAME, embed, spec.scale, device.close, is_remote=True)

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from edgel3_tflm._version import __version__
@@ -19,10 +18,11 @@ from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.networks.sources import Note, WeightsSource, cache_directory, load_given
 from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.networks.weights import SUBSTITUTE_KINDS, NetworkWeights
-from edgel3_tflm.runtime.artefacts import FLOAT, PACKED_MODEL_NAME
+from edgel3_tflm.runtime.artefacts import FLOAT
 from edgel3_tflm.runtime.deployment import Deployment, Embedder
+from edgel3_tflm.runtime.fastest import CANDIDATES, choose_runtime
 from edgel3_tflm.runtime.input_map import InputMap
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, runs_packed_models
+from edgel3_tflm.runtime.interpreters import runs_packed_models
 from edgel3_tflm.types import FloatArray, Progress
 
 QUANTIZATION_NAMES = (FLOAT, "int8")
@@ -120,9 +120,8 @@ class ModelChoice:
         By default, 'float' for a network and a deployment's own quantization. Otherwise one of
         ``QUANTIZATION_NAMES`` for a network, and 'float' or its own quantization for a deployment.
     runtime : str, optional
-        One of ``interpreters.RUNTIMES``. By default the engine, if it is installed, the model is
-        quantized and more than half of its multiplications are by zero; otherwise
-        ``interpreters.DEFAULT_RUNTIME``.
+        One of ``interpreters.RUNTIMES``. By default the fastest on this machine that gives the
+        exact result; see :mod:`edgel3_tflm.runtime.fastest`.
     weights : pathlib.Path or str
         Weights of a network: a file, or a word of ``WeightsWord`` except 'generated'. Not used for
         a deployment.
@@ -272,10 +271,7 @@ def open_deployment(
         If the deployment has no such model, or the runtime cannot run it.
     """
     quantization = quantization or deployment.quantization
-    if runtime is None:
-        runtime = (
-            "engine" if quantization != FLOAT and _suits_engine(deployment) else DEFAULT_RUNTIME
-        )
+    runtime = runtime or deployment.fastest_runtime(quantization)
     weights = deployment.manifest["weights"]
     return EmbeddingModel(
         deployment.variant,
@@ -288,22 +284,10 @@ def open_deployment(
     )
 
 
-def _suits_engine(deployment: Deployment) -> bool:
-    """Whether the engine is installed and skips more than half of the multiplications."""
-    if find_spec("edgel3_tflm._engine") is None:
-        return False
-    layers = deployment.manifest["layers"]
-    dense, effective = (
-        sum(layer[key] for layer in layers) for key in ("dense_macs", "effective_macs")
-    )
-    return PACKED_MODEL_NAME in deployment.manifest["artefacts"] and effective < dense / 2
-
-
 def _open_float(
     variant: Variant, source: WeightsSource, runtime: str | None, threads: int | None
 ) -> EmbeddingModel:
-    runtime = runtime or DEFAULT_RUNTIME
-    if runs_packed_models(runtime):
+    if runtime is not None and runs_packed_models(runtime):
         raise EdgeL3Error(f"the runtime {runtime} runs int8 only: expected quantization int8")
     from edgel3_tflm.converters.pruning.prune import PruningResult, prune
     from edgel3_tflm.converters.quantization.chain import fold
@@ -315,6 +299,7 @@ def _open_float(
     pruned = PruningResult(given, ()) if variant.plan is None else prune(given, variant.plan)
     spec, weights = variant.frontend, pruned.weights
     model = write_float_chain(fold(weights), spec.mels, spec.frames)
+    runtime = runtime or choose_runtime(dict.fromkeys(CANDIDATES[FLOAT], model))
     return EmbeddingModel(
         variant,
         FLOAT,

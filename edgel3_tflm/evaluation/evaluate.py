@@ -22,7 +22,6 @@ from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.evaluation.probe import extract_features
 from edgel3_tflm.networks.published import PUBLISHED_RESULTS
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, EXACT_RUNTIME
 from edgel3_tflm.types import BoolArray, Progress, RealArray
 
 ACCURACY = "accuracy %"
@@ -149,7 +148,7 @@ def evaluate(
     progress: Progress,
     *,
     protocol: Protocol = Protocol(),
-    runtime: str = EXACT_RUNTIME,
+    runtime: str | None = None,
 ) -> Evaluation:
     """Train and test classifiers on the float and quantized embeddings of a deployment.
 
@@ -161,8 +160,9 @@ def evaluate(
     dataset : Dataset
     progress : callable
     protocol : Protocol
-    runtime : str
-        Runtime of the quantized model; the float model runs in the default runtime.
+    runtime : str, optional
+        Runtime of the quantized model; by default, and for the float model, the fastest with the
+        exact result.
 
     Returns
     -------
@@ -177,8 +177,10 @@ def evaluate(
     hop_in_samples(protocol.hop_s, spec.sample_rate_hz)  # raises if the hop is not positive
     if protocol.seeds < 1:
         raise EdgeL3Error(f"expected at least one training, got {protocol.seeds}")
+    float_runtime = deployment.fastest_runtime("float")
+    runtime = runtime or deployment.fastest_runtime(deployment.quantization)
     models = (
-        deployment.embedder("float", DEFAULT_RUNTIME),
+        deployment.embedder("float", float_runtime),
         deployment.embedder(deployment.quantization, runtime),
     )
 
@@ -186,7 +188,7 @@ def evaluate(
         return np.concatenate([model.embed_log_mel(decibels) for model in models], axis=1)
 
     names = (
-        deployment.model_name("float", DEFAULT_RUNTIME),
+        deployment.model_name("float", float_runtime),
         deployment.model_name(deployment.quantization, runtime),
     )
     features = extract_features(dataset.clips, spec, embed, progress, protocol.hop_s)

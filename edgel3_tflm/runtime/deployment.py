@@ -19,6 +19,7 @@ from edgel3_tflm.runtime.artefacts import (
     PACKED_MODEL_NAME,
     quantized_model_name,
 )
+from edgel3_tflm.runtime.fastest import CANDIDATES, choose_runtime
 from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, open_interpreter, runs_packed_models
 from edgel3_tflm.runtime.tensors import TensorSpec
@@ -248,6 +249,29 @@ class Deployment:
     def read_model(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> bytes:
         """Return the bytes of the file that a runtime runs; see :meth:`model_name`."""
         return (self.directory / self.model_name(precision, runtime)).read_bytes()
+
+    def fastest_runtime(self, precision: str) -> str:
+        """Return the fastest runtime that gives the exact result, measured once on this machine.
+
+        Parameters
+        ----------
+        precision : str
+            'float' or the deployment's quantization.
+
+        Raises
+        ------
+        ModelFileError
+            If this deployment has no such model.
+        """
+        self.model_name(precision)
+        has_packed_model = PACKED_MODEL_NAME in self.manifest["artefacts"]
+        return choose_runtime(
+            {
+                name: self.read_model(precision, name)
+                for name in CANDIDATES[precision]
+                if has_packed_model or not runs_packed_models(name)
+            }
+        )
 
     def read_packed_model(self) -> bytes | None:
         """Return the bytes of the packed model, or None if this deployment has none."""

@@ -21,9 +21,10 @@ from helpers.progress import ignore_progress
 from edgel3_tflm.audio.clips import read_clip
 from edgel3_tflm.audio.manifest import LabelledClip
 from edgel3_tflm.converters.keras.model import open_keras
+from edgel3_tflm.cores import available_cores
 from edgel3_tflm.device.emulation import Emulator
 from edgel3_tflm.device.firmware import build_node
-from edgel3_tflm.drift.compare import compare
+from edgel3_tflm.drift.compare import _announce_slow, compare
 from edgel3_tflm.drift.figures import DriftReport
 from edgel3_tflm.drift.report import render_html, write_report
 from edgel3_tflm.drift.runtimes import Runtime
@@ -37,6 +38,7 @@ from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import load_bundled_weights
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.input_map import InputMap
+from edgel3_tflm.types import FloatArray
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +340,35 @@ def test_json_is_valid_and_carries_provenance(report: DriftReport, tmp_path: Pat
     assert runtime["groups"]["all"]["windows"] == report.overall.windows
     assert len(runtime["clips"]) == 3
     assert data["weights"] == report.deployment.manifest["weights"]
-    assert set(data["models_sha256"]) == {"float.tflite", "int8.tflite"}
+    assert set(data["models_sha256"]) == {"float.tflite", "packed.edgel3"}
+
+
+def test_runtimes_that_will_take_minutes_are_announced(
+    tiny_int8: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_int8.variant.frontend
+    embedded = []
+
+    def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
+        embedded.append(len(windows))
+        return windows
+
+    slow, fast, remote = (
+        Runtime(name, "", embed, 0, is_remote=name == "remote")
+        for name in ("slow", "fast", "remote")
+    )
+    notes: list[str] = []
+    cores = available_cores()
+    clock = iter([0, 0.5 * cores, 10, 10 + 0.1 * cores])
+    _announce_slow([slow, fast, remote], 600, spec, notes.append, lambda: next(clock))
+    assert notes == ["slow: 600 windows are expected to take 5 minutes, 0.5 s a window"]
+    assert embedded == [cores, cores]
+
+    notes.clear()
+    monkeypatch.setattr("edgel3_tflm.drift.compare._LONG_S", 0)
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 96_000), 48_000)
+    compare(tiny_int8, [tmp_path], hop_s=0.25, progress=ignore_progress, note=notes.append)
+    assert [note.partition(" windows")[0] for note in notes] == ["float:litert: 5", "engine: 5"]
 
 
 def test_a_report_names_the_models_and_the_runtimes_that_ran(

@@ -320,7 +320,8 @@ def test_a_deployment_is_a_model(tiny_int8: Deployment, quantization: str) -> No
     by_path, _ = get_embedding(sound, RATE_HZ, tiny_int8.directory, quantization=quantization)
     np.testing.assert_array_equal(by_object, by_path)
     windows = np.pad(sound, (4000, 0))[np.newaxis, :RATE_HZ].astype(np.float32)
-    expected = tiny_int8.embedder(quantization, "litert").embed(windows)
+    runtime = tiny_int8.fastest_runtime(quantization)
+    expected = tiny_int8.embedder(quantization, runtime).embed(windows)
     np.testing.assert_array_equal(by_object[:1], expected)
 
 

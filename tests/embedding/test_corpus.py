@@ -40,7 +40,7 @@ def test_a_dataset_of_a_network_has_what_get_embedding_returns(
         rows = table.filter(pc.equal(table["clip"], clip.name))
         np.testing.assert_array_equal(np.stack(rows["embedding"].to_numpy()), expected)
         np.testing.assert_array_equal(rows["time"], times)
-    digest = tiny_int8.manifest["artefacts"]["int8.tflite"]["sha256"]
+    digest = tiny_int8.manifest["artefacts"]["packed.edgel3"]["sha256"]
     assert table["model"].unique().to_pylist() == [digest]
     provenance = json.loads(table.schema.metadata[b"edgel3_tflm"])["provenance"]
     assert tiny_int8.manifest["weights"]["description"] in provenance

@@ -349,7 +349,11 @@ _OUTSIDE_THE_BASE = (
     "cobs",
 )
 _WITHOUT_EXTRAS = f"""
-import sys
+import importlib.util, sys
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: (
+    None if name in {_OUTSIDE_THE_BASE} else find_spec(name, package)
+)
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {_OUTSIDE_THE_BASE}:

@@ -308,7 +308,7 @@ def test_the_command_shows_folds_choices_and_published_results(
     assert [each["test_clips"] for each in result["splits"]] == [2, 2, 2]
     assert result["protocol"]["layers"] == [512, 128]
     assert result["resampler"] == "soxr"
-    assert set(result["models_sha256"]) == {"float.tflite", "int8.tflite"}
+    assert set(result["models_sha256"]) == {"float.tflite", "packed.edgel3"}
 
 
 def test_the_command_s_errors_are_one_line(

@@ -9,7 +9,6 @@ from rich.text import Text
 from edgel3_tflm.cli.options import MANIFEST_HELP, RuntimeOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME
 
 
 def train_head_command(
@@ -33,7 +32,7 @@ def train_head_command(
             " need.",
         ),
     ] = None,
-    runtime: RuntimeOption = EXACT_RUNTIME,
+    runtime: RuntimeOption = None,
     output: Annotated[
         Path | None,
         typer.Option(

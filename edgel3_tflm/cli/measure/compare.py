@@ -11,7 +11,7 @@ from rich.text import Text
 from edgel3_tflm.audio.manifest import read_manifest
 from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.cli.measure.gates import describe_gates
-from edgel3_tflm.cli.options import MANIFEST_HELP, HopOption, ResamplerOption
+from edgel3_tflm.cli.options import FASTEST, MANIFEST_HELP, HopOption, ResamplerOption
 from edgel3_tflm.cli.screen import (
     JsonOption,
     QuietOption,
@@ -30,7 +30,6 @@ from edgel3_tflm.drift.gates import (
 )
 from edgel3_tflm.drift.runtimes import (
     COMPARABLE_RUNTIMES,
-    DEFAULT_REFERENCE,
     FLOAT_RUNTIMES,
     KERAS,
     Runtime,
@@ -38,7 +37,6 @@ from edgel3_tflm.drift.runtimes import (
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_directory, check_file, write_whole
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME
 
 _MAX_CLIP_ROWS = 10
 
@@ -57,19 +55,21 @@ def compare_command(
         ),
     ] = None,
     runtime: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="NAME",
             help=f"Runtime of the model under test; repeatable: {', '.join(COMPARABLE_RUNTIMES)}.",
+            show_default=FASTEST,
         ),
-    ] = [EXACT_RUNTIME],  # noqa: B006 - typer copies it
+    ] = None,
     reference: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
             help=f"The float model that is the reference: {', '.join(FLOAT_RUNTIMES)}.",
+            show_default="the fastest, measured once",
         ),
-    ] = DEFAULT_REFERENCE,
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -125,7 +125,8 @@ def compare_command(
             raise EdgeL3Error("expected --fail-under or --fail-over with --junit, got neither")
         if not clips and manifest is None:
             raise EdgeL3Error("expected clips to compare on: CLIPS or --manifest, got neither")
-        if weights is not None and KERAS not in (reference, *runtime):
+        names = [*([reference] if reference else []), *(runtime or [])]
+        if weights is not None and KERAS not in names:
             raise EdgeL3Error(f"expected {KERAS} as --runtime or --reference with --weights")
         deployment = Deployment.load(directory)
         from edgel3_tflm.drift.report import HTML_NAME, report_json, write_report
@@ -136,7 +137,7 @@ def compare_command(
             check_file(junit)
         with screen.progress() as progress:
             known: dict[str, Runtime] = {}
-            if KERAS in (reference, *runtime):
+            if KERAS in names:
                 from edgel3_tflm.converters.keras.model import open_keras
 
                 progress("load TensorFlow", 0, 0)
@@ -144,13 +145,14 @@ def compare_command(
             report = compare(
                 deployment,
                 clips or [],
-                runtimes=[known.get(name, name) for name in runtime],
-                reference=known.get(reference, reference),
+                runtimes=[known.get(name, name) for name in runtime or []],
+                reference=known.get(reference, reference) if reference else None,
                 labelled=read_manifest(manifest) if manifest else [],
                 hop_s=hop,
                 resampler=resampler,
                 keep_going=keep_going,
                 progress=progress,
+                note=progress.note,
             )
             results = check_gates(report, gates)
             progress("write report", 0, 0)

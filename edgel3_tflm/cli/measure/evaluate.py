@@ -10,7 +10,7 @@ from rich.text import Text
 
 from edgel3_tflm.audio.datasets import DATASETS, MANIFEST_NAME, load_dataset
 from edgel3_tflm.audio.manifest import HOP_S
-from edgel3_tflm.cli.options import MANIFEST_HELP, DeploymentArgument
+from edgel3_tflm.cli.options import MANIFEST_HELP, DeploymentArgument, RuntimeOption
 from edgel3_tflm.cli.screen import (
     JsonOption,
     QuietOption,
@@ -20,7 +20,6 @@ from edgel3_tflm.cli.screen import (
 )
 from edgel3_tflm.files import check_file, write_whole
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import EXACT_RUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
     from edgel3_tflm.evaluation.evaluate import Evaluation
@@ -57,9 +56,7 @@ def evaluate_command(
         int,
         typer.Option(help="Number of trainings, each with its own seed; figures are their mean."),
     ] = 1,
-    runtime: Annotated[
-        str, typer.Option(help=f"Runtime of the quantized model: {', '.join(RUNTIMES)}.")
-    ] = EXACT_RUNTIME,
+    runtime: RuntimeOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Also write the result as JSON."),

@@ -14,12 +14,11 @@ from edgel3_tflm.audio.manifest import (
     split_by_fold,
 )
 from edgel3_tflm.audio.resampling import SOXR
-from edgel3_tflm.cli.options import MANIFEST_HELP
+from edgel3_tflm.cli.options import MANIFEST_HELP, RuntimeOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, EXACT_RUNTIME, RUNTIMES
 
 
 def probe_command(
@@ -49,13 +48,7 @@ def probe_command(
             " manifest, and embedding, (n, d) floats. A clip has a row for each of its windows.",
         ),
     ] = None,
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Runtime of the model: {', '.join(RUNTIMES)}.",
-            show_default=f"{DEFAULT_RUNTIME} for float, {EXACT_RUNTIME} for quantized",
-        ),
-    ] = None,
+    runtime: RuntimeOption = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -99,8 +92,7 @@ def probe_command(
                 raise EdgeL3Error(f"unknown precision {precision!r}: expected float or quantized")
             which = "float" if precision == "float" else deployment.quantization
             spec = deployment.variant.frontend
-            if runtime is None:
-                runtime = DEFAULT_RUNTIME if precision == "float" else EXACT_RUNTIME
+            runtime = runtime or deployment.fastest_runtime(which)
             features = deployment.embedder(which, runtime).embed_log_mel
             source = {
                 "model": deployment.variant.name,
@@ -127,7 +119,8 @@ def probe_command(
             if teacher is not None:
                 source["teacher"] = teacher_model.variant.name
                 teacher_spec = teacher_model.variant.frontend
-                embed = teacher_model.embedder("float").embed_log_mel
+                fastest = teacher_model.fastest_runtime("float")
+                embed = teacher_model.embedder("float", fastest).embed_log_mel
                 theirs = extract_features(clips, teacher_spec, embed, progress)
                 source["map_cosine"] = map_cosine(clips, extracted, theirs, fold)
         splits = split_by_fold(clips, [each.fold for each in results])
