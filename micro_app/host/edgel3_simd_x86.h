@@ -134,26 +134,12 @@ TARGET static void SET(convolve_sparse)(const edgel3_row *row, uint32_t channel,
   const SET(requantization) by = SET(requantization_of)(conv, channel);
   const vector none = MM(set1_epi32)(0);
 
-  /* Two vectors of columns at a time, to load each group once for both. */
-  for (uint32_t t = 0; t < conv->columns; t += 2u * BYTES) {
-    const uint32_t left = conv->columns - t;
-    const uint8_t *ring = row->ring + t;
-    SET(sums) first = {{none, none, none, none}};
-    SET(sums) second = first;
-    if (left <= BYTES) {
-      for (const group *taps = begin; taps < end; ++taps) {
-        SET(add_taps)(&first, ring, taps, SET(weights_of)(taps));
-      }
-      SET(put)(output + t, SET(pack)(&by, &first), left);
-    } else {
-      for (const group *taps = begin; taps < end; ++taps) {
-        const vector weights = SET(weights_of)(taps);
-        SET(add_taps)(&first, ring, taps, weights);
-        SET(add_taps)(&second, ring + BYTES, taps, weights);
-      }
-      SET(put)(output + t, SET(pack)(&by, &first), BYTES);
-      SET(put)(output + t + BYTES, SET(pack)(&by, &second), left - BYTES);
+  for (uint32_t t = 0; t < conv->columns; t += BYTES) {
+    SET(sums) sums = {{none, none, none, none}};
+    for (const group *taps = begin; taps < end; ++taps) {
+      SET(add_taps)(&sums, row->ring + t, taps, SET(weights_of)(taps));
     }
+    SET(put)(output + t, SET(pack)(&by, &sums), conv->columns - t);
   }
 }
 
