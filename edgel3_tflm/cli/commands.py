@@ -125,5 +125,5 @@ def _common(
             format="%(message)s",
             handlers=[RichHandler(console=Console(stderr=True))],
         )
-        for noisy in ("matplotlib", "urllib3", "h5py"):
+        for noisy in ("matplotlib", "urllib3", "h5py", "pyfive"):
             logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -4,19 +4,17 @@ Nothing is deserialized: no Keras configuration, no pickle. No link is followed,
 have its values in another file.
 """
 
-import io
 import re
-import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import h5py
 import numpy as np
 
-from edgel3_tflm.errors import WeightsError, on_one_line
+from edgel3_tflm.errors import EdgeL3Error, WeightsError, on_one_line
+from edgel3_tflm.networks.hdf5_objects import Array, Group, Hdf5File
 from edgel3_tflm.networks.variants import CONVOLUTIONS
 from edgel3_tflm.networks.weights import TRAINED_KINDS
 from edgel3_tflm.types import FloatArray
@@ -25,11 +23,6 @@ from edgel3_tflm.types import FloatArray
 MAX_HDF5_BYTES = 256 * 1024 * 1024
 # Published files contain about 80 groups and 70 arrays.
 _MAX_HDF5_ITEMS = 5000
-# Signature, superblock version 0 (three more versions follow), 8-byte offsets and lengths.
-_HDF5_SUPERBLOCK = re.compile(rb"\x89HDF\r\n\x1a\n\0...\0\x08\x08.{9}\0{8}", re.DOTALL)
-_FRACTAL_HEAP = b"FRHP\0"
-_LOCAL_HEAP = b"HEAP"
-_END_OF_FREE_LIST = 1
 
 _TOO_LARGE = (
     f"expected at most {MAX_HDF5_BYTES} bytes, there are more; this is no weight file of EdgeL3 or"
@@ -78,57 +71,26 @@ def unpack(data: bytes) -> bytes:
     return unpacked
 
 
-def _check_structure(data: bytes) -> None:
-    """Refuse structures that Keras 2 does not write and that libhdf5 1.14 reads unsafely.
-
-    With a damaged fractal heap (groups of the newer file versions), libhdf5 frees memory that it
-    never allocated. With a local heap whose list of free blocks is a loop, it never returns.
-    """
-    if not _HDF5_SUPERBLOCK.match(data):
-        raise WeightsError(
-            "expected an HDF5 file of the first version, as Keras 2 and h5py write by default;"
-            " it is not one"
-        )
-    if _FRACTAL_HEAP in data:
-        raise WeightsError("expected groups as Keras 2 writes, found a fractal heap")
-    steps = 0
-    position = data.find(_LOCAL_HEAP)
-    while 0 <= position <= len(data) - 32:
-        size, free, address = struct.unpack_from("<QQQ", data, position + 8)
-        # libhdf5 itself refuses an offset past the heap, and an address past the file.
-        while free != _END_OF_FREE_LIST and free < size and address + free + 8 <= len(data):
-            free = struct.unpack_from("<Q", data, address + free)[0]
-            steps += 1
-            if steps > _MAX_HDF5_ITEMS:
-                raise WeightsError("expected heaps as Keras 2 writes, found an endless free list")
-        position = data.find(_LOCAL_HEAP, position + 1)
-
-
-def _member(group: h5py.Group, name: str) -> Any:
-    """Open a member through a hard link; soft and external links could leave the file."""
-    # A slash would make the name a path through links that were not checked.
-    if "/" in name or not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise WeightsError(f"{name}: expected a group or an array of the file itself, found none")
-    return group[name]
-
-
-def _datasets(root: h5py.Group) -> Iterator[tuple[str, str, h5py.Dataset]]:
-    """Yield layer (the group directly below ``root``), name and dataset; follow hard links only."""
+def _arrays(root: Group) -> Iterator[tuple[str, str, Array]]:
+    """Yield layer (the group directly below ``root``), name and array."""
     groups = [("", root)]
+    seen = {root.address}
     visited = 0
     while groups:
         layer, group = groups.pop()
-        visited += len(group)
-        if visited > _MAX_HDF5_ITEMS:  # ends loops of hard links
+        visited += len(group.links)
+        if visited > _MAX_HDF5_ITEMS:
             raise WeightsError(f"expected at most {_MAX_HDF5_ITEMS} HDF5 items, found more")
-        for name in group:
-            if not isinstance(name, str):  # h5py returns bytes that it cannot decode
-                raise WeightsError(f"expected names in UTF-8, found {name!r}")
-            item = _member(group, name)
-            if isinstance(item, h5py.Group):
-                groups.append((layer or name, item))
-            elif isinstance(item, h5py.Dataset) and layer:
-                yield layer, name, item
+        for name in group.links:
+            item = group.open(name)
+            if isinstance(item, Array):
+                if layer:
+                    yield layer, name, item
+                continue
+            if item.address in seen:
+                raise WeightsError(f"{name}: expected every group once, this one was found before")
+            seen.add(item.address)
+            groups.append((layer or name, item))
 
 
 FILTERS_ATTRIBUTE = "edgel3_tflm_filters"
@@ -139,7 +101,7 @@ _MAX_STRING_BYTES = 2048
 _ARRAY_NAMES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 
 
-def _layer_order(group: h5py.Group, layers: list[str]) -> list[str]:
+def _layer_order(group: Group, layers: list[str]) -> list[str]:
     """Return the layers in the order that the file lists.
 
     If the list does not contain all layers, sort by number, with the embedding layer last.
@@ -157,36 +119,36 @@ def _layer_order(group: h5py.Group, layers: list[str]) -> list[str]:
     return sorted(layers, key=by_number)
 
 
-def _listed_layers(group: h5py.Group) -> list[str]:
-    if "layer_names" not in group.attrs:
+def _listed_layers(group: Group) -> list[str]:
+    listed = group.attribute("layer_names")
+    if listed is None or listed.dtype is None or listed.dtype.kind != "S":
         return []
-    attribute = group.attrs.get_id("layer_names")
-    if attribute.dtype.kind != "S" or len(attribute.shape or ()) != 1:
-        return []
-    return [name.decode() for name in group.attrs["layer_names"]]
+    return (
+        [name.decode() for name in listed.read().tolist()] if len(listed.shape or ()) == 1 else []
+    )
 
 
-def _own_filters(group: h5py.Group) -> tuple[int, ...] | None:
+def _own_filters(group: Group) -> tuple[int, ...] | None:
     """Return the filters that :func:`pack_weights` wrote; None if the file states no filters."""
-    if FILTERS_ATTRIBUTE not in group.attrs:
+    attribute = group.attribute(FILTERS_ATTRIBUTE)
+    if attribute is None:
         return None
-    attribute = group.attrs.get_id(FILTERS_ATTRIBUTE)
-    shape: tuple[int, ...] = attribute.shape or ()
-    if attribute.dtype != np.int64 or len(shape) != 1 or not 1 <= shape[0] <= CONVOLUTIONS:
+    shape = attribute.shape or ()
+    if attribute.type_name != "int64" or len(shape) != 1 or not 1 <= shape[0] <= CONVOLUTIONS:
         raise WeightsError(
-            f"{FILTERS_ATTRIBUTE}: expected 1 to {CONVOLUTIONS} int64, found {attribute.dtype} of"
-            f" shape {attribute.shape}"
+            f"{FILTERS_ATTRIBUTE}: expected 1 to {CONVOLUTIONS} int64, found"
+            f" {attribute.type_name} of shape {attribute.shape}"
         )
-    return tuple(group.attrs[FILTERS_ATTRIBUTE].tolist())
+    return tuple(attribute.read().tolist())
 
 
-def _training(group: h5py.Group) -> tuple[str, str] | None:
+def _training(group: Group) -> tuple[str, str] | None:
     """Return the kind and the description of the training that the file states; None if neither.
 
     Anybody can write these attributes. Only kinds in ``TRAINED_KINDS`` are believed: a file cannot
     state that it is 'published', for example.
     """
-    if KIND_ATTRIBUTE not in group.attrs:
+    if group.attribute(KIND_ATTRIBUTE) is None:
         return None
     kind = _read_string(group, KIND_ATTRIBUTE)
     if kind not in TRAINED_KINDS:
@@ -194,15 +156,22 @@ def _training(group: h5py.Group) -> tuple[str, str] | None:
     return kind, on_one_line(_read_string(group, DESCRIPTION_ATTRIBUTE))
 
 
-def _read_string(group: h5py.Group, name: str) -> str:
-    attribute = group.attrs.get_id(name)
-    size = attribute.dtype.itemsize
-    if attribute.dtype.kind != "S" or attribute.shape != () or size > _MAX_STRING_BYTES:
+def _read_string(group: Group, name: str) -> str:
+    attribute = group.attribute(name)
+    if attribute is None:
+        raise WeightsError(f"{name}: expected a string, it is missing")
+    dtype = attribute.dtype
+    if (
+        dtype is None
+        or dtype.kind != "S"
+        or attribute.shape != ()
+        or dtype.itemsize > _MAX_STRING_BYTES
+    ):
         raise WeightsError(
             f"{name}: expected a string of at most {_MAX_STRING_BYTES} bytes, found"
-            f" {attribute.dtype} of shape {attribute.shape}"
+            f" {attribute.type_name} of shape {attribute.shape}"
         )
-    return bytes(group.attrs[name]).decode()
+    return bytes(attribute.read()[()]).decode()
 
 
 @dataclass(frozen=True)
@@ -216,7 +185,7 @@ class Claims:
     training: tuple[str, str] | None
 
 
-LayerArrays = dict[str, dict[str, h5py.Dataset]]
+LayerArrays = dict[str, dict[str, Array]]
 _Assembled = TypeVar("_Assembled")
 
 
@@ -230,44 +199,49 @@ def read_hdf5(
     ----------
     data : bytes
     assemble : callable
-        Called with the arrays by layer, the names of the layers in order, and the claims. The
-        arrays can be read only during the call.
+        Called with the arrays by layer, the names of the layers in order, and the claims.
 
     Raises
     ------
     WeightsError
-        If the file is damaged or is not one that Keras 2 writes.
+        If the file is damaged, or has something that no weight file of Keras has.
     """
-    _check_structure(data)
     try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            root = _member(file, "model_weights") if "model_weights" in file else file
-            if not isinstance(root, h5py.Group):
-                raise WeightsError("expected the group model_weights, found an array")
-            arrays: LayerArrays = {}
-            for layer, name, dataset in _datasets(root):
-                array = name.removesuffix(":0")
-                if array not in _ARRAY_NAMES:
-                    continue
-                if array in arrays.setdefault(layer, {}):
-                    raise WeightsError(f"{layer}/{array}: expected one array, found two")
-                arrays[layer][array] = _plain(dataset, f"{layer}/{array}")
-            order = _layer_order(root, list(arrays))
-            return assemble(arrays, order, Claims(_own_filters(root), _training(root)))
-    # h5py raises these for damaged structures, when it opens, lists or reads.
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        root = _weights_group(Hdf5File(data))
+        arrays = _arrays_by_layer(root)
+        order = _layer_order(root, list(arrays))
+        return assemble(arrays, order, Claims(_own_filters(root), _training(root)))
+    except EdgeL3Error:
+        raise
+    # pyfive checks little: a damaged file can raise any exception.
+    except Exception as error:
         raise WeightsError(
-            f"expected a whole HDF5 file of Keras weights, it is cut or damaged ({error})"
+            "expected a whole HDF5 file of Keras weights, it is cut or damaged"
+            f" ({str(error) or type(error).__name__})"
         ) from error
 
 
-def _plain(dataset: h5py.Dataset, label: str) -> h5py.Dataset:
-    """Refuse values in another file, and compression: a few bytes could unpack to gigabytes."""
-    if dataset.external or dataset.is_virtual:
-        raise WeightsError(f"{label}: expected values in the file itself, they are in another file")
-    if dataset.chunks is not None:
-        raise WeightsError(f"{label}: expected values in one piece, as Keras writes, found chunks")
-    return dataset
+def _weights_group(file: Hdf5File) -> Group:
+    """Return the group of the layers: ``model_weights`` in a whole model, else the root."""
+    root = file.root
+    if "model_weights" not in root.links:
+        return root
+    group = root.open("model_weights")
+    if isinstance(group, Array):
+        raise WeightsError("expected the group model_weights, found an array")
+    return group
+
+
+def _arrays_by_layer(root: Group) -> LayerArrays:
+    arrays: LayerArrays = {}
+    for layer, name, found in _arrays(root):
+        array = name.removesuffix(":0")
+        if array not in _ARRAY_NAMES:
+            continue
+        if array in arrays.setdefault(layer, {}):
+            raise WeightsError(f"{layer}/{array}: expected one array, found two")
+        arrays[layer][array] = found
+    return arrays
 
 
 def read_array(
@@ -281,17 +255,24 @@ def read_array(
         If the array is missing, has another shape or type, or contains NaN or infinity; ``hint``
         ends the message.
     """
-    dataset, label = arrays[layer].get(name), f"{layer}/{name}"
-    if dataset is None:
+    found, label = arrays[layer].get(name), f"{layer}/{name}"
+    if found is None:
         raise WeightsError(f"{label}: expected an array of shape {shape}, it is missing")
+    if found.storage == "external":
+        raise WeightsError(f"{label}: expected values in the file itself, they are in another file")
+    # Compression is refused: a few bytes could unpack to gigabytes.
+    if found.storage == "chunks":
+        raise WeightsError(f"{label}: expected values in one piece, as Keras writes, found chunks")
     # The shape is checked before anything is read: a false size must not allocate memory.
-    if dataset.shape != shape or dataset.dtype.kind != "f":
+    if found.shape != shape or found.dtype is None or found.dtype.kind != "f":
         raise WeightsError(
-            f"{label}: expected floats of shape {shape}, found {dataset.dtype} of shape"
-            f" {dataset.shape}{hint}"
+            f"{label}: expected floats of shape {shape}, found {found.type_name} of shape"
+            f" {found.shape}{hint}"
         )
+    if found.storage == "none":
+        raise WeightsError(f"{label}: expected values, none were written")
     with np.errstate(over="ignore"):  # values beyond float32 become infinite, see below
-        values: FloatArray = dataset[()].astype(np.float32)
+        values: FloatArray = found.read().astype(np.float32)
     if not np.isfinite(values).all():
         bad = int(values.size - np.isfinite(values).sum())
         raise WeightsError(f"{label}: expected finite values, {bad} are NaN or infinite")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from edgel3_tflm.errors import EdgeL3Error, WeightsError, on_one_line
@@ -24,6 +23,7 @@ from edgel3_tflm.networks.hdf5 import (
     read_hdf5,
     unpack,
 )
+from edgel3_tflm.networks.hdf5_objects import Array
 from edgel3_tflm.networks.hints import OPTIONS, Hints
 from edgel3_tflm.networks.variants import ConvLayer, Variant
 from edgel3_tflm.networks.weights import (
@@ -238,7 +238,7 @@ def _read_norm(arrays: LayerArrays, layer: str, channels: int, hint: str) -> Bat
     return norm
 
 
-def _kernel_shape(layer: dict[str, h5py.Dataset]) -> tuple[int, ...]:
+def _kernel_shape(layer: dict[str, Array]) -> tuple[int, ...]:
     return tuple(layer["kernel"].shape or ()) if "kernel" in layer else ()
 
 
@@ -324,6 +324,8 @@ def pack_convolutions(convs: Sequence[ConvWeights]) -> bytes:
 def _pack_layers(
     layers: Mapping[str, Mapping[str, FloatArray]], attributes: Mapping[str, Any] | None = None
 ) -> bytes:
+    import h5py  # only this function needs it; it is in the extra convert
+
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in layers]

@@ -60,6 +60,19 @@ def with_array(file: bytes, path: str, /, **options: Any) -> bytes:
     return modified(file, edit)
 
 
+def in_newer_version(data: bytes) -> bytes:
+    """Write the arrays to a file in which every object has the newest version of its format."""
+    newer = io.BytesIO()
+    with h5py.File(io.BytesIO(data)) as source, h5py.File(newer, "w", libver="latest") as file:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Dataset):
+                file.create_dataset(name, data=item[()])
+
+        source.visititems(copy)
+    return newer.getvalue()
+
+
 def load_bytes(data: bytes, directory: Path, variant: Variant = SMALL) -> NetworkWeights:
     path = directory / "weights.h5"
     path.write_bytes(data)
