@@ -57,7 +57,7 @@ def info_command(
             except EdgeL3Error as error:
                 raise EdgeL3Error(f"{path}: {error}") from error
         else:
-            from edgel3_tflm.networks.weight_files import inspect_weights  # loads h5py
+            from edgel3_tflm.networks.weight_files import inspect_weights  # loads pyfive
 
             weights = inspect_weights(path)
             screen.show(

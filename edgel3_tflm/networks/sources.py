@@ -105,7 +105,7 @@ def load_weights(
     WeightsError
         If no weights are found, or the weights are damaged or have another shape.
     """
-    from edgel3_tflm.networks.weight_files import load_file  # loads h5py
+    from edgel3_tflm.networks.weight_files import load_file  # loads pyfive
 
     if source is not None:
         return load_file(source, variant, hints=hints)
