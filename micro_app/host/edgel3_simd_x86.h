@@ -14,7 +14,8 @@
  *                    that of the last two must fit in an int16.
  *   ADD_UNITS        the same for a unit of the dense path, for any weights
  *   UNSHUFFLE        bring groups of four bytes from the order of `pack` into that of the columns
- *   DENSE_ADVANTAGE  times that a product is faster in the dense path than in the sparse one
+ *   DENSE_ADVANTAGE  products that the dense path computes while the sparse one computes 100,
+ *                    measured on a Zen 4 processor with layers that have no zeros
  *
  * There are two paths. `prepare` chooses one for each layer.
  *
