@@ -15,6 +15,7 @@ import numpy as np
 from edgel3_tflm._version import __version__
 from edgel3_tflm.converters.export import c_array
 from edgel3_tflm.converters.export.board_files import (
+    BOARD_HEADER_NAME,
     PLATFORMIO_NAME,
     SKETCH_NAME,
     write_platformio,
@@ -299,5 +300,5 @@ Written by edgel3-tflm {__version__}. {deployment.manifest["weights"]["descripti
 {steps}
 {microphone} Node and host exchange binary frames, which `{SKETCH_NAME}/src/edgel3/edgel3_wire.h`
 defines. The sketch does not compile if its memory exceeds the board's budget
-(`{SKETCH_NAME}/board.h`).
+(`{SKETCH_NAME}/{BOARD_HEADER_NAME}`).
 """

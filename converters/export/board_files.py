@@ -1,15 +1,16 @@
-"""The two files about boards that a project contains: ``board.h`` and ``platformio.ini``."""
+"""The two files about boards that a project contains: a C header and ``platformio.ini``."""
 
 from collections.abc import Sequence
 
 from edgel3_tflm.device.boards import BOARDS, Board
 
 SKETCH_NAME = "edgel3_node"
+BOARD_HEADER_NAME = "edgel3_board.h"
 PLATFORMIO_NAME = "platformio.ini"
 
 
 def _write_board(board: Board, keyword: str) -> str:
-    """Return a board's section of board.h, which begins with #if or #elif."""
+    """Return a board's section of the header, which begins with #if or #elif."""
     condition = " || ".join(f"defined({macro})" for macro in board.macros)
     microphone = board.microphone
     gains = [] if microphone is None else sorted(microphone.gain.items())
@@ -20,6 +21,7 @@ def _write_board(board: Board, keyword: str) -> str:
         f"#define EDGEL3_BOARD_RAM_BUDGET_BYTES {board.ram_budget_bytes}u",
         f"#define EDGEL3_BOARD_FLASH_BUDGET_BYTES {board.flash_budget_bytes}u",
         f"#define EDGEL3_BOARD_HAS_MICROPHONE {int(microphone is not None)}",
+        f"#define EDGEL3_BOARD_CAN_SLEEP {int(board.can_sleep)}",
         *([f"#define EDGEL3_BOARD_GAIN(hz) ({gain}EDGEL3_BOARD_OWN_GAIN)"] if gain else []),
         *([f"#define EDGEL3_BOARD_ARENA {board.arena_placement}"] if board.arena_placement else []),
     ]
@@ -27,7 +29,7 @@ def _write_board(board: Board, keyword: str) -> str:
 
 
 def write_board_header(boards: Sequence[Board] = BOARDS) -> str:
-    """Return the sketch's ``board.h``: memory budgets, microphones and placements of the boards."""
+    """Return the sketch's header: memory budgets, microphones and placements of the boards."""
     conditions = "\n".join(
         _write_board(board, "elif" if position else "if") for position, board in enumerate(boards)
     )
@@ -100,5 +102,6 @@ def write_platformio(
             f"[env:{board.name}]",
             f"platform = {board.platform}",
             f"board = {board.name}",
+            *board.platformio_options,
         ]
     return "\n".join(lines) + "\n"

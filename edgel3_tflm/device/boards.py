@@ -1,7 +1,7 @@
 """The boards: their memories, clocks and microphones. No other module holds these facts.
 
-:mod:`edgel3_tflm.converters.export.board_files` writes the sketch's ``board.h`` and PlatformIO's
-``platformio.ini`` from this list.
+:mod:`edgel3_tflm.converters.export.board_files` writes the sketch's ``edgel3_board.h`` and
+PlatformIO's ``platformio.ini`` from this list.
 """
 
 from dataclasses import dataclass
@@ -71,15 +71,21 @@ class Board:
         Preprocessor macros. If any is defined, the code is compiled for this board.
     memories : tuple of Memory
         The arena is in the first one.
-    core_flash_bytes, core_ram_bytes : int
-        Reserved for the Arduino core with its USB, heap and stack: an allowance, not a
-        measurement.
+    core_ram_bytes : int
+        Part of the first memory that the Arduino core takes with its USB and, where they are in
+        that memory, heap and stack.
     arena_placement : str
         C attribute that places a static array in the first memory; '' if that is the default.
     constant_placement : str
         C attribute that keeps a constant in flash; '' if that is the default.
     microphone : Microphone or None
         None if audio comes from the host.
+    can_sleep : bool
+        Whether WFI ends at every interrupt of the core.
+    platformio_options : tuple of str
+        Further lines of the board's section in platformio.ini.
+    core_flash_bytes : int
+        Reserved for the core's code: an allowance, not a measurement.
     """
 
     name: str
@@ -92,11 +98,13 @@ class Board:
     fqbn: str
     macros: tuple[str, ...]
     memories: tuple[Memory, ...]
-    core_flash_bytes: int = 256 * _KIB
-    core_ram_bytes: int = 192 * _KIB
+    core_ram_bytes: int
     arena_placement: str = ""
     constant_placement: str = ""
     microphone: Microphone | None = None
+    can_sleep: bool = True
+    platformio_options: tuple[str, ...] = ()
+    core_flash_bytes: int = 256 * _KIB
 
     @property
     def ram_budget_bytes(self) -> int:
@@ -109,8 +117,20 @@ class Board:
         return self.flash_bytes - self.core_flash_bytes
 
 
-# The M7 core's half of the default split; AXI SRAM also holds data, heap and stack.
-_STM32H747_NOTE = "default split; AXI SRAM"
+# The Mbed cores let the user divide the flash between the processor's two cores. The first entry
+# of the menu is the default: half for the M7 on Portenta, all on Giga and Nicla. The bootloader
+# takes some of it.
+_HALF_FLASH_NOTE = "half of the flash, the core's default; AXI SRAM"
+_ALL_FLASH_NOTE = "all of the flash, the core's default; AXI SRAM"
+_ALL_FLASH_BYTES = 1_966_080
+# PlatformIO's default is half of the flash on all three.
+_ALL_FLASH_OPTIONS = (
+    "board_build.arduino.flash_layout = 100_0",
+    f"board_upload.maximum_size = {_ALL_FLASH_BYTES}",
+)
+# Static memory of whole sketches with the Mbed cores, their threads' stacks included: 65 kB for the
+# Opta, 92 to 95 kB for others, as the Arduino IDE reports it.
+_MBED_RAM_BYTES = 96 * _KIB
 _AXI = Memory("AXI SRAM", 512 * _KIB, "data, bss, heap, stack: everything of the sketch")
 _DTCM = Memory("DTCM", 127 * _KIB, "section .dtcm; left free")
 _SDRAM = Memory("SDRAM", 8192 * _KIB, "through the core's SDRAM library; left free")
@@ -126,39 +146,44 @@ BOARDS = (
         "Arduino Portenta H7",
         768 * _KIB,
         512 * _KIB,
-        _STM32H747_NOTE,
+        _HALF_FLASH_NOTE,
         clock_hz=480_000_000,
         platform="ststm32",
         fqbn="arduino:mbed_portenta:envie_m7",
         macros=("ARDUINO_PORTENTA_H7_M7",),
         memories=(_AXI, _DTCM, _SDRAM),
+        core_ram_bytes=_MBED_RAM_BYTES,
         microphone=Microphone("on the Portenta Vision Shield", {}),
     ),
     Board(
         "giga_r1_m7",
         "Arduino Giga R1",
-        768 * _KIB,
+        _ALL_FLASH_BYTES,
         512 * _KIB,
-        _STM32H747_NOTE,
+        _ALL_FLASH_NOTE,
         clock_hz=480_000_000,
         platform="ststm32",
         fqbn="arduino:mbed_giga:giga",
         macros=("ARDUINO_GIGA",),
         memories=(_AXI, _DTCM, _SDRAM),
+        core_ram_bytes=_MBED_RAM_BYTES,
         microphone=Microphone("on the Giga Display Shield", _DFSDM_GAIN),
+        platformio_options=_ALL_FLASH_OPTIONS,
     ),
     Board(
         "nicla_vision",
         "Arduino Nicla Vision",
-        768 * _KIB,
+        _ALL_FLASH_BYTES,
         512 * _KIB,
-        _STM32H747_NOTE,
+        _ALL_FLASH_NOTE,
         clock_hz=480_000_000,
         platform="ststm32",
         fqbn="arduino:mbed_nicla:nicla_vision",
         macros=("ARDUINO_NICLA_VISION",),
         memories=(_AXI,),
+        core_ram_bytes=_MBED_RAM_BYTES,
         microphone=Microphone("on the board", _DFSDM_GAIN),
+        platformio_options=_ALL_FLASH_OPTIONS,
     ),
     Board(
         "teensy41",
@@ -174,9 +199,15 @@ BOARDS = (
             Memory("OCRAM", 512 * _KIB, "DMAMEM: arena and window; the heap begins after them"),
             Memory("ITCM and DTCM", 512 * _KIB, "code, data, constants without PROGMEM, stack"),
         ),
+        # Measured in a linked sketch: 12,416 bytes of OCRAM for USB. The heap, which is in the same
+        # memory, is not used; the stack is in DTCM.
+        core_ram_bytes=16 * _KIB,
         arena_placement="DMAMEM",
         # The expansion of PROGMEM in Teensy's core, so that its headers are not needed.
         constant_placement='__attribute__((section(".progmem")))',
+        # In the low-power mode that the processor starts in, WFI stops SysTick, and with it the
+        # time: the core does not change that mode.
+        can_sleep=False,
     ),
     Board(
         "nucleo_h743zi",
@@ -189,6 +220,9 @@ BOARDS = (
         fqbn="STMicroelectronics:stm32:Nucleo_144:pnum=NUCLEO_H743ZI2",
         macros=("ARDUINO_NUCLEO_H743ZI2", "ARDUINO_NUCLEO_H743ZI"),
         memories=(_AXI,),
+        # Measured in a linked sketch: less than 1 kB of static memory. The core's linker script
+        # asks for 1.5 kB of heap and stack at least; the emulated sketch has a stack of 16 KiB.
+        core_ram_bytes=20 * _KIB,
     ),
 )
 

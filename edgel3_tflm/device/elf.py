@@ -11,6 +11,9 @@ from elftools.elf.sections import Section, SymbolTableSection
 
 from edgel3_tflm.errors import ModelFileError
 
+STACK_SECTION = ".stack"
+"""Section of the emulated board's stack. On other boards the stack belongs to the Arduino core."""
+
 
 @dataclass(frozen=True)
 class FirmwareSizes:
@@ -20,7 +23,7 @@ class FirmwareSizes:
     ----------
     constant, initialized, zeroed : int
         Total size of read-only sections (flash), of writable sections with initial values (flash
-        and RAM), and of writable sections that start as zeros (RAM).
+        and RAM), and of writable sections that start as zeros (RAM), without the stack.
     constants, variables : dict of str to int
         Size of each object in a read-only section, and in a writable one.
     """
@@ -67,7 +70,7 @@ def _kind(section: Section) -> str:
 def _measure(sections: list[Section]) -> FirmwareSizes:
     sizes = {"constant": 0, "initialized": 0, "zeroed": 0}
     for section in sections:
-        if section["sh_flags"] & SH_FLAGS.SHF_ALLOC:
+        if section["sh_flags"] & SH_FLAGS.SHF_ALLOC and section.name != STACK_SECTION:
             sizes[_kind(section)] += section["sh_size"]
     constants: dict[str, int] = {}
     variables: dict[str, int] = {}

@@ -35,7 +35,7 @@ ASSUMED_CODE_BYTES = 32 * 1024
 ASSUMED_NODE_BYTES = 8 * 1024
 """Sizes of the code (without the Arduino core) and of the node's buffers, if there is no build."""
 MICROPHONE_RING_BYTES = 8192
-"""Twice kMicrophoneRingSamples in the sketch's microphone.h: samples have two bytes."""
+"""Twice kMicrophoneRingSamples in the sketch's edgel3_microphone.h: samples have two bytes."""
 WINDOW_S = 1.0
 _EMULATION_TIMEOUT_S = 900.0
 """Time limit for a window: the dense L3 takes minutes in QEMU on a busy machine."""
@@ -280,12 +280,12 @@ def measure_footprint(firmware: Path) -> Footprint:
             f"{firmware}: expected firmware of this project's node, it has no object {error}"
         ) from error
     flash["code"] = sizes.constant + sizes.initialized - sum(flash.values())
-    ram["stack and rest"] = sizes.initialized + sizes.zeroed - sum(ram.values())
+    ram["rest"] = sizes.initialized + sizes.zeroed - sum(ram.values())
     return Footprint(
         {name: size for name, size in flash.items() if size},
         ram,
-        "the ELF file of a build for the emulated Cortex-M7 (GCC -O3), including its stack; the"
-        " Arduino core is not included",
+        "the ELF file of a build for the emulated Cortex-M7 (GCC -O3), without Arduino core and"
+        " stack",
     )
 
 

@@ -2,7 +2,7 @@
  * scores.
  *
  * The host communicates over the serial port, by the protocol of edgel3_wire.h. All memory is
- * static. If it exceeds the board's budget (board.h), the sketch does not compile.
+ * static. If it exceeds the board's budget (edgel3_board.h), the sketch does not compile.
  *
  * `edgel3-tflm export-app` writes this sketch with library and model in src/edgel3. Without it,
  * install the library and copy edgel3_packed_model.{c,h} and edgel3_model_frontend.{c,h} of a
@@ -11,9 +11,13 @@
  */
 #include <Arduino.h>
 
-#include "board.h"
-#include "microphone.h"
-#include "sleep.h"
+#ifdef ARDUINO_ARCH_MBED
+#include <USB/PluggableUSBSerial.h>
+#endif
+
+#include "edgel3_board.h"
+#include "edgel3_microphone.h"
+#include "edgel3_sleep.h"
 
 #define EDGEL3_NODE_RAM_BUDGET_BYTES EDGEL3_BOARD_RAM_BUDGET_BYTES
 #if __has_include("src/edgel3/edgel3_node_model.h")
@@ -80,16 +84,30 @@ static uint32_t measure_ticks_per_second() {
 
 static uint32_t read_milliseconds(void *) { return millis(); }
 
+/* Give bytes to the serial port, and return how many it took.
+ *
+ * Serial.write() of the Mbed cores waits until the host reads, without limit, as long as a program
+ * has the port open; then it says that all was sent. The function that it calls does not wait. */
+static uint32_t write_some(const uint8_t *bytes, uint32_t count) {
+#ifdef ARDUINO_ARCH_MBED
+  uint32_t written = 0;
+  _SerialUSB.send_nb(const_cast<uint8_t *>(bytes), count, &written, true);
+  return written;
+#else
+  return static_cast<uint32_t>(Serial.write(bytes, count));
+#endif
+}
+
 /* Send bytes. Return false if the host takes none for two seconds. */
 static bool write_bytes(const uint8_t *bytes, uint32_t count) {
   constexpr uint32_t kPatienceMilliseconds = 2000;
   uint32_t last = millis();
   while (count > 0) {
-    const size_t written = Serial.write(bytes, count);
+    const uint32_t written = write_some(bytes, count);
     if (written > 0) last = millis();
     if (millis() - last > kPatienceMilliseconds) return false;
     bytes += written;
-    count -= static_cast<uint32_t>(written);
+    count -= written;
   }
   return true;
 }
@@ -154,6 +172,10 @@ static int (*const listen_to_microphone)(void *, int) = nullptr;
 static bool hear() { return false; }
 #endif
 
+static bool has_work() {
+  return Serial.available() > 0 || (EDGEL3_BOARD_HAS_MICROPHONE && microphone_has_samples());
+}
+
 void setup() {
   Serial.begin(EDGEL3_BAUD);
   start_cycles();
@@ -177,5 +199,5 @@ void loop() {
     bytes[count++] = static_cast<uint8_t>(Serial.read());
   }
   if (count > 0) edgel3_node_receive(&node, bytes, count);
-  if (!hear() && count == 0) wait_for_interrupt();
+  if (!hear() && count == 0) sleep_unless(has_work);
 }

@@ -55,7 +55,7 @@ def test_a_microphone_takes_ram() -> None:
     )
 
     assert with_one - without == estimates.MICROPHONE_RING_BYTES
-    header = (SKETCH / "microphone.h").read_text()
+    header = (SKETCH / "edgel3_microphone.h").read_text()
     samples = re.search(r"kMicrophoneRingSamples = (\d+);", header)
     assert samples is not None
     assert 2 * int(samples[1]) == estimates.MICROPHONE_RING_BYTES
@@ -131,7 +131,8 @@ def test_parts_of_a_build_are_those_planned_and_add_up(standin: Deployment, tmp_
     ).stdout
     text, data, bss = map(int, printed.splitlines()[1].split()[:3])
     assert sum(built.flash.values()) == text + data
-    assert sum(built.ram.values()) == data + bss
+    # The budget leaves room for the board's stack. That of the emulated board, 16 KiB, is no part.
+    assert sum(built.ram.values()) == data + bss - 16 * 1024
 
 
 @pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="needs arm-none-eabi-gcc")

@@ -13,6 +13,7 @@ import pytest
 from helpers.boards.nodes import Expected, Int16Array, read_pcm, u32
 
 from edgel3_tflm._version import __version__
+from edgel3_tflm.converters.export.head import Head
 from edgel3_tflm.device.client import Device, RefusedError
 from edgel3_tflm.device.emulation import Emulator, Program
 from edgel3_tflm.device.firmware import build_node
@@ -53,6 +54,25 @@ def test_a_node_says_what_it_is(device: Device, sea: Expected) -> None:
         log_mel_bytes = 4 * spec.mels * spec.frames
         assert info.arena_bytes == max(plan_memory(sea.packed).arena_bytes, log_mel_bytes)
         assert info.ticks_per_second == 25_000_000
+
+
+def test_a_head_with_too_many_classes_is_refused_and_not_named(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    # The labels alone are longer than the largest answer.
+    labels = tuple(f"a class with a long name, number {number}" for number in range(100))
+    values = np.ones(len(labels), np.float32)
+    weights = np.ones((len(labels), 4), np.int8)
+    digest = tiny_int8.manifest["artefacts"]["int8.tflite"]["sha256"]
+    head = Head("softmax", labels, weights, values, values, 0, digest, {})
+    (tmp_path / "head").mkdir()
+    for name, data in head.write_c().items():
+        (tmp_path / "head" / name).write_bytes(data)
+    program = build_node(tiny_int8.directory, tmp_path / "build", "host", head=tmp_path / "head")
+
+    with Program(program) as running, Device(running.connect()) as device:
+        assert device.info.classes == ()
+        assert device.self_test() == Failure.MEMORY_TOO_SMALL
 
 
 def test_a_node_s_own_test_finds_nothing(device: Device) -> None:

@@ -6,11 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.boards.arduino import MICRO_APP, STUBS, WARNINGS
+from helpers.boards.arduino import MICRO_APP, STUBS, WARNINGS, sketch_macros
 
-from edgel3_tflm.converters.export.board_files import (
-    SKETCH_NAME,
-)
+from edgel3_tflm.converters.export.board_files import SKETCH_NAME
 from edgel3_tflm.device.boards import find_board
 
 
@@ -24,10 +22,11 @@ def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sketch = MICRO_APP / SKETCH_NAME
     sources = [
         Path(__file__).parents[1] / "native" / "microphone_main.cpp",
-        sketch / "microphone.cpp",
+        sketch / "edgel3_microphone.cpp",
     ]
-    includes = ["-I", str(STUBS), "-I", str(sketch), f"-D{find_board('giga_r1_m7').macros[0]}"]
-    command = [compiler, "-std=gnu++14", "-O1", *WARNINGS, *includes, *map(str, sources)]
+    options = ["-I", str(sketch), "-I", str(STUBS), *sketch_macros(find_board("giga_r1_m7"))]
+    options += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = [compiler, "-std=gnu++14", "-O1", *WARNINGS, *options, *map(str, sources)]
     subprocess.run([*command, "-o", str(program)], check=True)
     return program
 

@@ -12,9 +12,7 @@ from edgel3_tflm.converters.export.app import (
     LIBRARY_FOLDER,
     export_app,
 )
-from edgel3_tflm.converters.export.board_files import (
-    SKETCH_NAME,
-)
+from edgel3_tflm.converters.export.board_files import BOARD_HEADER_NAME, SKETCH_NAME
 from edgel3_tflm.device.boards import BOARDS, Board, find_board
 from edgel3_tflm.runtime.deployment import Deployment
 
@@ -39,6 +37,25 @@ def test_an_exported_project_compiles_without_warnings(
     assert len(sources) >= 4
     with ThreadPoolExecutor(2) as threads:
         assert [said for said in threads.map(build, sources) if said] == []
+
+
+def test_no_file_of_the_sketch_can_hide_one_of_a_core() -> None:
+    # A core's own files find headers in the sketch's folder first.
+    names = [path.name for path in (MICRO_APP / SKETCH_NAME).iterdir()]
+
+    assert [name for name in names if not name.startswith("edgel3_")] == []
+
+
+@needs_arm
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_only_boards_that_can_wake_sleep(board: Board, standin: Deployment, tmp_path: Path) -> None:
+    export_app(standin, board, tmp_path / "app")
+    sketch = tmp_path / "app" / SKETCH_NAME / f"{SKETCH_NAME}.ino"
+    assert compile_source(sketch, board, tmp_path / "o") == ""
+    command = ["arm-none-eabi-objdump", "-d", str(tmp_path / "o")]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert ("wfi" in code) is (board.name != "teensy41")
 
 
 def sections_of(compiled: Path) -> dict[str, int]:
@@ -85,7 +102,7 @@ def test_a_sketch_beyond_its_budget_does_not_compile(
     # A budget between the requirement of the node's assertion and that of the sketch's.
     less = {"RAM": "290000u", "FLASH": "400000u"}[budget]
     export_app(standin, board, tmp_path / "app")
-    header = tmp_path / "app" / SKETCH_NAME / "board.h"
+    header = tmp_path / "app" / SKETCH_NAME / BOARD_HEADER_NAME
     name = f"EDGEL3_BOARD_{budget}_BUDGET_BYTES"
     text = header.read_text()
     value = {"RAM": board.ram_budget_bytes, "FLASH": board.flash_budget_bytes}[budget]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,11 @@ from edgel3_tflm.converters.export.app import (
     LIBRARY_FOLDER,
     export_app,
 )
-from edgel3_tflm.converters.export.board_files import (
-    SKETCH_NAME,
-)
+from edgel3_tflm.converters.export.board_files import SKETCH_NAME
 from edgel3_tflm.device.boards import Board, find_board
 from edgel3_tflm.device.client import Device, RefusedError
 from edgel3_tflm.device.emulation import Emulator
+from edgel3_tflm.device.wire import Command, Decoder, Packet, encode
 from edgel3_tflm.runtime.c_library.engine import Engine
 from edgel3_tflm.runtime.deployment import Deployment
 
@@ -63,9 +63,10 @@ def compile_for_the_emulator(sources: list[Path], board: Board, output: Path) ->
     objects = [output / f"{path.name}.o" for path in sources]
 
     def build(path: Path, compiled: Path) -> str:
-        # A compiler of C refuses the options of C++.
-        more = ["-fno-threadsafe-statics"] if path.suffix in (".ino", ".cpp", ".cc") else []
-        more += ["-O3", "-ffunction-sections", "-mfloat-abi=hard"]
+        more = ["-O3", "-ffunction-sections", "-mfloat-abi=hard"]
+        # A compiler of C refuses the options of C++, whose features the tests' core lacks.
+        if path.suffix in (".ino", ".cpp", ".cc"):
+            more += ["-fno-exceptions", "-fno-threadsafe-statics"]
         return compile_source(path, board, compiled, *more)
 
     with ThreadPoolExecutor(2) as threads:
@@ -124,11 +125,34 @@ def test_the_sketch_answers_its_host_with_the_engines_bytes(
             next(device.stream())
         busy_s = seconds_of_work(emulator, 1.0)
 
-    # An idle node sleeps, and wakes every millisecond to look for bytes.
+    # An idle node sleeps.
     assert busy_s < 0.5
     np.testing.assert_array_equal(embedding, Engine(packed).run(window))
     assert statistics.dropped_frames == 0
     assert statistics.engine_ticks > statistics.frontend_ticks > 0
+
+
+@needs_emulator
+def test_a_byte_that_arrives_just_before_sleep_is_read(
+    emulation: Emulation, sea_generated: Deployment, tmp_path: Path
+) -> None:
+    board = find_board("nucleo_h743zi")
+    export_app(sea_generated, board, tmp_path / "app")
+    firmware = emulation.link(tmp_path / "app", board, tmp_path)
+    frame = encode(Packet(Command.INFO, 1))
+
+    with Emulator(firmware) as emulator, closing(emulator.connect()) as transport:
+        # The core of the tests handles each byte's interrupt between the sketch's check and WFI.
+        # No later byte or interrupt ends a sleep that the last byte did not prevent.
+        answers: list[Packet] = []
+        transport.write(frame[:-1])
+        time.sleep(0.5)
+        transport.write(frame[-1:])
+        decoder, end_s = Decoder(), time.monotonic() + 60
+        while not answers and time.monotonic() < end_s:
+            answers += decoder.feed(transport.read(1.0))
+
+    assert [(answer.command, answer.sequence) for answer in answers] == [(Command.INFO, 1)]
 
 
 @needs_emulator
@@ -147,10 +171,10 @@ def test_the_sketch_streams_what_its_microphone_hears(
             assert device.info.board == f"{board.title}, microphone on at 8000 Hz"
 
     # The network takes less time than the ring can buffer: windows follow without a gap. A buffer
-    # has 32 ms.
+    # has 64 ms.
     assert statistics.missed_samples == 0
     gaps = [b.milliseconds - a.milliseconds for a, b in itertools.pairwise(events)]
-    assert all(abs(gap - 1000) <= 33 for gap in gaps)
+    assert all(abs(gap - 1000) <= 65 for gap in gaps)
     assert [event.number for event in events] == [1, 2]
 
 
@@ -160,8 +184,8 @@ def test_sound_that_a_busy_node_misses_is_counted_and_windows_go_on(
 ) -> None:
     board = find_board("giga_r1_m7")
     export_app(sea_generated, board, tmp_path / "app")
-    header = tmp_path / "app" / SKETCH_NAME / "microphone.h"
-    # 64 ms of sound; the network takes about 0.3 s of the emulator's time.
+    header = tmp_path / "app" / SKETCH_NAME / "edgel3_microphone.h"
+    # 64 ms of sound, one buffer; the network takes about 0.3 s of the emulator's time.
     smaller = header.read_text().replace(
         "kMicrophoneRingSamples = 4096", "kMicrophoneRingSamples = 512"
     )
@@ -181,9 +205,9 @@ def test_sound_that_a_busy_node_misses_is_counted_and_windows_go_on(
 
     assert [event.number for event in events] == [1, 2, 3]
     gaps = [b.milliseconds - a.milliseconds for a, b in itertools.pairwise(events)]
-    # Between the ends of two windows lie 8000 samples and those missed, to a buffer of 256 or two.
+    # Between the ends of two windows lie 8000 samples and those missed, to a buffer of 512 or two.
     missed = [8 * gap - 8000 for gap in gaps]
     assert min(missed) > 1000
-    assert statistics.missed_samples >= sum(missed) - 2 * 512
-    assert statistics.missed_samples <= (statistics.windows + 1) * (max(missed) + 512)
+    assert statistics.missed_samples >= sum(missed) - 2 * 1024
+    assert statistics.missed_samples <= (statistics.windows + 1) * (max(missed) + 1024)
     assert len(embedding) == 64

@@ -1,5 +1,7 @@
-/* Runs the sketch's microphone.cpp on the host, for test_sketch.py, with a simulated clock and PDM
- * library. The time advances with each query of the clock.
+/* Runs the sketch's edgel3_microphone.cpp on the host, for test_microphone.py, with a simulated clock and PDM
+ * library. The time advances with each query of the clock. The library uses its buffer as the
+ * drivers of Giga and Nicla do: begin() takes the address of a buffer, and then replaces a buffer
+ * that is too small. AddressSanitizer reports a sketch that lets it.
  *
  * Arguments: true sample rate in Hz, number of samples to read, microseconds for which the reader
  * sleeps after half of them. The program prints the measured rate, whether it is usable, the number
@@ -10,18 +12,22 @@
 #include <PDM.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "microphone.h"
+#include "edgel3_microphone.h"
 
 namespace {
 
-constexpr uint32_t kBufferSamples = 256;
+constexpr uint32_t kBufferSamples = 512;
 uint64_t now_us = 0;
 uint64_t next_us = 0;
 double period_us = 0;
 double begun_us = -1;
 uint32_t delivered = 0;
-int16_t buffer[kBufferSamples];
+constexpr int kNeededBytes = 1024;
+int size_bytes = 512;
+int16_t *owned = static_cast<int16_t *>(calloc(1, static_cast<size_t>(size_bytes)));
+int16_t *buffer = nullptr; /* where the driver writes */
 int unread_bytes = 0;
 void (*callback)() = nullptr;
 bool in_interrupt = false;
@@ -31,8 +37,8 @@ void advance(uint32_t by_us) {
   while (callback != nullptr && begun_us >= 0 && !in_interrupt && now_us >= next_us) {
     const uint64_t later_us = now_us;
     now_us = next_us; /* the interrupt occurs when the buffer is full */
-    for (int16_t &sample : buffer) sample = static_cast<int16_t>(delivered++);
-    unread_bytes = sizeof buffer;
+    for (uint32_t i = 0; i < kBufferSamples; ++i) buffer[i] = static_cast<int16_t>(delivered++);
+    unread_bytes = kNeededBytes;
     in_interrupt = true;
     callback();
     in_interrupt = false;
@@ -47,16 +53,23 @@ PDMClass PDM;
 int PDMClass::begin(int channels, int) {
   begun_us = static_cast<double>(now_us);
   next_us = static_cast<uint64_t>(begun_us + period_us * kBufferSamples);
+  buffer = owned;
+  if (size_bytes < kNeededBytes) setBufferSize(kNeededBytes);
   return channels == 1;
+}
+void PDMClass::setBufferSize(int bytes) {
+  free(owned);
+  size_bytes = bytes;
+  owned = static_cast<int16_t *>(calloc(1, static_cast<size_t>(bytes)));
 }
 void PDMClass::end() { abort(); }
 int PDMClass::available() { return unread_bytes; }
 int PDMClass::read(void *to, size_t size) {
-  if (size != sizeof buffer || unread_bytes != static_cast<int>(sizeof buffer)) return 0;
-  int16_t *samples = static_cast<int16_t *>(to);
-  for (int16_t sample : buffer) *samples++ = sample;
-  unread_bytes = 0;
-  return sizeof buffer;
+  const int bytes =
+      size < static_cast<size_t>(unread_bytes) ? static_cast<int>(size) : unread_bytes;
+  memcpy(to, owned + (kNeededBytes - unread_bytes) / 2, static_cast<size_t>(bytes));
+  unread_bytes -= bytes;
+  return bytes;
 }
 void PDMClass::onReceive(void (*function)()) { callback = function; }
 void PDMClass::setGain(int) {}

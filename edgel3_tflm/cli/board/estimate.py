@@ -88,7 +88,8 @@ def estimate_command(
             f"instructions: {work.source}",
             f"time: {per_cycle[0]:g} to {per_cycle[1]:g} instructions per cycle, an assumption;"
             " nothing was measured on a board",
-            "budgets: the memory that boards.py reserves for the Arduino core is an allowance",
+            "budgets: the RAM left by the Arduino core with its stack, as boards.py says; the flash"
+            " reserved for the core is an allowance",
         ]
         if battery is not None:
             assumptions.append(

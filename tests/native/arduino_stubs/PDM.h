@@ -12,6 +12,7 @@ class PDMClass {
   int read(void *buffer, size_t size);
   void onReceive(void (*function)());
   void setGain(int gain);
+  void setBufferSize(int bytes);
 };
 extern PDMClass PDM;
 

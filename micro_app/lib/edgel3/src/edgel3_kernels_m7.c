@@ -16,6 +16,7 @@
 #ifdef EDGEL3_HAS_KERNELS_M7
 
 #include <arm_acle.h>
+#include <stddef.h>
 #include <string.h>
 
 /* Arguments of a sweep: one output channel of one row. edgel3_loops_m7.S relies on the layout. */
@@ -33,6 +34,22 @@ typedef struct edgel3_sweep {
   uintptr_t output;        /* address of the output minus that of the ring */
   const uint8_t *ring_end; /* ring plus the number of columns, rounded up to a multiple of four */
 } edgel3_sweep;
+
+/* The first four words are in r0 to r3, and the rest is on the stack: edgel3_loops_m7.S counts its
+ * offsets from the fifth word. A negative array size is an error; C99 has no static assertion.
+ */
+#define ON_STACK(field) (offsetof(edgel3_sweep, field) - 16u)
+typedef char edgel3_sweep_differs_from_the_registers
+    [offsetof(edgel3_sweep, negatives) == 0 && offsetof(edgel3_sweep, positives) == 4 &&
+             offsetof(edgel3_sweep, ring) == 8 && offsetof(edgel3_sweep, list) == 12
+         ? 1
+         : -1];
+typedef char edgel3_sweep_differs_from_the_stack
+    [ON_STACK(list_positives) == 0 && ON_STACK(list_end) == 4 && ON_STACK(start) == 8 &&
+             ON_STACK(multiplier) == 16 && ON_STACK(addend) == 20 && ON_STACK(exponent) == 24 &&
+             ON_STACK(output) == 28 && ON_STACK(ring_end) == 32
+         ? 1
+         : -1];
 
 /* Compute one channel of an output row and requantize it. Both write words of four columns. The
  * first is for an output whose zero is stored as 0, as after a ReLU. The second is for any output;

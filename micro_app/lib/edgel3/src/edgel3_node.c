@@ -10,6 +10,21 @@
 enum { KIND_PCM = 0, KIND_LOG_MEL = 1 };
 enum { PHASE_NOTHING = 0, PHASE_COMING = 1, PHASE_COMPUTED = 2 };
 
+/* Bytes of the answer to INFO before its strings, and of LIVE before the embedding. */
+#define INFO_BYTES 60u
+#define LIVE_BYTES 8u
+/* Zero bytes that end the strings of INFO: board, version and labels. */
+#define INFO_ZERO_BYTES (2u + EDGEL3_NODE_MAX_CLASSES)
+
+/* A negative array size is an error; C99 has no static assertion. */
+typedef char
+    edgel3_info_exceeds_the_body[INFO_BYTES + INFO_ZERO_BYTES <= EDGEL3_WIRE_MAX_BODY ? 1 : -1];
+typedef char edgel3_live_exceeds_the_body[LIVE_BYTES + EDGEL3_NODE_MAX_EMBEDDING +
+                                                      4u * EDGEL3_NODE_MAX_CLASSES <=
+                                                  EDGEL3_WIRE_MAX_BODY
+                                              ? 1
+                                              : -1];
+
 /* Number of log-mel values of a window. */
 static uint32_t window_values(const edgel3_node *node) {
   return node->model.frontend->mels * node->model.frontend->frames;
@@ -121,7 +136,7 @@ static void send(edgel3_node *node, uint8_t command, uint8_t sequence, uint8_t s
  * string is truncated. Room is reserved for the zero bytes of all following strings.
  */
 static uint32_t put_string(uint8_t *body, uint32_t length, const char *text) {
-  const uint32_t room = EDGEL3_WIRE_MAX_BODY - EDGEL3_NODE_MAX_CLASSES - 2u;
+  const uint32_t room = EDGEL3_WIRE_MAX_BODY - INFO_ZERO_BYTES;
   while (*text != 0 && length < room) body[length++] = (uint8_t)*text++;
   body[length] = 0;
   return length + 1u;
@@ -129,9 +144,11 @@ static uint32_t put_string(uint8_t *body, uint32_t length, const char *text) {
 
 static uint32_t answer_info(edgel3_node *node) {
   const edgel3_frontend_config *frontend = node->model.frontend;
+  /* A head with more classes is refused; there is no room to name them. */
+  const uint32_t named = classes(node) <= EDGEL3_NODE_MAX_CLASSES ? classes(node) : 0;
   uint8_t *body = node->body;
   edgel3_put_u16(body, EDGEL3_WIRE_VERSION);
-  edgel3_put_u16(body + 2, classes(node));
+  edgel3_put_u16(body + 2, named);
   edgel3_put_u32(body + 4, frontend->sample_rate_hz);
   edgel3_put_u32(body + 8, frontend->window_samples);
   edgel3_put_u16(body + 12, frontend->mels);
@@ -145,9 +162,9 @@ static uint32_t answer_info(edgel3_node *node) {
   edgel3_put_u32(body + 48, (uint32_t)node->model.arena_bytes);
   edgel3_put_u32(body + 52, (uint32_t)node->model.window_bytes);
   edgel3_put_u32(body + 56, node->port.ticks_per_second);
-  uint32_t length = put_string(body, 60, node->port.board);
+  uint32_t length = put_string(body, INFO_BYTES, node->port.board);
   length = put_string(body, length, EDGEL3_VERSION);
-  for (uint32_t c = 0; c < classes(node); ++c) {
+  for (uint32_t c = 0; c < named; ++c) {
     length = put_string(body, length, node->model.head->labels[c]);
   }
   return length;
@@ -321,8 +338,8 @@ void edgel3_node_hear(edgel3_node *node, const int16_t *samples, uint32_t count)
     if (compute(node) == EDGEL3_OK) {
       edgel3_put_u32(node->body, node->windows);
       edgel3_put_u32(node->body + 4, node->port.milliseconds(node->port.context));
-      memcpy(node->body + 8, node->embedding, node->info.embedding);
-      const uint32_t length = 8u + node->info.embedding;
+      memcpy(node->body + LIVE_BYTES, node->embedding, node->info.embedding);
+      const uint32_t length = LIVE_BYTES + node->info.embedding;
       send(node, EDGEL3_WIRE_LIVE, 0, 0, length + put_scores(node, node->body + length));
     }
     begin(node, KIND_PCM);

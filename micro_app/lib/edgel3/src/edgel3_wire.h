@@ -34,7 +34,8 @@
  * input.
  *
  *   Answer to INFO
- *     0  u16 EDGEL3_WIRE_VERSION    2  u16 classes of the head; 0 without a head
+ *     0  u16 EDGEL3_WIRE_VERSION    2  u16 classes of the head; 0 without a head, or if it has more
+ *                                      than a node can hold
  *     4  u32 sample rate in Hz      8  u32 samples of a window
  *    12  u16 mel bands             14  u16 frames
  *    16  u16 embedding size        18  u16 zero

@@ -1,17 +1,18 @@
 /* Receives samples in the PDM library's interrupt and keeps them in a ring for the sketch. */
-#include "microphone.h"
+#include "edgel3_microphone.h"
 
-#include "board.h"
+#include "edgel3_board.h"
 
 #if EDGEL3_BOARD_HAS_MICROPHONE
 
 #include <Arduino.h>
 #include <PDM.h>
 
-#include "sleep.h"
-
 namespace {
 
+/* Size of the driver's buffer. It must be set before PDM.begin(): the drivers of Giga and Nicla take
+ * the buffer's address in begin(), and then replace a buffer that is smaller than this one. */
+constexpr int kDriverBufferBytes = 1024;
 /* The first buffers are bad: discard at least so many, for at least this time. */
 constexpr uint32_t kBadBuffers = 4;
 constexpr uint32_t kBadMicroseconds = 100000;
@@ -76,6 +77,7 @@ void receive() {
 MicrophoneRate microphone_start(uint32_t sample_rate_hz, int gain) {
   if (!has_begun) {
     PDM.onReceive(receive);
+    PDM.setBufferSize(kDriverBufferBytes);
     if (!PDM.begin(1, static_cast<int>(sample_rate_hz))) return {false, 0};
     if (gain != EDGEL3_BOARD_OWN_GAIN)
       PDM.setGain(gain); /* after begin(), which sets the default */
@@ -83,7 +85,6 @@ MicrophoneRate microphone_start(uint32_t sample_rate_hz, int gain) {
   }
   const uint32_t start = millis();
   while (measured_us < kMeasureMicroseconds && millis() - start < kPatienceMilliseconds) {
-    wait_for_interrupt();
   }
   if (measured_us > 0) {
     rate_hz = static_cast<uint32_t>(measured_samples * 1000000ull / measured_us);
@@ -108,6 +109,8 @@ uint32_t microphone_read(int16_t *samples, uint32_t count) {
   }
   return taken;
 }
+
+bool microphone_has_samples() { return tail != head || lost != lost_before; }
 
 uint32_t microphone_take_lost() {
   const uint32_t since = lost - lost_before;

@@ -42,6 +42,9 @@ void microphone_stop();
  */
 uint32_t microphone_read(int16_t *samples, uint32_t count);
 
+/** Return whether samples or losses wait to be taken. Runs with interrupts masked or not. */
+bool microphone_has_samples();
+
 /** Return how many samples were lost since the last call, because the ring was full.
  *
  * If any were lost, the samples in the ring are discarded and counted too, because a gap separates
