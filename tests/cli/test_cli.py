@@ -116,7 +116,7 @@ def test_compare_prints_json_alone_with_json_and_nothing_with_quiet(
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("runtime", ["litert", "tflite-runtime", "tflm"])
+@pytest.mark.parametrize("runtime", ["litert", "reference", "tflm"])
 def test_compare_in_another_runtime(
     tiny_int8: Deployment, clip: Path, tmp_path: Path, runtime: str
 ) -> None:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.interpreters import RUNTIMES, measure_arena_bytes, open_interpreter
 from edgel3_tflm.runtime.native import native_stderr
 
+# tflite-runtime has wheels for the oldest Pythons only.
+HAS_TFLITE_RUNTIME = find_spec("tflite_runtime") is not None
+INSTALLED = [name for name in RUNTIMES if name != "tflite-runtime" or HAS_TFLITE_RUNTIME]
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+
+@pytest.mark.parametrize("runtime", INSTALLED)
 def test_every_runtime_sees_the_same_tensors(tiny_int8: Deployment, runtime: str) -> None:
     interpreter = open_interpreter(tiny_int8.read_model("int8", runtime), runtime)
     default = open_interpreter(tiny_int8.read_model("int8"))
@@ -34,7 +39,7 @@ def test_every_runtime_sees_the_same_tensors(tiny_int8: Deployment, runtime: str
     np.testing.assert_array_equal(interpreter.run(windows[::-1]), embeddings[::-1])
 
 
-@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "engine"])
+@pytest.mark.parametrize("runtime", [name for name in INSTALLED if name != "engine"])
 def test_every_runtime_but_the_engine_runs_the_float_model(
     tiny_int8: Deployment, runtime: str
 ) -> None:
@@ -73,6 +78,35 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(interpreters, "find_spec", lambda _: None)
     with pytest.raises(RuntimeUnavailableError, match=re.escape(install_hint("convert"))):
         open_interpreter(b"", "tflm")
+
+
+def test_tflite_runtime_says_where_it_can_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreters, "find_spec", lambda _: None)
+    hint = f"{install_hint('tflite-runtime')} (its last release is for Linux with Python 3.10 or"
+    with pytest.raises(RuntimeUnavailableError, match=re.escape(hint)):
+        open_interpreter(b"", "tflite-runtime")
+
+
+def test_tflite_runtime_is_refused_under_numpy_2(
+    tiny_int8: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interpreters, "find_spec", lambda _: True)
+    monkeypatch.setattr(np, "__version__", "2.1.0")
+    with pytest.raises(RuntimeUnavailableError, match=r"needs NumPy 1, found 2\.1\.0; pip install"):
+        open_interpreter(tiny_int8.read_model("int8"), "tflite-runtime")
+
+
+@pytest.mark.parametrize("runtime", ["litert-builtin", "tflite-runtime"])
+def test_builtin_kernels_have_the_bytes_of_the_reference(
+    tiny_int8: Deployment, runtime: str
+) -> None:
+    if runtime not in INSTALLED:
+        pytest.skip("tflite-runtime has no wheel for this Python")
+    model = tiny_int8.read_model("int8")
+    windows = np.random.default_rng(3).integers(-128, 128, (20, 64, 50, 1)).astype(np.int8)
+    expected = open_interpreter(model, "reference").run(windows)
+    assert len(np.unique(expected)) > 20
+    np.testing.assert_array_equal(open_interpreter(model, runtime).run(windows), expected)
 
 
 def test_an_engine_that_was_not_built_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +229,7 @@ def test_importing_the_package_imports_nothing_slow() -> None:
 def test_runtimes_and_tensorflow_can_be_loaded_in_any_order(
     tiny_int8: Deployment, order: list[str]
 ) -> None:
+    order = [name for name in order if name != "tflite-runtime" or HAS_TFLITE_RUNTIME]
     program = (
         "import sys, numpy as np; from pathlib import Path;"
         "from edgel3_tflm.runtime.interpreters import open_interpreter;"
@@ -220,7 +255,8 @@ def test_tensorflow_may_be_loaded_first(tiny_weights: Path) -> None:
     program = (
         "import numpy as np, sys;"
         "from edgel3_tflm import get_embedding, load_embedding_model;"
-        "model = load_embedding_model('sea', 64, 'ft', 95.45, weights=sys.argv[1]);"
+        "model = load_embedding_model("
+        "    'sea', 64, 'ft', 95.45, weights=sys.argv[1], runtime='litert');"
         "sound = np.random.default_rng(0).normal(0, 0.1, 16000);"
         "print(model.runtime, get_embedding(sound, 8000, model)[0].tobytes().hex())"
     )
