@@ -37,7 +37,7 @@ bench:
 	$(install)
 	$(BIN)/python micro_app/benchmark/bench.py
 
-# Time of the int8 network on this machine, compared with the float Keras network that edgel3 runs.
+# Time of a window on this machine, in every runtime and with every set of the engine's kernels.
 throughput:
 	$(install)
 	$(BIN)/python micro_app/benchmark/throughput.py

@@ -61,7 +61,7 @@ PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_6
 RUNTIMES = ("litert", "tflite-runtime")
 INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "asimd", "asimddp", "i8mm")
 """What Linux calls the instructions that make int8 faster, if the processor has them."""
-KERAS, FRONTEND = "float Keras, from samples", "frontend, samples to log-mel"
+KERAS, FRONTEND = "Keras, from samples", "frontend"
 
 FloatArray = npt.NDArray[np.float32]
 Side = Callable[[], FloatArray | None]

@@ -13,7 +13,7 @@ from helpers.networks.engine_sweep import KERNELS, aligned_memory, sweep
 from helpers.networks.int8_network import Int8Network, build
 
 from edgel3_tflm.converters.export.pack import pack
-from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.runtime.c_library import engine as engine_module
 from edgel3_tflm.runtime.c_library.engine import (
     Engine,
@@ -192,11 +192,11 @@ def test_kernels_that_this_processor_lacks_are_refused(
         message = f"'{name}': on this processor the engine has the kernels {known}; choose one"
         unknown: Any = name
         for refuse in (arena_bytes, Engine, EngineInterpreter):
-            with pytest.raises(RuntimeUnavailableError, match=f"^kernels is {message}"):
+            with pytest.raises(EdgeL3Error, match=f"^kernels is {message}"):
                 refuse(blob, unknown)
     monkeypatch.setenv("EDGEL3_KERNELS", "fast")
     for refuse in (arena_bytes, Engine, EngineInterpreter):
-        with pytest.raises(RuntimeUnavailableError, match=f"^EDGEL3_KERNELS is {message}"):
+        with pytest.raises(EdgeL3Error, match=f"^EDGEL3_KERNELS is {message}"):
             refuse(blob)
     assert arena_bytes(blob, "portable") > 0
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.cores import available_cores
-from edgel3_tflm.errors import RuntimeUnavailableError
+from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.runtime.c_library.library import allocate, check, ffi, lib, pointer
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.runtime.threads import WindowPool
@@ -42,7 +42,7 @@ def _find_kernels(kernels: Kernels) -> int:
     choice = _choice(name)
     if choice < 0:
         known = ", ".join(("best", *supported_kernels()))
-        raise RuntimeUnavailableError(
+        raise EdgeL3Error(
             f"{KERNELS_VARIABLE if variable else 'kernels'} is {name!r}: on this processor the"
             f" engine has the kernels {known}; choose one of them"
         )
@@ -107,10 +107,10 @@ def arena_bytes(model: bytes, kernels: Kernels = "best") -> int:
 
     Raises
     ------
-    RuntimeUnavailableError
-        If this processor lacks the kernels.
     ModelFileError
         If the engine refuses the model.
+    EdgeL3Error
+        If this processor lacks the kernels.
     """
     size = ffi.new("size_t *")
     check(lib.edgel3_arena_bytes(ffi.from_buffer(model), len(model), _find_kernels(kernels), size))
@@ -154,12 +154,10 @@ class Engine:
 
     Raises
     ------
-    RuntimeUnavailableError
-        If this processor lacks the kernels.
     ModelFileError
         If the engine refuses the model.
     EdgeL3Error
-        If the arena is too small or not aligned.
+        If this processor lacks the kernels, or the arena is too small or not aligned.
     """
 
     def __init__(
@@ -255,10 +253,10 @@ class EngineInterpreter:
 
     Raises
     ------
-    RuntimeUnavailableError
-        If this processor lacks the kernels.
     ModelFileError
         If the engine refuses the model.
+    EdgeL3Error
+        If this processor lacks the kernels.
     """
 
     def __init__(
