@@ -132,19 +132,20 @@ def round_adaptively(
     variable = tf.Variable(-np.log((_HIGH - _LOW) / (rest - _LOW) - 1).astype(np.float32))
     first, second = tf.Variable(tf.zeros_like(variable)), tf.Variable(tf.zeros_like(variable))
     bias = tf.constant((quantized.bias * quantized.bias_scales).astype(np.float32))
-    inputs, outputs = tf.constant(patches), tf.constant(targets)
+    inputs = tf.constant(patches)
     below = tf.constant(floors.astype(np.float32))
 
     def activate(values: Any) -> Any:
         return tf.nn.relu(values) if layer.relu else values
 
-    @tf.function  # type: ignore[untyped-decorator, unused-ignore]
+    outputs = activate(tf.constant(targets))
+
     def learn(batch: Any, step: Any, beta: Any, weight: Any) -> None:
         with tf.GradientTape() as tape:
             soft = choices(variable)
             kernel = tf.scatter_nd(nonzero, (below + soft) * scales, shape)
             found = activate(tf.matmul(tf.gather(inputs, batch), kernel) + bias)
-            error = found - activate(tf.gather(outputs, batch))
+            error = found - tf.gather(outputs, batch)
             loss = tf.reduce_mean(tf.reduce_sum(error**2, axis=1))
             loss += weight * tf.reduce_sum(1 - tf.abs(2 * soft - 1) ** beta)
         gradient = tape.gradient(loss, variable)
@@ -155,17 +156,26 @@ def round_adaptively(
         deviation = tf.sqrt(second / (1 - second_decay**step))
         variable.assign_sub(settings.learning_rate * mean / (deviation + epsilon))
 
+    @tf.function  # type: ignore[untyped-decorator, unused-ignore]
+    def learn_all(batches: Any, betas: Any, weights: Any) -> None:
+        for iteration in tf.range(settings.iterations):
+            step = tf.cast(iteration + 1, tf.float32)
+            learn(batches[iteration], step, betas[iteration], weights[iteration])
+
     rng = np.random.default_rng(seed)
+    batches = [
+        rng.integers(0, len(patches), settings.batch_places) for _ in range(settings.iterations)
+    ]
+    iterations = np.arange(settings.iterations)
     warm_up = _WARM_UP * settings.iterations
-    for iteration in range(settings.iterations):
-        share = max(0.0, (iteration - warm_up) / (settings.iterations - warm_up))
-        beta = _BETA_LAST + (_BETA_FIRST - _BETA_LAST) * 0.5 * (1 + np.cos(np.pi * share))
-        learn(
-            tf.constant(rng.integers(0, len(patches), settings.batch_places), tf.int32),
-            tf.constant(iteration + 1, tf.float32),
-            tf.constant(beta, tf.float32),
-            tf.constant(settings.regularisation if iteration >= warm_up else 0, tf.float32),
-        )
+    shares = np.maximum(0.0, (iterations - warm_up) / (settings.iterations - warm_up))
+    betas = _BETA_LAST + (_BETA_FIRST - _BETA_LAST) * 0.5 * (1 + np.cos(np.pi * shares))
+    regularisations = np.where(iterations >= warm_up, settings.regularisation, 0)
+    learn_all(
+        tf.constant(np.stack(batches), tf.int32),
+        tf.constant(betas, tf.float32),
+        tf.constant(regularisations, tf.float32),
+    )
     kernel = np.zeros(shape, np.int8)
     kernel[tuple(nonzero.T)] = floors + (choices(variable).numpy() >= 0.5)
     return replace(quantized, kernel=kernel.reshape(layer.kernel.shape))
