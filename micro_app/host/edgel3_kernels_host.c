@@ -272,6 +272,25 @@ static void interleave_inputs(const edgel3_row *row, const dense_layout *at) {
   }
 }
 
+/* `pool` of edgel3_kernels, 16 maxima at a time. */
+static void pool(uint8_t *values, const uint8_t *row, uint32_t count, int second) {
+  const __m128i low = _mm_set1_epi16(0xff);
+  for (uint32_t i = 0; i < count; i += 16u) {
+    const uint32_t size = count - i < 16u ? count - i : 16u;
+    const __m128i *pairs = (const __m128i *)(const void *)(row + 2u * i);
+    const __m128i a = _mm_loadu_si128(pairs), b = _mm_loadu_si128(pairs + 1);
+    const __m128i from_a = _mm_and_si128(_mm_max_epu8(a, _mm_srli_epi16(a, 8)), low);
+    const __m128i from_b = _mm_and_si128(_mm_max_epu8(b, _mm_srli_epi16(b, 8)), low);
+    __m128i maxima = _mm_packus_epi16(from_a, from_b);
+    if (second) {
+      __m128i first = _mm_setzero_si128();
+      memcpy(&first, values + i, size);
+      maxima = _mm_max_epu8(maxima, first);
+    }
+    memcpy(values + i, &maxima, size);
+  }
+}
+
 /* Return whether the dense path is faster. While the sparse path computes 100 products, it computes
  * `advantage`. Both paths compute columns up to a multiple of a step.
  */
@@ -399,7 +418,7 @@ static int accepts_long_rows(const edgel3_conv *conv) {
       .prepared_bytes = prepared_bytes_##set,   \
       .prepare = prepare_##set,                 \
       .convolve = convolve_##set,               \
-      .pool = pool_##set,                       \
+      .pool = pool,                             \
   }
 
 KERNELS(avx512, accepts_long_rows);

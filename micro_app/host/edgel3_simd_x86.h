@@ -195,15 +195,6 @@ TARGET static void SET(convolve)(const edgel3_row *row, uint32_t channel, const 
   }
 }
 
-/* The loops of edgel3_pool_row, compiled for this set. */
-TARGET static void SET(pool)(uint8_t *values, const uint8_t *row, uint32_t count, int second) {
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint8_t a = row[2u * i], b = row[2u * i + 1u];
-    const uint8_t maximum = a > b ? a : b;
-    values[i] = second && values[i] > maximum ? values[i] : maximum;
-  }
-}
-
 static int SET(is_dense)(const edgel3_conv *conv) {
   return prefers_dense(conv, BYTES, LANES, DENSE_ADVANTAGE);
 }

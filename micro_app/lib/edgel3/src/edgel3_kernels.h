@@ -99,7 +99,7 @@ typedef struct edgel3_kernels {
    *
    * @param[in,out] values  uint8 [count], the maxima; with `second`, the larger of the old value
    *                        and the maximum of the pair
-   * @param[in]     row     uint8 [2 * count]
+   * @param[in]     row     uint8 [2 * count]; up to a multiple of 64, more bytes may be read
    * @param[in]     count   pairs; 0 or more
    * @param[in]     second  whether `row` is the second of the two rows that are pooled: 1 or 0
    */
