@@ -145,7 +145,7 @@ class BoardEstimate:
     seconds : Range
         Time for the network, which runs after the last sample of a window.
     windows_per_minute : Range or None
-        Rate that the battery allows; None without a battery.
+        Rate that the battery allows; None without a battery, and on a board that does not sleep.
     """
 
     board: Board
@@ -186,6 +186,7 @@ def estimate_board(
     *,
     per_cycle: tuple[float, float] = INSTRUCTIONS_PER_CYCLE,
     battery: Battery | None = None,
+    awake_s: float | None = None,
 ) -> BoardEstimate:
     """Return what a footprint and an amount of work mean on one board.
 
@@ -197,11 +198,15 @@ def estimate_board(
     per_cycle : (float, float)
         Least and most instructions per cycle.
     battery : Battery, optional
+    awake_s : float, optional
+        Measured seconds that a board is awake for a window. It sleeps for the rest of the second in
+        which it listens. By default it is awake while it listens and while the network runs.
 
     Raises
     ------
     EdgeL3Error
-        If ``per_cycle`` is no range from above 0 to 2, or the battery is too small.
+        If ``per_cycle`` is no range from above 0 to 2, ``awake_s`` is not above 0, or the battery
+        is too small.
     """
     slow, fast = per_cycle
     if not 0 < slow <= fast <= 2:
@@ -210,6 +215,9 @@ def estimate_board(
             f" {slow:g} and {fast:g}"
         )
 
+    if awake_s is not None and not 0 < awake_s < float("inf"):
+        raise EdgeL3Error(f"expected an awake time above 0 s for each window, got {awake_s:g}")
+
     def seconds(instructions: Range) -> Range:
         cycles = Range(instructions.low / fast, instructions.high / slow)
         return cycles * (1 / board.clock_hz)
@@ -217,10 +225,13 @@ def estimate_board(
     ring = MICROPHONE_RING_BYTES if board.microphone else 0
     engine_seconds = seconds(work.engine)
     rate = None
-    if battery is not None:
-        active = engine_seconds + Range(WINDOW_S, WINDOW_S)
+    if battery is not None and board.can_sleep:
+        busy = engine_seconds + Range(WINDOW_S, WINDOW_S)
+        awake = busy if awake_s is None else Range(awake_s, awake_s)
+        # A board that sleeps while it listens cannot listen to several windows at a time.
         rate = Range(
-            battery.windows_per_minute(active.high), battery.windows_per_minute(active.low)
+            min(battery.windows_per_minute(awake.high), 60 / busy.high),
+            min(battery.windows_per_minute(awake.low), 60 / busy.low),
         )
     return BoardEstimate(
         board,

@@ -15,8 +15,8 @@ constexpr uint32_t kMicrophoneRingBytes = kMicrophoneRingSamples * sizeof(int16_
 
 /** Sample rate of the microphone. */
 struct MicrophoneRate {
-  /** Whether the rate is within 3 % of the requested one. Giga and Nicla differ by 1.6 % at 48 kHz.
-   */
+  /** Whether the rate is within 3 % of the requested one, so that resampling corrects it. Giga and
+   * Nicla differ by 1.6 % at 48 kHz. */
   bool is_usable;
   /** Rate in Hz, measured against the board's clock; 0 if no samples arrived. */
   uint32_t measured_hz;

@@ -191,6 +191,12 @@ def test_bench_says_what_its_ticks_are(port: str) -> None:
     ticks = result["ticks"]
     assert [a + b for a, b in zip(ticks["log-mel"], ticks["network"], strict=True)] == ticks["both"]
     assert min(ticks["network"]) > 0
+    rate = result["ticks_per_second"]
+    awake_s = np.mean(ticks["both"]) / rate
+    assert result["awake_seconds_per_window"] == pytest.approx(awake_s)
+    share = (1 - np.mean(ticks["log-mel"]) / rate) / (1 + np.mean(ticks["network"]) / rate)
+    assert result["sleep_share"] == pytest.approx(share)
+    assert "estimate --awake-s" in done.stdout
 
 
 def test_the_emulated_board_hears_clips_and_scores_them(

@@ -88,6 +88,31 @@ def test_a_battery_allows_what_its_mean_power_leaves() -> None:
     assert found.windows_per_minute.high == pytest.approx(1.5)
 
 
+def test_a_measured_awake_time_replaces_the_second_of_listening() -> None:
+    battery = Battery(7200, 10, active_mw=410, sleep_mw=10)
+
+    found = estimate_board(
+        PORTENTA, FOOTPRINT, WORK, per_cycle=(1, 1), battery=battery, awake_s=1.5
+    )
+
+    # A twentieth of a minute is 3 s: two windows.
+    assert found.windows_per_minute == Range(pytest.approx(2), pytest.approx(2))
+    large = Battery(1e9, 1)
+    found = estimate_board(PORTENTA, FOOTPRINT, WORK, per_cycle=(1, 1), battery=large, awake_s=0.5)
+    # The board listens for a second, and the network takes one or two.
+    assert found.windows_per_minute == Range(20, 30)
+    with pytest.raises(EdgeL3Error, match="expected an awake time above 0 s"):
+        estimate_board(PORTENTA, FOOTPRINT, WORK, battery=battery, awake_s=0)
+
+
+def test_a_board_that_does_not_sleep_has_no_rate() -> None:
+    teensy = next(board for board in BOARDS if not board.can_sleep)
+
+    found = estimate_board(teensy, FOOTPRINT, WORK, battery=Battery(7200, 10))
+
+    assert found.windows_per_minute is None
+
+
 def test_no_battery_allows_more_than_the_whole_time() -> None:
     assert Battery(1e9, 1).windows_per_minute(2.0) == 30
 
@@ -212,7 +237,9 @@ def test_the_command_prints_every_board_and_every_assumption(standin: Deployment
 
     result = json.loads(done.stdout)
     assert [each["board"] for each in result["boards"]] == [board.name for board in BOARDS]
-    assert all(each["fits"] and each["windows_per_minute"] for each in result["boards"])
+    assert all(each["fits"] for each in result["boards"])
+    rated = [each["board"] for each in result["boards"] if each["windows_per_minute"]]
+    assert rated == [board.name for board in BOARDS if board.can_sleep]
     assert sum("assum" in line for line in result["assumptions"]) == 3
 
 

@@ -20,6 +20,7 @@ from edgel3_tflm.cli.board.connection import (
 from edgel3_tflm.cli.board.monitor import monitor_command
 from edgel3_tflm.cli.options import HopOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.device.estimate import WINDOW_S
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.runtime.deployment import Deployment
 
@@ -249,14 +250,28 @@ def bench_command(
                 f"{max(ticks):,}",
                 f"{1000 * mean / info.ticks_per_second:,.2f}",
             )
+        frontend_s, engine_s, awake_s = (
+            sum(ticks) / len(ticks) / info.ticks_per_second for ticks in stages.values()
+        )
+        # While the board listens, it is awake for the log-mel values only; then the network runs.
+        sleep_share = max(0.0, (WINDOW_S - frontend_s) / (WINDOW_S + engine_s))
         result = {
             "board": info.board,
             "tick": _describe_tick(info),
             "ticks_per_second": info.ticks_per_second,
             "ticks": stages,
+            "awake_seconds_per_window": awake_s,
+            "sleep_share": sleep_share,
         }
         screen.show(
-            result, table, Text(f"{len(timings)} windows of 1 s; a tick: {_describe_tick(info)}")
+            result,
+            table,
+            Text(f"{len(timings)} windows of 1 s; a tick: {_describe_tick(info)}"),
+            Text(
+                f"awake for {awake_s:.3f} s a window (`estimate --awake-s {awake_s:.3f}`). With"
+                f" live sound a board that sleeps is asleep for {100 * sleep_share:.0f} % of the"
+                " time; interrupts, resampling and serial port are not counted"
+            ),
         )
 
 

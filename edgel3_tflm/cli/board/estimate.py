@@ -51,6 +51,14 @@ def estimate_command(
         float,
         typer.Option(help="Power in mW while the board listens or computes, an assumption."),
     ] = estimate.ACTIVE_MW,
+    awake_s: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Seconds awake for a window, as `device bench` reports them. Default: 1 s of"
+            " listening and the network.",
+        ),
+    ] = None,
     sleep_mw: Annotated[
         float, typer.Option(help="Power in mW while the board sleeps, an assumption.")
     ] = estimate.SLEEP_MW,
@@ -80,7 +88,9 @@ def estimate_command(
                     progress("count instructions", 0, 0)
                     work = estimate.measure_work(firmware, deployment)
         estimates = [
-            estimate.estimate_board(each, footprint, work, per_cycle=per_cycle, battery=battery)
+            estimate.estimate_board(
+                each, footprint, work, per_cycle=per_cycle, battery=battery, awake_s=awake_s
+            )
             for each in boards
         ]
         assumptions = [
@@ -92,10 +102,14 @@ def estimate_command(
             " reserved for the core is an allowance",
         ]
         if battery is not None:
+            awake = (
+                "while the board listens (1 s) and the network runs"
+                if awake_s is None
+                else f"for {awake_s:g} s a window"
+            )
             assumptions.append(
                 f"battery: {battery.energy_mwh:g} mWh for {battery.days:g} days;"
-                f" {battery.active_mw:g} mW while the board listens (1 s) and the network runs,"
-                f" {battery.sleep_mw:g} mW otherwise: assumptions"
+                f" {battery.active_mw:g} mW {awake}, {battery.sleep_mw:g} mW otherwise: assumptions"
             )
         screen.show(
             {
@@ -153,6 +167,6 @@ def _estimates_table(estimates: list[estimate.BoardEstimate]) -> Table:
             f"{each.ram_bytes / 1024:,.0f} of {each.board.ram_budget_bytes // 1024:,}",
             _format_range(each.frontend_seconds * 1000, 0),
             _format_range(each.seconds, 2),
-            *([] if rate is None else [_format_range(rate, 1)]),
+            *(["no sleep" if rate is None else _format_range(rate, 1)] if rates else []),
         )
     return table
