@@ -1,7 +1,8 @@
 /* A small Arduino core for the emulated Cortex-M7, on which test_sketch_emulated.py runs the sketch.
  *
- * Serial is UART 0. The microphone delivers noise at 8 kHz; SysTick is its interrupt. No other
- * interrupt occurs while the sketch waits: as on a Teensy, none comes every millisecond.
+ * Serial is UART 0. The microphone delivers noise; SysTick is its interrupt. Asked for 8 kHz, it runs
+ * at 8197 Hz, as real ones run at other rates than those asked for. No other interrupt occurs while
+ * the sketch waits, not even every millisecond.
  *
  * Bytes arrive at the worst moment. The interrupt that receives them, masked by BASEPRI otherwise,
  * is let in by Serial.available() after it has counted. A sketch that sleeps because of that count
@@ -54,6 +55,7 @@ void set_mask(uint32_t priority) {
   __asm__ volatile("msr basepri, %0\n\tisb" ::"r"(priority) : "memory");
 }
 
+constexpr uint32_t kSampleMicroseconds = 122;
 constexpr size_t kMaxBufferBytes = 1024;
 size_t buffer_bytes = 512;
 void (*hear)() = nullptr;
@@ -94,7 +96,7 @@ void take_vectors() {
 PDMClass PDM;
 int PDMClass::begin(int channels, int sample_rate) {
   if (channels != 1 || sample_rate != 8000) return 0;
-  period_us = buffer_bytes / sizeof *buffer * (1000000u / 8000u);
+  period_us = buffer_bytes / sizeof *buffer * kSampleMicroseconds;
   due_us = micros() + period_us;
   word(kSysTickReload) = period_us / 4 * kTicksPerMicrosecond - 1;
   word(kSysTick) = 7; /* count the processor's clock, with an interrupt */
