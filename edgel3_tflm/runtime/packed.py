@@ -41,7 +41,7 @@ _STATE_BYTES = 2048
 _OVERREAD_BYTES = 64
 _OFFSET_BYTES = 2
 _TAP_BYTES = 8
-_TAPS_BEYOND_LIST = 1
+_TAPS_BEYOND_LIST = 3
 _ACCUMULATOR_BYTES = 4
 _COLUMNS_MULTIPLE = 64
 
@@ -178,7 +178,10 @@ class PackedModel:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The engine's arena on a microcontroller: bytes of its parts, in their order in memory."""
+    """The least arena on a microcontroller: bytes of its parts, in their order in memory.
+
+    With the larger arena that ``edgel3_arena_bytes`` returns there, the engine is faster.
+    """
 
     state: int
     rings: tuple[int, ...]
@@ -207,7 +210,7 @@ def ring_bytes(channels: int, columns: int) -> int:
 
 
 def plan_memory(blob: bytes) -> MemoryPlan:
-    """Return the sizes of the parts of the engine's arena on a microcontroller.
+    """Return the sizes of the parts of the engine's least arena on a microcontroller.
 
     Raises
     ------

@@ -69,9 +69,10 @@ def networks() -> list[Network]:
         Network(
             ConvertOptions(find_variant(sparsity="95.45"), "bundled"),
             (
-                Limit("arena_bytes", 256_000),
+                Limit("arena_bytes", 300_000),
                 Limit("model_bytes", 450_000),
-                Limit("instructions_max", 2.4e9),
+                Limit("instructions_max", 1.6e9),
+                Limit("cycles_max", 1.25e9),
                 Limit("times_fewer_instructions", 8, at_least=True),
             ),
         ),
@@ -81,7 +82,11 @@ def networks() -> list[Network]:
         ),
         Network(
             ConvertOptions(find_variant("sea", embedding_size=64), sea),
-            (Limit("arena_bytes", 60_000),),
+            (
+                Limit("arena_bytes", 48_000),
+                Limit("instructions_max", 175e6),
+                Limit("cycles_max", 130e6),
+            ),
         ),
     ]
 

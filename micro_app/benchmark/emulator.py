@@ -40,6 +40,10 @@ _ENGINE_SOURCES = (
     "edgel3_kernels_m7.c",
     "edgel3_loops_m7.S",
     "edgel3_packed.c",
+    "edgel3_pairs_m7.c",
+    "edgel3_pair_loops_m7.S",
+    "edgel3_words_m7.c",
+    "edgel3_word_loops_m7.S",
 )
 # The sources of CMSIS-NN that a 3x3 convolution and a maximum pool need.
 _CMSIS_NN_SOURCES = (
@@ -65,6 +69,7 @@ _MAGIC = b"EL3J"
 _JOB = struct.Struct("<8Ii")
 _LAYER = struct.Struct("<4I4i10I")
 _ENGINE_JOB, _DENSE_JOB, _OVERFLOW_JOB = 1, 2, 3
+_LEAST_ARENA = 0x100
 _NO_DAMAGE = -(2**31)
 _ALIGNMENT = 16
 
@@ -166,6 +171,7 @@ class Jobs:
         windows: npt.NDArray[np.int8],
         *,
         portable: bool = False,
+        least_arena: bool = False,
         damage: int = _NO_DAMAGE,
         model_address: int | None = None,
     ) -> None:
@@ -177,6 +183,8 @@ class Jobs:
         windows : numpy.ndarray, shape (n, rows, columns), int8
         portable : bool
             Use the C99 kernels instead of the fastest ones.
+        least_arena : bool
+            Give the engine the arena of the C99 kernels.
         damage : int
             After the run, change the byte at this distance from the arena's end, to test the check.
         model_address : int, optional
@@ -190,7 +198,7 @@ class Jobs:
             len(packed),
             windows,
             read_packed(packed).embedding_size,
-            int(portable),
+            int(portable) | (_LEAST_ARENA if least_arena else 0),
             damage,
         )
 
@@ -323,7 +331,7 @@ def build(directory: Path) -> Firmware:
             run_tool([compiler, *FLAGS, *options, "-c", source, "-o", objects[-1]])
     elf, linker_map = directory / "benchmark.elf", directory / "benchmark.map"
     # main.c explains why this function is wrapped.
-    linking = ("-Wl,--gc-sections", "-Wl,--wrap=edgel3_tap_offsets", f"-Wl,-Map={linker_map}")
+    linking = ("-Wl,--gc-sections", "-Wl,--wrap=edgel3_begin_row", f"-Wl,-Map={linker_map}")
     script = _BOARD / "mps2_an500.ld"
     start = ("-nostartfiles", "--specs=nosys.specs", "-T", str(script))
     run_tool([compiler, *_PROCESSOR, *start, *linking, *objects, "-o", elf])

@@ -22,6 +22,9 @@
 /** Kind of a job: overflow the stack. The board must report a fault. */
 #define JOB_OVERFLOW 3u
 
+/** Added to a job's kernels: the engine gets the arena of the portable kernels. */
+#define JOB_LEAST_ARENA 0x100u
+
 /** A job. */
 typedef struct job {
   uint32_t kind;  /**< JOB_ENGINE, JOB_DENSE or JOB_OVERFLOW */
@@ -31,7 +34,7 @@ typedef struct job {
   uint32_t window_count; /**< number of windows; 0 or more */
   uint32_t window_bytes; /**< bytes of a window */
   uint32_t output_bytes; /**< bytes of an embedding; 1 to 4096 */
-  uint32_t kernels;      /**< JOB_ENGINE: an edgel3_kernel_choice */
+  uint32_t kernels;      /**< JOB_ENGINE: an edgel3_kernel_choice, and JOB_LEAST_ARENA */
   int32_t damage; /**< JOB_ENGINE: after the run, change the byte at this distance from the end
                               of the arena, which a check must find; INT32_MIN: change none */
 } job;

@@ -67,7 +67,7 @@ static __attribute__((noinline)) uint32_t overflow_stack(uint32_t depth) {
 
 /* ---- Time of each layer ----
  *
- * The engine calls edgel3_tap_offsets at the start of each row of a layer. The linker (--wrap)
+ * The engine calls edgel3_begin_row at the start of each row of a layer. The linker (--wrap)
  * redirects that call to this file. The time until the next call is counted for that layer.
  */
 
@@ -79,17 +79,17 @@ static struct {
   uint32_t rows[EDGEL3_MAX_CONVOLUTIONS];
 } layers;
 
-extern __typeof__(edgel3_tap_offsets) __real_edgel3_tap_offsets, __wrap_edgel3_tap_offsets;
+extern __typeof__(edgel3_begin_row) __real_edgel3_begin_row, __wrap_edgel3_begin_row;
 
-void __wrap_edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t rotation,
-                               uint16_t *offsets) {
+void __wrap_edgel3_begin_row(const edgel3_kernels *kernels, const edgel3_row *row) {
+  const edgel3_conv *conv = row->conv;
   const uint32_t now = board_ticks();
   if (layers.first == NULL) layers.first = conv;
   layers.ticks[layers.current] += now - layers.since;
   layers.since = now;
   layers.current = (uint32_t)(conv - layers.first);
   layers.rows[layers.current] += 1u;
-  __real_edgel3_tap_offsets(conv, ring, rotation, offsets);
+  __real_edgel3_begin_row(kernels, row);
 }
 
 /* ---- Windows ---- */
@@ -97,7 +97,7 @@ void __wrap_edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uin
 /* Called before and after every window. The plugin of the cycle model (blocks.c) divides the run at
  * these calls.
  */
-static __attribute__((noinline)) void mark_window(void) { __asm__ volatile(""); }
+static __attribute__((noinline)) void mark_window(void) { __asm__ volatile("" ::: "memory"); }
 
 /* ---- Jobs ---- */
 
@@ -111,13 +111,15 @@ static void refuse(uint32_t number, const char *reason) {
 
 static void run_engine(uint32_t number, const job *task) {
   const void *model = (const void *)task->model;
-  const edgel3_kernel_choice kernels = (edgel3_kernel_choice)task->kernels;
+  const edgel3_kernel_choice kernels = (edgel3_kernel_choice)(task->kernels & ~JOB_LEAST_ARENA);
+  const edgel3_kernel_choice sized =
+      (task->kernels & JOB_LEAST_ARENA) != 0 ? EDGEL3_KERNELS_PORTABLE : kernels;
   edgel3_engine *engine;
   edgel3_info info;
   size_t arena_bytes;
   edgel3_status status = edgel3_describe(model, task->model_size, &info);
   if (status == EDGEL3_OK) {
-    status = edgel3_arena_bytes(model, task->model_size, kernels, &arena_bytes);
+    status = edgel3_arena_bytes(model, task->model_size, sized, &arena_bytes);
   }
   if (status != EDGEL3_OK) {
     refuse(number, edgel3_status_text(status));

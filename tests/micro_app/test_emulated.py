@@ -193,7 +193,7 @@ def make_networks() -> dict[str, Int8Network]:
 
 
 NETWORKS = make_networks()
-KINDS = ("best kernels", "portable kernels", "CMSIS-NN")
+KINDS = ("best kernels", "least arena", "portable kernels", "CMSIS-NN")
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,7 @@ def answers(
     jobs = Jobs()
     for case in cases.values():
         jobs.add_engine(case.packed, case.windows)
+        jobs.add_engine(case.packed, case.windows, least_arena=True)
         jobs.add_engine(case.packed, case.windows, portable=True)
         jobs.add_dense(case.packed, case.windows)
     found = run(firmware, jobs, tmp_path_factory.mktemp("sweep"), timeout_s=600)
@@ -233,11 +234,12 @@ def test_the_engine_keeps_to_its_arena(
     name: str, cases: dict[str, Case], answers: dict[tuple[str, str], Answer]
 ) -> None:
     packed = cases[name].packed
-    for kind in KINDS[:2]:
+    for kind in KINDS[:3]:
         answer = answers[name, kind]
         bench.check_engine(name, answer, read_packed(packed))
         arena_bytes = answer.summary["arena_bytes"]
-        assert arena_bytes == plan_memory(packed).arena_bytes
+        least = plan_memory(packed).arena_bytes
+        assert arena_bytes >= least if kind == "best kernels" else arena_bytes == least
         # The last of its parts, filled up to 16 bytes, holds the maxima.
         assert arena_bytes - 16 < answer.summary["arena_touched_bytes"] <= arena_bytes
         assert 0 < answer.summary["stack_bytes"] <= 2048
@@ -281,7 +283,9 @@ def test_sea_64_and_the_benchmark(
     assert "-O3" in report["flags"]
     (figures,) = report["networks"]
     assert figures["weights"] == sea_generated.manifest["weights"]["description"]
-    assert figures["edgel3"]["arena_bytes"] <= 60_000
+    (sea,) = (each for each in bench.networks() if each.options.variant.model_type == "sea")
+    assert len(sea.limits) == 3
+    assert all(target["met"] for target in bench.judge(figures, sea.limits))
     # BakeNN, which runs the same kernels, takes 248.9 M instructions and an arena of 209 kB.
     assert figures["cmsis_nn"]["instructions"] == pytest.approx(248.9e6, rel=0.01)
     assert figures["cmsis_nn"]["arena_bytes"] == 209_408
@@ -312,9 +316,9 @@ def test_the_95_45_network_meets_its_limits(
         for network in bench.networks()
         if network.options.variant == standin.variant
         for limit in network.limits
-        if limit.figure != "times_fewer_instructions"  # needs the dense network: make bench
+        if not limit.figure.startswith("times_fewer")  # needs the dense network: make bench
     ]
-    assert len(limits) == 3
+    assert len(limits) == 4
     assert all(target["met"] for target in bench.judge(figures, limits))
 
 
@@ -327,8 +331,9 @@ def test_the_cycle_model_counts_the_instructions_of_each_window(
     jobs.add_dense(case.packed, case.windows[:1])
     for answer in run(firmware, jobs, tmp_path, model_cycles=True):
         counted = [each.instructions for each in answer.costs]
-        # Marks and clock readings around a window, and two ticks.
-        assert np.subtract(counted, answer.instructions()) == pytest.approx(0, abs=200)
+        # QEMU enters a block again if it reads the clock, which is done for each row of a layer.
+        assert np.subtract(counted, answer.instructions()) == pytest.approx(0, abs=2000)
+        assert min(answer.instructions()) > 100_000
         for each in answer.costs:
             assert each.instructions / 2 < each.cycles < each.instructions * 2
 

@@ -38,7 +38,11 @@ ENGINE_FILES_M7 = [
     "edgel3_engine.c",
     "edgel3_kernels.c",
     "edgel3_kernels_m7.c",
+    "edgel3_pairs_m7.c",
     "edgel3_loops_m7.S",
+    "edgel3_pair_loops_m7.S",
+    "edgel3_words_m7.c",
+    "edgel3_word_loops_m7.S",
     "edgel3_packed.c",
 ]
 

@@ -156,11 +156,11 @@ class TestReading:
         assert plan.state == 2048
         assert plan.rings == (464, 464)  # 3 * 132 + 64 = 460; 3 * 133 + 64 = 463
         assert plan.tap_offsets == 48  # 2 * 18 = 36
-        assert plan.taps == 144  # 8 * (17 + 1): one of 18 weights is zero
+        assert plan.taps == 160  # 8 * (17 + 3): one of 18 weights is zero
         assert plan.accumulators == 768  # 4 * 192
         assert plan.row == 192
         assert plan.maximum == 16
-        assert plan.arena_bytes == 2048 + 2 * 464 + 48 + 144 + 768 + 192 + 16
+        assert plan.arena_bytes == 2048 + 2 * 464 + 48 + 160 + 768 + 192 + 16
 
 
 class TestCustomOperator:

@@ -34,8 +34,16 @@ struct edgel3_engine {
 #define STATE_BYTES 2048u
 typedef char edgel3_state_fits[sizeof(edgel3_engine) <= STATE_BYTES ? 1 : -1];
 
-static const edgel3_kernels *choose_kernels(const edgel3_conv *conv, edgel3_kernel_choice choice) {
+/* `widen` tells whether the arena has room for widened rows. */
+static const edgel3_kernels *choose_kernels(const edgel3_conv *conv, edgel3_kernel_choice choice,
+                                            int widen) {
 #ifdef EDGEL3_HAS_KERNELS_M7
+  if (choice == EDGEL3_KERNELS_BEST && edgel3_kernels_pairs_m7.accepts(conv)) {
+    return &edgel3_kernels_pairs_m7;
+  }
+  if (choice == EDGEL3_KERNELS_BEST && widen && edgel3_kernels_words_m7.accepts(conv)) {
+    return &edgel3_kernels_words_m7;
+  }
   if (choice == EDGEL3_KERNELS_BEST && edgel3_kernels_m7.accepts(conv)) return &edgel3_kernels_m7;
 #endif
 #ifdef EDGEL3_EXTRA_KERNELS
@@ -46,6 +54,7 @@ static const edgel3_kernels *choose_kernels(const edgel3_conv *conv, edgel3_kern
 #endif
   (void)conv;
   (void)choice;
+  (void)widen;
   return &edgel3_kernels_portable;
 }
 
@@ -74,29 +83,34 @@ static void *take(layout *plan, size_t bytes) {
 
 /* Lay out the arena and return the bytes used. If engine and arena are null, only count them. */
 static size_t lay_out(edgel3_engine *engine, const edgel3_model *model, edgel3_kernel_choice choice,
-                      uint8_t *arena) {
+                      int widen, uint8_t *arena) {
   edgel3_engine unused;
   if (engine == NULL) engine = &unused;
   layout plan = {arena, 0};
-  size_t taps = 0, list_bytes = 0, columns = 0;
+  size_t offsets_bytes = 0, list_bytes = 0, columns = 0;
   take(&plan, STATE_BYTES);
   for (uint32_t i = 0; i < model->info.convolutions; ++i) {
     const edgel3_conv *conv = &model->convolutions[i];
     engine->layers[i].ring =
         (uint8_t *)take(&plan, 3u * edgel3_slot_bytes(conv) + EDGEL3_OVERREAD_BYTES);
-    if (edgel3_taps_per_channel(conv) > taps) taps = edgel3_taps_per_channel(conv);
-    if (edgel3_list_bytes(conv) > list_bytes) list_bytes = edgel3_list_bytes(conv);
+    const edgel3_kernels *kernels = choose_kernels(conv, choice, widen);
+    engine->layers[i].kernels = kernels;
+    const int widened = kernels->widened_bytes != NULL;
+    const size_t list = edgel3_list_bytes(conv) + (widened ? kernels->widened_bytes(conv) : 0);
+    const size_t offsets =
+        edgel3_taps_per_channel(conv) * (widened ? sizeof(uint32_t) : sizeof *engine->offsets);
+    if (offsets > offsets_bytes) offsets_bytes = offsets;
+    if (list > list_bytes) list_bytes = list;
     if (edgel3_padded_columns(conv) > columns) columns = edgel3_padded_columns(conv);
   }
-  engine->offsets = (uint16_t *)take(&plan, taps * sizeof *engine->offsets);
+  engine->offsets = (uint16_t *)take(&plan, offsets_bytes);
   engine->list = (edgel3_tap *)take(&plan, list_bytes);
   engine->accumulators = (int32_t *)take(&plan, columns * sizeof *engine->accumulators);
   engine->row = (uint8_t *)take(&plan, columns);
   engine->maximum = (uint8_t *)take(&plan, model->info.embedding);
   for (uint32_t i = 0; i < model->info.convolutions; ++i) {
     const edgel3_conv *conv = &model->convolutions[i];
-    const edgel3_kernels *kernels = choose_kernels(conv, choice);
-    engine->layers[i].kernels = kernels;
+    const edgel3_kernels *kernels = engine->layers[i].kernels;
     engine->layers[i].prepared =
         kernels->prepared_bytes == NULL ? NULL : take(&plan, kernels->prepared_bytes(conv));
   }
@@ -116,7 +130,7 @@ edgel3_status edgel3_arena_bytes(const void *model, size_t model_bytes,
   edgel3_model view;
   if (arena_bytes == NULL) return EDGEL3_ERROR_ARGUMENT;
   const edgel3_status status = edgel3_read_model(&view, model, model_bytes);
-  if (status == EDGEL3_OK) *arena_bytes = lay_out(NULL, &view, kernels, NULL);
+  if (status == EDGEL3_OK) *arena_bytes = lay_out(NULL, &view, kernels, 1, NULL);
   return status;
 }
 
@@ -130,8 +144,11 @@ edgel3_status edgel3_open(edgel3_engine **engine, const void *model, size_t mode
   memset(self, 0, sizeof *self);
   const edgel3_status status = edgel3_read_model(&self->model, model, model_bytes);
   if (status != EDGEL3_OK) return status;
-  if (lay_out(NULL, &self->model, kernels, NULL) > arena_bytes) return EDGEL3_ERROR_ARENA;
-  lay_out(self, &self->model, kernels, (uint8_t *)arena);
+  const int widen = lay_out(NULL, &self->model, kernels, 1, NULL) <= arena_bytes;
+  if (!widen && lay_out(NULL, &self->model, kernels, 0, NULL) > arena_bytes) {
+    return EDGEL3_ERROR_ARENA;
+  }
+  lay_out(self, &self->model, kernels, widen, (uint8_t *)arena);
   for (uint32_t i = 0; i < self->model.info.convolutions; ++i) {
     edgel3_layer *layer = &self->layers[i];
     if (layer->kernels->prepare != NULL) {
@@ -206,9 +223,7 @@ static void compute_row(edgel3_engine *engine, uint32_t index) {
       .accumulators = engine->accumulators,
       .prepared = layer->prepared,
   };
-  if (layer->prepared == NULL) {
-    edgel3_tap_offsets(conv, row.ring, row.rotation, engine->offsets);
-  }
+  edgel3_begin_row(layer->kernels, &row);
   const uint8_t *cursor = conv->weights;
   for (uint32_t channel = 0; channel < conv->output_channels; ++channel) {
     if (conv->pool == EDGEL3_POOL_GLOBAL) {

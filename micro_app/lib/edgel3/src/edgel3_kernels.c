@@ -3,9 +3,12 @@
 
 #include <string.h>
 
-/* Return whether all bytes are 0. Whole words are compared first, for speed. */
-static int is_zero(const uint8_t *bytes, uint32_t count) {
+/* Aligned words are compared, for speed: rows begin at any address. */
+int edgel3_is_zero(const uint8_t *bytes, uint32_t count) {
   uint32_t i = 0;
+  for (; i < count && ((uintptr_t)(bytes + i) & 3u) != 0; ++i) {
+    if (bytes[i] != 0) return 0;
+  }
   for (; i + 4u <= count; i += 4u) {
     uint32_t word;
     memcpy(&word, bytes + i, sizeof word);
@@ -27,12 +30,20 @@ void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t r
     for (uint32_t channel = 0; channel < channels; ++channel, offset += stride) {
       /* A row may be skipped only if an input of zero is stored as 0. Otherwise its products are
        * not zero, and the bias compensates for them. */
-      const int skip =
-          ring != NULL && conv->input_zero == 0 && is_zero(ring + offset + 1u, conv->columns);
+      const int skip = ring != NULL && conv->input_zero == 0 &&
+                       edgel3_is_zero(ring + offset + 1u, conv->columns);
       left[channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset);
       left[channels + channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset + 1u);
       left[2u * channels + channel] = (uint16_t)(skip ? EDGEL3_ROW_IS_ZERO : offset + 2u);
     }
+  }
+}
+
+void edgel3_begin_row(const edgel3_kernels *kernels, const edgel3_row *row) {
+  if (kernels->begin_row != NULL) {
+    kernels->begin_row(row);
+  } else if (row->prepared == NULL) {
+    edgel3_tap_offsets(row->conv, row->ring, row->rotation, row->offsets);
   }
 }
 

@@ -26,13 +26,13 @@ typedef struct edgel3_tap {
 
 /** Return the size in bytes of the memory for an expanded list of one channel.
  *
- * It has room for one tap more than the longest list, because a tap is written before it is known
- * whether its input row is zero.
+ * It has room for three taps more than the longest list: a tap is written before it is known whether
+ * its input row is zero, and the kernels for ARMv7E-M fill a list up and mark its end.
  *
  * @param[in] conv  a convolution of a checked model
  */
 static inline size_t edgel3_list_bytes(const edgel3_conv *conv) {
-  return (conv->max_taps + 1u) * sizeof(edgel3_tap);
+  return (conv->max_taps + 3u) * sizeof(edgel3_tap);
 }
 
 /** Return the columns of a row, rounded up to a multiple of 64.
@@ -49,11 +49,12 @@ static inline uint32_t edgel3_padded_columns(const edgel3_conv *conv) {
 /** Everything that a kernel needs to compute one output row. */
 typedef struct edgel3_row {
   const edgel3_conv *conv;
-  const uint8_t *ring; /**< uint8 [3 * edgel3_slot_bytes + EDGEL3_OVERREAD_BYTES] */
-  const uint16_t
-      *offsets;      /**< [edgel3_taps_per_channel], by tap number; edgel3_tap_offsets fills it */
-  uint32_t rotation; /**< slot of the ring, 0 to 2, that holds the topmost of the three rows */
-  edgel3_tap *list;  /**< scratch, edgel3_list_bytes bytes */
+  uint8_t
+      *ring; /**< uint8 [3 * edgel3_slot_bytes + EDGEL3_OVERREAD_BYTES]. Kernels may overwrite the
+                      topmost row, but must restore its padding after the last channel. */
+  uint16_t *offsets;     /**< [edgel3_taps_per_channel], by tap number; edgel3_begin_row fills it */
+  uint32_t rotation;     /**< slot of the ring, 0 to 2, that holds the topmost of the three rows */
+  edgel3_tap *list;      /**< scratch, edgel3_list_bytes bytes, then widened_bytes */
   int32_t *accumulators; /**< scratch, int32 [edgel3_padded_columns] */
   void *prepared; /**< what `prepare` wrote, scratch included; null if there is no `prepare` */
 } edgel3_row;
@@ -82,6 +83,19 @@ typedef struct edgel3_kernels {
    * @param[out] prepared  prepared_bytes bytes, aligned to EDGEL3_ARENA_ALIGNMENT
    */
   void (*prepare)(const edgel3_conv *conv, uint16_t *offsets, edgel3_tap *list, void *prepared);
+
+  /** Return the size in bytes of the memory for widened input rows, which follows that of the list.
+   * The offsets of the taps are then words, too. Null if the kernels widen no rows.
+   *
+   * @param[in] conv  a convolution that the kernels accept
+   */
+  size_t (*widened_bytes)(const edgel3_conv *conv);
+
+  /** Prepare the scratch memory for the channels of a row. Null if edgel3_tap_offsets does.
+   *
+   * @param[in] row  the input rows and scratch memory
+   */
+  void (*begin_row)(const edgel3_row *row);
 
   /** Compute one channel of an output row. The engine asks for the channels of a row in ascending
    * order.
@@ -113,6 +127,17 @@ extern const edgel3_kernels edgel3_kernels_portable;
 #define EDGEL3_HAS_KERNELS_M7 1
 /** The kernels for ARMv7E-M, such as the Cortex-M7. */
 extern const edgel3_kernels edgel3_kernels_m7;
+/** The kernels for ARMv7E-M and dense weights. They are faster, and accept fewer convolutions. */
+extern const edgel3_kernels edgel3_kernels_pairs_m7;
+/** The kernels for ARMv7E-M and lists of taps, which need widened input rows. Likewise. */
+extern const edgel3_kernels edgel3_kernels_words_m7;
+/** Return whether the kernels for ARMv7E-M can requantize the output of a convolution: 1 or 0.
+ *
+ * @param[in] conv  a convolution of a checked model
+ */
+int edgel3_requantizes_m7(const edgel3_conv *conv);
+/** The `pool` of these kernels; see there. */
+void edgel3_pool_m7(uint8_t *values, const uint8_t *row, uint32_t count, int second);
 #endif
 
 /** A set of kernels that a build adds. */
@@ -144,6 +169,20 @@ extern const edgel3_extra_kernels EDGEL3_EXTRA_KERNELS[];
  */
 void edgel3_tap_offsets(const edgel3_conv *conv, const uint8_t *ring, uint32_t rotation,
                         uint16_t *offsets);
+
+/** Return whether all bytes are 0: 1 or 0.
+ *
+ * @param[in] bytes  uint8 [count]
+ * @param[in] count  number of bytes; 0 or more
+ */
+int edgel3_is_zero(const uint8_t *bytes, uint32_t count);
+
+/** Prepare the scratch memory for the channels of a row.
+ *
+ * @param[in] kernels  the kernels that will compute the row
+ * @param[in] row      the input rows and scratch memory
+ */
+void edgel3_begin_row(const edgel3_kernels *kernels, const edgel3_row *row);
 
 /** The expanded list of a channel: taps of negative weight, then taps of positive weight. */
 typedef struct edgel3_list {

@@ -136,7 +136,7 @@ static inline uint32_t pool_word(uint32_t word) {
   return apart | apart >> 8;
 }
 
-static void pool(uint8_t *values, const uint8_t *row, uint32_t count, int second) {
+void edgel3_pool_m7(uint8_t *values, const uint8_t *row, uint32_t count, int second) {
   uint32_t i = 0;
   for (; i + 4u <= count; i += 4u) {
     uint32_t words[2];
@@ -152,14 +152,11 @@ static void pool(uint8_t *values, const uint8_t *row, uint32_t count, int second
   edgel3_pool_row(values + i, row + 2u * i, count - i, second);
 }
 
-/* The lower lane has 24 bits, sign included, and USAT clamps to 0 and 255 only. If the output zero
- * is not stored as 0, edgel3_sweep_m7 needs a division to round in, and the addend must hold the
- * zero point.
+/* USAT clamps to 0 and 255 only. If the output zero is not stored as 0, edgel3_sweep_m7 needs a
+ * division to round in, and the addend must hold the zero point.
  */
-static int accepts(const edgel3_conv *conv) {
-  if (conv->accumulator_bound >= 1 << 23 || conv->output_min != 0 || conv->output_max != 255) {
-    return 0;
-  }
+int edgel3_requantizes_m7(const edgel3_conv *conv) {
+  if (conv->output_min != 0 || conv->output_max != 255) return 0;
   for (uint32_t channel = 0; channel < conv->output_channels; ++channel) {
     const int exponent = -conv->shift[channel];
     if (exponent < 0) return 0;
@@ -168,13 +165,17 @@ static int accepts(const edgel3_conv *conv) {
   return 1;
 }
 
+static int accepts(const edgel3_conv *conv) {
+  return conv->accumulator_bound < 1 << 23 && edgel3_requantizes_m7(conv);
+}
+
 const edgel3_kernels edgel3_kernels_m7 = {
     .name = "m7",
     .accepts = accepts,
     .prepared_bytes = NULL,
     .prepare = NULL,
     .convolve = convolve,
-    .pool = pool,
+    .pool = edgel3_pool_m7,
 };
 
 #endif /* EDGEL3_HAS_KERNELS_M7 */

@@ -115,6 +115,8 @@ static edgel3_status read_weights(edgel3_conv *conv, size_t weight_bytes) {
     if (shift < -31 || shift > 30) return EDGEL3_ERROR_INCONSISTENT;
     if (bound > INT32_MAX >> (shift > 0 ? shift : 0)) return EDGEL3_ERROR_INCONSISTENT;
     if (bound > conv->accumulator_bound) conv->accumulator_bound = bound;
+    const int64_t range = MAX_INPUT * (negative_sum + positive_sum);
+    if (range > conv->accumulator_range) conv->accumulator_range = range;
     if (conv->multiplier[channel] != 0 && conv->multiplier[channel] < 1 << 30) {
       return EDGEL3_ERROR_INCONSISTENT;
     }

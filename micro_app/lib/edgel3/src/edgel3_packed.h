@@ -106,6 +106,7 @@ typedef struct edgel3_conv {
   uint8_t output_min;        /**< lower clamp plus 128 */
   uint8_t output_max;        /**< upper clamp plus 128; output_min or more */
   int64_t accumulator_bound; /**< largest magnitude of an accumulator, with bias, for any input */
+  int64_t accumulator_range; /**< largest difference of two accumulators of a channel, likewise */
 } edgel3_conv;
 
 /** A checked view of a packed model. */

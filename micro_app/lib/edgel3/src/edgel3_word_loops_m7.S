@@ -1,0 +1,464 @@
+/* Inner loops for lists of taps and rows of words on ARMv7E-M, scheduled for the Cortex-M7.
+ *
+ * edgel3_words_m7.c explains the method and declares the routines. All follow the Arm procedure call
+ * standard (AAPCS), preserve r4 to r11, change the flags and use no floating-point register.
+ */
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+
+  .syntax unified
+  .thumb
+  .text
+
+/* An edgel3_words, as offsets in bytes. */
+#define LIST 0
+#define FOURS 4       /* blocks of four words */
+#define START 8       /* start, 8 bytes */
+#define MULTIPLIER 16 /* multiplier, then addend */
+#define EXPONENT 24   /* exponent, then plain */
+#define OUTPUT 32     /* output, then half */
+#define HALF 36
+#define FIRST 40      /* words of the block before those of four, 0 to 3 */
+#define SKIPPED 44    /* pairs of taps that the first round of a loop leaves out, 0 to 3 */
+#define ENTRY 48      /* scratch: address in the loop of the next block, then that block's offset */
+#define ADVANCE 56    /* scratch: words of the current block */
+#define CENTER 60
+
+/* A loop has four pairs of taps. Sizes of code in bytes: */
+#define PAIR_BYTES 68
+#define BLOCK_BYTES (4 * PAIR_BYTES + 12)
+#define MAX_FOURS 25 /* as in edgel3_words_m7.c */
+
+  /* Multiply four words by the weight of a tap, and load the next tap. The first form takes fewer
+   * instructions, the second fewer cycles. The second needs the first word in lr; if \preload is
+   * not 0, it is loaded here for the next tap.
+   */
+  .macro short_tap weight, next, offset, preload
+  ldrd lr, r12, [r10, #\offset]
+  smlal r0, r1, lr, \weight
+  smlal r2, r3, r12, \weight
+  ldrd lr, r12, [r10, #\offset + 8]
+  ldrd \next, r10, [r8], #8
+  smlal r4, r5, lr, \weight
+  smlal r6, r7, r12, \weight
+  .if \preload
+  ldr lr, [r10, #\offset]
+  .endif
+  .endm
+
+  .macro fast_tap weight, next, offset, preload
+  ldr r12, [r10, #\offset + 4]
+  smlal r0, r1, lr, \weight
+  ldr lr, [r10, #\offset + 8]
+  smlal r2, r3, r12, \weight
+  ldr r12, [r10, #\offset + 12]
+  smlal r4, r5, lr, \weight
+  ldrd \next, r10, [r8], #8
+  smlal r6, r7, r12, \weight
+  .if \preload
+  ldr lr, [r10, #\offset]
+  .endif
+  .endm
+
+  /* The loop of a block of four words. A tap whose address is 0 ends it. */
+  .macro block offset
+.Lblock\@:
+  .rept 2
+  short_tap r9, r11, \offset, 1
+  fast_tap r11, r9, \offset, 1
+  fast_tap r9, r11, \offset, 1
+  fast_tap r11, r9, \offset, 0
+  .endr
+  cmp.w r10, #0
+  bne.w .Lblock\@
+  b.w .Ltail
+  .if (. - .Lblock\@) != BLOCK_BYTES
+  .error "a block must have BLOCK_BYTES of code: the entries are computed with that size"
+  .endif
+  .endm
+
+  /* Requantize as in edgel3_loops_m7.S, and store the outputs of a block. Without \plain, the
+   * products are in r0 to r7 already. r0: the blocks that are left, minus 1, with its flags.
+   */
+  .macro scale value, plain
+  .if \plain
+  smmlar \value, \value, r8, r9
+  .endif
+  .endm
+
+  .macro finish plain
+  scale r0, \plain
+  scale r1, \plain
+  scale r2, \plain
+  asr r0, r0, r10
+  scale r3, \plain
+  asr r1, r1, r10
+  scale r4, \plain
+  asr r2, r2, r10
+  scale r5, \plain
+  asr r3, r3, r10
+  usat r1, #8, r1
+  scale r6, \plain
+  usat r2, #8, r2
+  usat r0, #8, r0
+  scale r7, \plain
+  asr r4, r4, r10
+  usat r3, #8, r3
+  asr r5, r5, r10
+  asr r6, r6, r10
+  asr r7, r7, r10
+  usat r5, #8, r5
+  usat r4, #8, r4
+  usat r6, #8, r6
+  usat r7, #8, r7
+  ldr r11, [r12, #ADVANCE]
+  orr r1, r1, r3, lsl #8
+  ldrd r9, r10, [r12, #OUTPUT]
+  orr r0, r0, r2, lsl #8
+  orr r0, r0, r4, lsl #16
+  orr r1, r1, r5, lsl #16
+  orr r0, r0, r6, lsl #24
+  orr r1, r1, r7, lsl #24
+  str r0, [r9]
+  str r1, [r9, r10]
+  ldr r0, [r12, #FOURS]
+  add r9, r9, r11
+  movs r2, #4
+  str r9, [r12, #OUTPUT]
+  str r2, [r12, #ADVANCE]
+  ldrd r11, lr, [r12, #ENTRY]
+  subs r0, r0, #1
+  .endm
+
+/* void edgel3_words_m7(edgel3_words *words)
+ *
+ * Compute one channel of an output row and requantize it: a block of FIRST words, then blocks of
+ * four. A word holds two columns.
+ *
+ * Arguments: r0, the address of an edgel3_words, whose scratch fields, output and number of blocks
+ * are changed. Result: none. Stack: 40 bytes.
+ *
+ * register  content
+ * r0 to r7  sums of four words
+ * r8        the next tap of the list
+ * r9, r11   weights of two taps
+ * r10       address of a tap
+ * r12       a word; outside the loops, the edgel3_words
+ * lr        a word
+ *
+ * buffer    access  size
+ * list      read    an even number of taps, the tap with the address 0, one tap more
+ * taps      read    for each tap, the words of all blocks
+ * output    write   words of four columns at any address, of both lanes; the words of the first
+ *                   block and of its upper lane extend into those of the next block
+ *
+ * The loops enter at SKIPPED, so that the number of taps need not be a multiple of eight.
+ */
+  .balign 4
+  .global edgel3_words_m7
+  .type edgel3_words_m7, %function
+  .thumb_func
+edgel3_words_m7:
+  push {r0, r4-r11, lr}
+  mov r12, r0
+  adr.w r1, .Lblocks
+  ldr r2, [r12, #SKIPPED]
+  movs r3, #PAIR_BYTES
+  mla r1, r2, r3, r1
+  orr r1, r1, #1 /* selects the Thumb state */
+  movs r2, #0
+  strd r1, r2, [r12, #ENTRY]
+  movs r3, #4
+  ldr r4, [r12, #FIRST]
+  cmp r4, #0
+  it ne
+  movne r3, r4
+  str r3, [r12, #ADVANCE]
+  bne 0f
+  ldr r0, [r12, #FOURS]
+  ldrd r11, lr, [r12, #ENTRY]
+  subs r0, r0, #1
+  b.w 4f
+0:
+  mov lr, r4
+  ldr r8, [r12, #LIST]
+  ldrd r0, r1, [r12, #START]
+  ldrd r2, r3, [r12, #START]
+  ldrd r4, r5, [r12, #START]
+  ldrd r9, r10, [r8], #8
+  cmp lr, #2
+  beq 2f
+  bhi 3f
+
+1: /* a block of one word */
+  ldr lr, [r10, #-4]
+  ldrd r11, r10, [r8], #8
+  smlal r0, r1, lr, r9
+  ldr r12, [r10, #-4]
+  ldrd r9, r10, [r8], #8
+  smlal r0, r1, r12, r11
+  cmp r10, #0
+  bne 1b
+  b.w .Ltail
+
+2: /* a block of two words */
+  ldrd lr, r12, [r10, #-8]
+  ldrd r11, r10, [r8], #8
+  smlal r0, r1, lr, r9
+  smlal r2, r3, r12, r9
+  ldrd lr, r12, [r10, #-8]
+  ldrd r9, r10, [r8], #8
+  smlal r0, r1, lr, r11
+  smlal r2, r3, r12, r11
+  cmp r10, #0
+  bne 2b
+  b.w .Ltail
+
+3: /* a block of three words */
+  ldrd lr, r12, [r10, #-12]
+  ldr r6, [r10, #-4]
+  ldrd r11, r10, [r8], #8
+  smlal r0, r1, lr, r9
+  smlal r2, r3, r12, r9
+  smlal r4, r5, r6, r9
+  ldrd lr, r12, [r10, #-12]
+  ldr r6, [r10, #-4]
+  ldrd r9, r10, [r8], #8
+  smlal r0, r1, lr, r11
+  smlal r2, r3, r12, r11
+  smlal r4, r5, r6, r11
+  cmp r10, #0
+  bne 3b
+
+.Ltail: /* requantize and store the sums of a block */
+  ldr r12, [sp]
+  /* Separate the two lanes of each sum: twice the lower sum in the even register, twice the upper sum
+   * in the odd one. The lower lane has 23 bits. If it is negative (bit 22), it has borrowed 1 from
+   * the upper lane, which is added here.
+   */
+  lsl r1, r1, #10
+  lsl r3, r3, #10
+  orr r3, r3, r2, lsr #22
+  lsl r2, r2, #9
+  asr r2, r2, #8
+  lsl r7, r7, #10
+  lsl r5, r5, #10
+  ldrd r10, r11, [r12, #EXPONENT]
+  orr r5, r5, r4, lsr #22
+  orr r1, r1, r0, lsr #22
+  lsl r4, r4, #9
+  orr r7, r7, r6, lsr #22
+  lsl r0, r0, #9
+  lsl r6, r6, #9
+  asr r6, r6, #8
+  asr r4, r4, #8
+  cmp r11, #0
+  ldrd r8, r9, [r12, #MULTIPLIER]
+  asr r0, r0, #8
+  add r3, r3, r2, lsr #31
+  add r1, r1, r0, lsr #31
+  add r7, r7, r6, lsr #31
+  add r5, r5, r4, lsr #31
+  beq 5f
+  finish 1
+  blo 6f
+
+4: /* begin a block of four words */
+  str r0, [r12, #FOURS]
+  add r0, r11, #BLOCK_BYTES
+  add r1, lr, #16
+  strd r0, r1, [r12, #ENTRY]
+  ldr r8, [r12, #LIST]
+  ldrd r0, r1, [r12, #START]
+  ldrd r9, r10, [r8], #8
+  ldrd r2, r3, [r12, #START]
+  ldr lr, [r10, lr]
+  ldrd r4, r5, [r12, #START]
+  ldrd r6, r7, [r12, #START]
+  bx r11
+
+5: /* the output's zero is not stored as 0, or the sums are counted from a center */
+  ldr r11, [r12, #CENTER]
+  .irp value, r0, r1, r2, r3, r4, r5, r6, r7
+  add \value, \value, r11
+  .endr
+  .irp value, r0, r1, r2, r3, r4, r5, r6, r7
+  smmulr \value, \value, r8
+  .endr
+  .irp value, r0, r1, r2, r3, r4, r5, r6, r7
+  add \value, \value, \value, asr #31
+  add \value, \value, r9
+  .endr
+  finish 0
+  bhs 4b
+
+6:
+  pop {r0, r4-r11, pc}
+
+  .balign 4
+.Lblocks:
+  .set offset, 0
+  .rept MAX_FOURS
+  block offset
+  .set offset, offset + 16
+  .endr
+  .size edgel3_words_m7, . - edgel3_words_m7
+
+/* edgel3_tap *edgel3_words_gap16_m7(const uint8_t *taps, uint32_t count,
+ *                                   const uint32_t *addresses, edgel3_tap *end)
+ * and likewise edgel3_words_negative_gap16_m7, edgel3_words_gap12_m7,
+ * edgel3_words_negative_gap12_m7
+ *
+ * Expand one part of a list (edgel3_packed.h describes both formats) with the taps' addresses in
+ * place of offsets, and skip the taps whose address is 0. The negative forms negate the weights.
+ * gap12 requires an even count.
+ *
+ * Result: the end of the list after the appended taps, in r0. Stack: 28 bytes.
+ *
+ * register  content
+ * r0        taps, the address of the packed taps; out: the new end of the list
+ * r1        count; then the number of pairs that are left
+ * r2        addresses, by tap number
+ * r3        end of the list
+ * r4        number of the current tap
+ * r5        two packed taps
+ * r6 to r9  weights and addresses of two taps
+ * r10       gap16: whether one tap is left after the pairs: 1 or 0
+ *
+ * buffer    access  size
+ * taps      read    gap16: 2 * count bytes; gap12: 3 * count / 2 bytes and one more
+ * addresses read    uint32 [edgel3_taps_per_channel]
+ * end       write   8 * count bytes, aligned to 4
+ */
+  /* Append two taps, whose packed form is in r5. With \load, load the next two. */
+  .macro put_taps bits, negative, load
+  .if \bits == 16
+  ubfx r6, r5, #7, #9
+  add r4, r4, r6
+  lsr r8, r5, #23
+  .else
+  ubfx r6, r5, #7, #5
+  add r4, r4, r6
+  ubfx r8, r5, #19, #5
+  .endif
+  ldr r7, [r2, r4, lsl #2]
+  and r6, r5, #0x7f
+  add r4, r4, r8
+  .if \negative
+  rsb r6, r6, #0
+  .endif
+  cmp r7, #0
+  it ne
+  strdne r6, r7, [r3], #8
+  ubfx r8, r5, #\bits, #7
+  ldr r9, [r2, r4, lsl #2]
+  .if \load
+  ldr r5, [r0], #\bits / 4
+  .endif
+  .if \negative
+  rsb r8, r8, #0
+  .endif
+  cmp r9, #0
+  it ne
+  strdne r8, r9, [r3], #8
+  .endm
+
+  /* Append one tap of gap16. */
+  .macro put_tap negative
+  ldrh r5, [r0], #2
+  add r4, r4, r5, lsr #7
+  and r6, r5, #0x7f
+  ldr r7, [r2, r4, lsl #2]
+  .if \negative
+  rsb r6, r6, #0
+  .endif
+  cmp r7, #0
+  it ne
+  strdne r6, r7, [r3], #8
+  .endm
+
+  .macro expand name, bits, negative
+  .balign 4
+  .global \name
+  .type \name, %function
+  .thumb_func
+\name:
+  push {r4-r10}
+  movs r4, #0
+  .if \bits == 16
+  cmp r1, #0
+  beq 5f
+  /* Pairs are loaded at multiples of 4. */
+  tst r0, #2
+  beq 1f
+  put_tap \negative
+  subs r1, r1, #1
+1:
+  and r10, r1, #1
+  .endif
+  lsrs r1, r1, #1
+  beq 4f
+  ldr r5, [r0], #\bits / 4
+  subs r1, r1, #1
+  beq 3f
+2: /* the next two taps */
+  put_taps \bits, \negative, 1
+  subs r1, r1, #1
+  bne 2b
+3: /* the last two */
+  put_taps \bits, \negative, 0
+4:
+  .if \bits == 16
+  cmp r10, #0
+  beq 5f
+  put_tap \negative
+  .endif
+5:
+  mov r0, r3
+  pop {r4-r10}
+  bx lr
+  .size \name, . - \name
+  .endm
+
+  expand edgel3_words_gap16_m7, 16, 0
+  expand edgel3_words_negative_gap16_m7, 16, 1
+  expand edgel3_words_gap12_m7, 12, 0
+  expand edgel3_words_negative_gap12_m7, 12, 1
+
+/* uint32_t *edgel3_widen_m7(const uint8_t *row, uint32_t half, uint32_t fours, uint32_t *words)
+ *
+ * Write 4 * fours words of two columns: the bytes at row and at row + half.
+ *
+ * Result: the end of the words. Stack: 32 bytes.
+ */
+  .balign 4
+  .global edgel3_widen_m7
+  .type edgel3_widen_m7, %function
+  .thumb_func
+edgel3_widen_m7:
+  push {r4-r11}
+  add r1, r0, r1
+1:
+  ldrb r9, [r1, #1]
+  ldrb r8, [r1]
+  ldrb r7, [r0, #3]
+  ldrb r11, [r1, #3]
+  ldrb r10, [r1, #2]
+  ldrb r4, [r0]
+  ldrb r6, [r0, #2]
+  ldrb r5, [r0, #1]
+  add r1, r1, #4
+  orr r4, r4, r8, lsl #23
+  orr r5, r5, r9, lsl #23
+  strd r4, r5, [r3], #8
+  orr r7, r7, r11, lsl #23
+  subs r2, r2, #1
+  orr r6, r6, r10, lsl #23
+  strd r6, r7, [r3], #8
+  add r0, r0, #4
+  bne 1b
+  mov r0, r3
+  pop {r4-r11}
+  bx lr
+  .size edgel3_widen_m7, . - edgel3_widen_m7
+
+#endif
