@@ -80,13 +80,15 @@ def spread_out(rng: np.random.Generator, channels: int, source: Quantization) ->
     )
 
 
-def saturated(weight: int, activation: str) -> Int8Network:
+def saturated(weight: int, activation: str, spacing: int = 1) -> Int8Network:
     """Of 30 channels all inputs at their greatest, in some places: sums of 270 * 255 * weight.
 
-    The M7 kernels take 2^23 less one, with the bias: 121 is within, 122 beyond.
+    The M7 kernels take 2^23 less one, with the bias: 121 is within, 122 beyond. From 61 on, the
+    kernels for lists count from the middle of the range. With ``spacing``, channels of zeros are
+    between the 30, so that the weights are a list.
     """
     rng = np.random.default_rng(weight)
-    filters = 30
+    filters = 30 * spacing
     bright = Conv(
         np.ones((filters, 3, 3, 1), np.int8),
         np.full(filters, -1100, np.int32),
@@ -99,6 +101,7 @@ def saturated(weight: int, activation: str) -> Int8Network:
     kernel[2:4, :, :, ::2] = -weight
     kernel[4, 0] = 0
     kernel[5] = rng.choice(np.array([-weight, 0, weight], np.int8), kernel[5].shape)
+    kernel[..., np.arange(filters) % spacing > 0] = 0
     # The greatest sum is 100 steps of output, or 7: of the one the kernel's scale is the exponent.
     steps = np.array([100, 100, 100, 7, 7, 100])
     scales = (steps / (270 * 255 * weight)).astype(np.float32)
@@ -146,9 +149,13 @@ def make_networks() -> dict[str, Int8Network]:
             networks[f"sparsity {sparsity}, {name}"] = random_network(
                 rng, **shape, sparsity=sparsity
             )
-    for columns in (1, 2, 3, 4, 5, 6, 7, 8, 9, 63, 64, 65, 199):
+    for columns in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 63, 64, 65, 199, 206, 207):
         networks[f"{columns} columns"] = random_network(
             rng, rows=3, columns=columns, filters=[5, 4], pools=["none", "global"], sparsity=0.6
+        )
+    for columns in (1, 2, 3, 4, 5, 6, 7, 9, 10):
+        networks[f"dense, {columns} columns"] = random_network(
+            rng, rows=3, columns=columns, filters=[5, 4], pools=["none", "global"], sparsity=0
         )
     for rows, columns in ((2, 2), (3, 3), (5, 2), (4, 9)):
         networks[f"pooled {rows} x {columns}"] = random_network(
@@ -186,6 +193,7 @@ def make_networks() -> dict[str, Int8Network]:
     for activation in ("none", "relu"):
         for weight in (60, 61, 121, 122, 127):
             networks[f"sums of {weight}, {activation}"] = saturated(weight, activation)
+            networks[f"list, sums of {weight}, {activation}"] = saturated(weight, activation, 8)
         for least, greatest in ((0, 4), (1, 22), (1, 25), (16, 31)):
             name = f"shifts {least} to {greatest}, {activation}"
             networks[name] = shifted(least, greatest, activation)
