@@ -194,6 +194,8 @@ const edgel3_kernels edgel3_kernels_portable = {
     .accepts = accepts,
     .prepared_bytes = NULL,
     .prepare = NULL,
+    .widened_bytes = NULL,
+    .begin_row = NULL,
     .convolve = convolve,
     .pool = edgel3_pool_row,
 };
