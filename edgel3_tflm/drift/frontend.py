@@ -45,9 +45,7 @@ def measure_frontend(
     samples = to_int16(windows)
     from_device = np.stack([frontend.log_mel(each) for each in samples])
     difference = np.abs(from_device.astype(np.float64) - decibels)
-    quantized = deployment.embedder(
-        deployment.quantization, deployment.fastest_runtime(deployment.quantization)
-    )
+    quantized = deployment.embedder(deployment.quantization)
     steps = np.abs(
         deployment.input_map.apply(from_device, quantized.input).astype(np.int64)
         - deployment.input_map.apply(decibels, quantized.input)

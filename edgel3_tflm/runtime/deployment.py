@@ -280,7 +280,7 @@ class Deployment:
         return (self.directory / PACKED_MODEL_NAME).read_bytes()
 
     def embedder(
-        self, precision: str, runtime: str = DEFAULT_RUNTIME, *, threads: int | None = None
+        self, precision: str, runtime: str | None = None, *, threads: int | None = None
     ) -> Embedder:
         """Open a model of this deployment in a runtime.
 
@@ -288,8 +288,8 @@ class Deployment:
         ----------
         precision : str
             'float' or the deployment's quantization.
-        runtime : str
-            One of ``interpreters.RUNTIMES``.
+        runtime : str, optional
+            One of ``interpreters.RUNTIMES``; by default :meth:`fastest_runtime`.
         threads : int, optional
             Number of threads; by default one for each core.
 
@@ -302,5 +302,6 @@ class Deployment:
         RuntimeUnavailableError, ModelFileError
             As :func:`edgel3_tflm.runtime.interpreters.open_interpreter` and :meth:`model_name`.
         """
+        runtime = runtime or self.fastest_runtime(precision)
         model = self.read_model(precision, runtime)
         return Embedder(model, self.variant, self.input_map, runtime, threads=threads)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import tflite
 
+from edgel3_tflm.converters.export.pack import pack
+from edgel3_tflm.errors import ModelFileError
+from edgel3_tflm.runtime.artefacts import PACKED_MODEL_NAME
 from edgel3_tflm.runtime.deployment import Deployment
 
 
@@ -38,14 +41,19 @@ def _scale(model: bytes, convolution: int, which_input: int | None) -> bytes:
 
 
 def with_quantized_model(deployment: Deployment, model: bytes, directory: Path) -> Deployment:
-    """Copy a deployment with another quantized flatbuffer and its digest in the manifest."""
+    """Copy a deployment with another quantized flatbuffer, packed too if that is possible."""
     shutil.copytree(deployment.directory, directory)
-    name = f"{deployment.quantization}.tflite"
-    (directory / name).write_bytes(model)
     manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["artefacts"][name] = {
-        "bytes": len(model),
-        "sha256": hashlib.sha256(model).hexdigest(),
-    }
+    models = {f"{deployment.quantization}.tflite": model}
+    try:
+        models[PACKED_MODEL_NAME] = pack(model)
+    except ModelFileError:
+        del manifest["artefacts"][PACKED_MODEL_NAME]
+    for name, data in models.items():
+        (directory / name).write_bytes(data)
+        manifest["artefacts"][name] = {
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
     (directory / "manifest.json").write_text(json.dumps(manifest))
     return Deployment.load(directory)
