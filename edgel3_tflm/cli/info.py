@@ -289,7 +289,9 @@ def _fit_lines(needs: _Needs) -> list[Any]:
         return lines
     fitting = [f"fits\n{form}" for form in known]
     table = new_table("board", "flash\nKiB", "RAM\nKiB", *fitting, "limits")
+    table.columns[0].no_wrap = True
     table.columns[-1].justify = "left"
+    table.columns[-1].no_wrap = False
     for board in BOARDS:
         table.add_row(
             board.title,

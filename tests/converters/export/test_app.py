@@ -133,7 +133,7 @@ def test_nothing_is_written_for_a_board_that_is_too_small(
 ) -> None:
     small = dataclasses.replace(BOARDS[0], ram_bytes=300_000)
 
-    with pytest.raises(EdgeL3Error, match=r"at most 201,696 bytes of RAM .* got 279,840 bytes"):
+    with pytest.raises(EdgeL3Error, match=r"at most 201,696 bytes of RAM .* got 279,856 bytes"):
         export_app(standin, small, tmp_path / "app")
 
     assert list(tmp_path.iterdir()) == []

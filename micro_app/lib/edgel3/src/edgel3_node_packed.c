@@ -2,13 +2,12 @@
 #include "edgel3_node.h"
 
 static edgel3_status describe(const edgel3_node_model *model, edgel3_info *info) {
-  size_t arena_bytes = 0;
-  edgel3_status status = edgel3_describe(model->network, model->network_bytes, info);
-  if (status == EDGEL3_OK) {
-    status =
-        edgel3_arena_bytes(model->network, model->network_bytes, EDGEL3_KERNELS_BEST, &arena_bytes);
-  }
-  return status == EDGEL3_OK && arena_bytes > model->arena_bytes ? EDGEL3_ERROR_ARENA : status;
+  edgel3_engine *engine;
+  const edgel3_status status = edgel3_describe(model->network, model->network_bytes, info);
+  if (status != EDGEL3_OK) return status;
+  /* Opening shows whether the arena is large enough. */
+  return edgel3_open(&engine, model->network, model->network_bytes, EDGEL3_KERNELS_BEST,
+                     model->arena, model->arena_bytes);
 }
 
 /* The log-mel values have overwritten the arena: set up the engine again. */

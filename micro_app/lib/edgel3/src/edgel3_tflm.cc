@@ -131,9 +131,10 @@ TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
   size_t arena_bytes;
   if (!Accepted(edgel3_describe(bytes, model->bytes, &info)) ||
       !Matches(info, window.get(), embedding.get()) ||
-      !Accepted(edgel3_arena_bytes(bytes, model->bytes, EDGEL3_KERNELS_BEST, &arena_bytes))) {
+      !Accepted(edgel3_arena_bytes(bytes, model->bytes, EDGEL3_KERNELS_PORTABLE, &arena_bytes))) {
     return kTfLiteError;
   }
+  /* The least arena, which is the one that the converter plans for. */
   void *arena = micro_context->AllocatePersistentBuffer(arena_bytes);
   if (arena == nullptr) {
     MicroPrintf("EDGEL3: the engine needs %d bytes of the tensor arena; enlarge it",
