@@ -18,6 +18,14 @@ using namespace tflite;
 enum { kWindow = 0, kModel = 1, kInputs = 2 };
 enum { kEmbedding = 0, kOutputs = 1 };
 
+/* The kernels whose arena the operator asks for. A Cortex-M needs the least one, for which the
+ * converter plans. */
+#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+constexpr edgel3_kernel_choice kArenaKernels = EDGEL3_KERNELS_PORTABLE;
+#else
+constexpr edgel3_kernel_choice kArenaKernels = EDGEL3_KERNELS_BEST;
+#endif
+
 /* State of an operator in a graph. */
 struct State {
   edgel3_engine *engine;
@@ -131,10 +139,9 @@ TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
   size_t arena_bytes;
   if (!Accepted(edgel3_describe(bytes, model->bytes, &info)) ||
       !Matches(info, window.get(), embedding.get()) ||
-      !Accepted(edgel3_arena_bytes(bytes, model->bytes, EDGEL3_KERNELS_PORTABLE, &arena_bytes))) {
+      !Accepted(edgel3_arena_bytes(bytes, model->bytes, kArenaKernels, &arena_bytes))) {
     return kTfLiteError;
   }
-  /* The least arena, which is the one that the converter plans for. */
   void *arena = micro_context->AllocatePersistentBuffer(arena_bytes);
   if (arena == nullptr) {
     MicroPrintf("EDGEL3: the engine needs %d bytes of the tensor arena; enlarge it",
