@@ -297,7 +297,7 @@ def test_sea_64_and_the_benchmark(
     # BakeNN, which runs the same kernels, takes 248.9 M instructions and an arena of 209 kB.
     assert figures["cmsis_nn"]["instructions"] == pytest.approx(248.9e6, rel=0.01)
     assert figures["cmsis_nn"]["arena_bytes"] == 209_408
-    # Another layout of the code divides it into other blocks, which changes the model's sum.
+    # Another build of the same kernels gave 228 M: the model depends on the layout of the code.
     assert figures["cmsis_nn"]["cycles"] == pytest.approx(221e6, rel=0.04)
 
 
