@@ -6,6 +6,7 @@ and attributes are decoded here, because their sizes must be checked before anyt
 """
 
 import io
+import math
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,10 +91,7 @@ class Array:
             If the values are not in the file.
         """
         shape = self.shape or ()
-        # A Python integer, because a product of claimed sizes may exceed 64 bits.
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)  # of Python integers: claimed sizes may exceed 64 bits together
         if count == 0:
             return np.zeros(shape, self.dtype)
         found: npt.NDArray[Any] = np.frombuffer(self.data, self.dtype, count, self.offset)

@@ -17,7 +17,6 @@ model or version of a runtime.
 import json
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from edgel3_tflm._version import __version__
+from edgel3_tflm.cores import processor_name
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError, RuntimeUnavailableError
 from edgel3_tflm.files import make_directory, sha256_hex, write_whole
 from edgel3_tflm.networks.sources import cache_directory
@@ -65,7 +65,7 @@ def choose_runtime(models: Mapping[str, bytes]) -> str:
     if len(models) == 1:
         return preferred
     situation = {
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "versions": {"edgel3-tflm": __version__, **{n: _version(n) for n in _DISTRIBUTIONS}},
         # This variable chooses the engine's kernels.
         "kernels": os.environ.get("EDGEL3_KERNELS"),
@@ -147,12 +147,3 @@ def _version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else f"{platform.machine()} {platform.processor()}"

@@ -16,7 +16,6 @@ times, because the wall time depends on the other load of the machine.
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -44,6 +43,7 @@ from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
+from edgel3_tflm.cores import processor_name
 from edgel3_tflm.errors import RuntimeUnavailableError
 from edgel3_tflm.files import make_directory, write_whole
 from edgel3_tflm.metrics import cosine_similarity
@@ -234,15 +234,11 @@ def real_windows(spec: FrontendSpec, count: int) -> FloatArray:
 def describe_machine() -> str:
     """Return processor, instruction sets, load and the version of TensorFlow on one line."""
     tf = load_backend().tf
-    processor, words = platform.processor() or platform.machine(), set[str]()
-    if (info := Path("/proc/cpuinfo")).exists():
-        text = info.read_text()
-        names = [line for line in text.splitlines() if line.startswith("model name")]
-        processor = names[0].partition(":")[2].strip() if names else processor
-        words = set(text.split())
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text().split()) if info.exists() else set()
     instructions = " ".join(name for name in INSTRUCTIONS if name in words) or "unknown"
     load = f"; load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{processor}; instructions: {instructions}{load}; TensorFlow {tf.__version__}"
+    return f"{processor_name()}; instructions: {instructions}{load}; TensorFlow {tf.__version__}"
 
 
 def write_table(console: Console, figures: Throughput) -> None:

@@ -42,6 +42,11 @@ class Emulation:
 
     objects: list[Path]
 
+    def build(self, deployment: Deployment, board: Board, output: Path) -> Path:
+        """Export a project, compile its sketch and link it."""
+        export_app(deployment, board, output / "app")
+        return self.link(output / "app", board, output)
+
     def link(self, project: Path, board: Board, output: Path) -> Path:
         """Compile a project's sketch and link it."""
         sketch = project / SKETCH_NAME
@@ -107,15 +112,13 @@ def seconds_of_work(emulator: Emulator, seconds: float) -> float:
 def test_the_sketch_answers_its_host_with_the_engines_bytes(
     emulation: Emulation, sea_generated: Deployment, tmp_path: Path
 ) -> None:
-    board = find_board("nucleo_h743zi")
-    export_app(sea_generated, board, tmp_path / "app")
-    firmware = emulation.link(tmp_path / "app", board, tmp_path)
+    firmware = emulation.build(sea_generated, EMULATED, tmp_path)
     packed = sea_generated.read_packed_model()
     assert packed is not None
     samples = np.random.default_rng(0).normal(0, 3000, 8000).astype(np.int16)
 
     with Emulator(firmware) as emulator, Device(emulator.connect()) as device:
-        assert device.info.board == board.title
+        assert device.info.board == EMULATED.title
         # QEMU has no cycle counter: the sketch detects this and counts microseconds.
         assert device.info.ticks_per_second == 1_000_000
         assert device.self_test() == 0
@@ -137,9 +140,7 @@ def test_the_sketch_answers_its_host_with_the_engines_bytes(
 def test_a_byte_that_arrives_just_before_sleep_is_read(
     emulation: Emulation, sea_generated: Deployment, tmp_path: Path
 ) -> None:
-    board = find_board("nucleo_h743zi")
-    export_app(sea_generated, board, tmp_path / "app")
-    firmware = emulation.link(tmp_path / "app", board, tmp_path)
+    firmware = emulation.build(sea_generated, EMULATED, tmp_path)
     frame = encode(Packet(Command.INFO, 1))
 
     with Emulator(firmware) as emulator, closing(emulator.connect()) as transport:
@@ -161,8 +162,7 @@ def test_the_sketch_streams_what_its_microphone_hears(
     emulation: Emulation, sea_generated: Deployment, tmp_path: Path
 ) -> None:
     board = find_board("giga_r1_m7")
-    export_app(sea_generated, board, tmp_path / "app")
-    firmware = emulation.link(tmp_path / "app", board, tmp_path)
+    firmware = emulation.build(sea_generated, board, tmp_path)
 
     with Emulator(firmware, is_idle_skipped=True) as emulator:
         with Device(emulator.connect(), timeout_s=600) as device:

@@ -80,7 +80,7 @@ def test_a_choice_holds_for_one_processor_version_and_model(
     measured += [[1.0, 2.0], [2.0, 1.0]]
     assert choose_runtime(models) == "litert-builtin"
     if change == "processor":
-        monkeypatch.setattr(fastest, "_processor_name", lambda: "another")
+        monkeypatch.setattr(fastest, "processor_name", lambda: "another")
     elif change == "version":
         monkeypatch.setattr(fastest, "_version", lambda _: "99")
     elif change == "model":

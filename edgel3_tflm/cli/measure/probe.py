@@ -92,7 +92,6 @@ def probe_command(
                 raise EdgeL3Error(f"unknown precision {precision!r}: expected float or quantized")
             which = "float" if precision == "float" else deployment.quantization
             spec = deployment.variant.frontend
-            runtime = runtime or deployment.fastest_runtime(which)
             features = deployment.embedder(which, runtime).embed_log_mel
             source = {
                 "model": deployment.variant.name,
@@ -119,8 +118,7 @@ def probe_command(
             if teacher is not None:
                 source["teacher"] = teacher_model.variant.name
                 teacher_spec = teacher_model.variant.frontend
-                fastest = teacher_model.fastest_runtime("float")
-                embed = teacher_model.embedder("float", fastest).embed_log_mel
+                embed = teacher_model.embedder("float").embed_log_mel
                 theirs = extract_features(clips, teacher_spec, embed, progress)
                 source["map_cosine"] = map_cosine(clips, extracted, theirs, fold)
         splits = split_by_fold(clips, [each.fold for each in results])
