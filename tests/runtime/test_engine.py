@@ -23,6 +23,7 @@ from edgel3_tflm.runtime.c_library.engine import (
     describe,
     supported_kernels,
 )
+from edgel3_tflm.runtime.c_library.library import ffi, lib
 from edgel3_tflm.runtime.packed import read_packed
 
 
@@ -68,6 +69,26 @@ def test_rows_may_be_pushed_as_they_come(blob: bytes) -> None:
     expected = Engine(blob).run(window)
     np.testing.assert_array_equal(pushed.finish(), expected)
     np.testing.assert_array_equal(pushed.finish(), expected)
+
+
+def test_a_program_may_work_after_every_row_of_a_convolution(blob: bytes) -> None:
+    engine = Engine(blob)
+    window = np.random.default_rng(4).integers(-128, 128, (13, 11)).astype(np.int8)
+    expected = engine.run(window)
+    rows = sum(conv.rows for conv in read_packed(blob).convolutions)
+    calls: list[int] = []
+
+    @ffi.callback("void(void *)")
+    def work(context: object) -> None:
+        calls.append(int(ffi.cast("uintptr_t", context)))
+
+    lib.edgel3_set_between_rows(engine._engine, work, ffi.cast("void *", 7))
+    found = engine.run(window)
+    lib.edgel3_set_between_rows(engine._engine, ffi.NULL, ffi.NULL)
+    engine.run(window)
+
+    assert calls == [7] * rows
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_rows_behind_the_last_and_early_embeddings_are_refused(blob: bytes) -> None:

@@ -80,6 +80,15 @@ typedef void (*edgel3_row_hook)(void *context, uint32_t convolution, uint32_t ro
                                 const uint8_t *values, uint32_t channels, uint32_t columns,
                                 uint32_t stride);
 
+/** Function that the engine calls after every row of a convolution's output, so that a program can do
+ * short other work while a window is computed, such as reading a microphone.
+ *
+ * It must not use the engine or its arena.
+ *
+ * @param[in,out] context  the pointer that edgel3_set_between_rows was given
+ */
+typedef void (*edgel3_between_rows)(void *context);
+
 /** Describe a status in English.
  *
  * @param[in] status  any value
@@ -147,6 +156,15 @@ edgel3_status edgel3_open(edgel3_engine **engine, const void *model, size_t mode
  * @param[in]     context  passed to every call of the hook; may be null
  */
 void edgel3_set_row_hook(edgel3_engine *engine, edgel3_row_hook hook, void *context);
+
+/** Set the function that is called after every row of a convolution's output from now on.
+ *
+ * @param[in,out] engine        an open engine
+ * @param[in]     between_rows  the function to call; null to call none
+ * @param[in]     context       passed to every call of the function; may be null
+ */
+void edgel3_set_between_rows(edgel3_engine *engine, edgel3_between_rows between_rows,
+                             void *context);
 
 /** Begin a window and discard all rows pushed before. edgel3_open has begun the first window.
  *

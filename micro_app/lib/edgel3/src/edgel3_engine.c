@@ -27,6 +27,8 @@ struct edgel3_engine {
   uint8_t *maximum; /* of each channel of the last convolution, so far */
   edgel3_row_hook hook;
   void *hook_context;
+  edgel3_between_rows between_rows;
+  void *between_rows_context;
 };
 
 /* Bytes of the arena for the engine itself: the same for every processor, so that the converter can
@@ -166,6 +168,12 @@ void edgel3_set_row_hook(edgel3_engine *engine, edgel3_row_hook hook, void *cont
   engine->hook_context = context;
 }
 
+void edgel3_set_between_rows(edgel3_engine *engine, edgel3_between_rows between_rows,
+                             void *context) {
+  engine->between_rows = between_rows;
+  engine->between_rows_context = context;
+}
+
 /* The slot of a ring for input row `row` - 1. Row 0 is the padding above the map. */
 static uint8_t *ring_slot(const edgel3_conv *conv, const edgel3_layer *layer, uint32_t row) {
   return layer->ring + row % 3u * edgel3_slot_bytes(conv);
@@ -268,6 +276,7 @@ edgel3_status edgel3_push_row(edgel3_engine *engine, const int8_t *row) {
   while (index > 0) {
     if (is_ready(&model->convolutions[index - 1u], &engine->layers[index - 1u])) {
       compute_row(engine, index - 1u);
+      if (engine->between_rows != NULL) engine->between_rows(engine->between_rows_context);
       index = model->info.convolutions;
     } else {
       --index;

@@ -93,7 +93,7 @@ static edgel3_status embed(edgel3_node *node) {
   const edgel3_node_model *model = &node->model;
   const uint32_t start = node->port.ticks(node->port.context);
   const edgel3_status status =
-      model->engine->run(model, (const int8_t *)model->window, node->embedding);
+      model->engine->run(model, (const int8_t *)model->window, node->embedding, NULL, NULL);
   node->engine_ticks = node->port.ticks(node->port.context) - start;
   return status;
 }

@@ -42,14 +42,17 @@ typedef struct edgel3_node_engine {
   edgel3_status (*describe)(const struct edgel3_node_model *model, edgel3_info *info);
   /** Compute the embedding of a window. Overwrites the arena.
    *
-   * @param[in]  model      the model
-   * @param[in]  window     int8 [mels][frames], quantized values
-   * @param[out] embedding  int8 [EDGEL3_NODE_MAX_EMBEDDING]; the network's embedding size is
-   *                        written
+   * @param[in]  model         the model
+   * @param[in]  window        int8 [mels][frames], quantized values
+   * @param[out] embedding     int8 [EDGEL3_NODE_MAX_EMBEDDING]; the network's embedding size is
+   *                           written
+   * @param[in]  between_rows  to be called often while the network runs, at best after every row of
+   *                           a layer; null to call none
+   * @param[in]  context       passed to every call of between_rows
    * @return EDGEL3_OK, or why the network did not run
    */
   edgel3_status (*run)(const struct edgel3_node_model *model, const int8_t *window,
-                       int8_t *embedding);
+                       int8_t *embedding, edgel3_between_rows between_rows, void *context);
 } edgel3_node_engine;
 
 /** Runs packed models with this library. edgel3_node_tflm.h has the engines that use TFLM. */

@@ -77,7 +77,9 @@ edgel3_status Describe(const edgel3_node_model *model, edgel3_info *info) {
 }
 
 template <typename Resolver>
-edgel3_status Run(const edgel3_node_model *model, const int8_t *window, int8_t *embedding) {
+edgel3_status Run(const edgel3_node_model *model, const int8_t *window, int8_t *embedding,
+                  edgel3_between_rows between_rows, void *context) {
+  TflmSetBetweenRows(between_rows, context); /* TFLM's own kernels do not call it */
   return Interpret<Resolver>(model, nullptr, window, embedding);
 }
 

@@ -3,7 +3,6 @@
 
 #ifdef EDGEL3_HAS_TFLM
 
-#include "edgel3.h"
 #include "tensorflow/lite/c/common.h"
 #include "tensorflow/lite/micro/kernels/kernel_util.h"
 #include "tensorflow/lite/micro/micro_context.h"
@@ -30,6 +29,10 @@ constexpr edgel3_kernel_choice kArenaKernels = EDGEL3_KERNELS_BEST;
 struct State {
   edgel3_engine *engine;
 };
+
+/* The function that engines call after every row, and its argument. */
+edgel3_between_rows g_between_rows = nullptr;
+void *g_between_rows_context = nullptr;
 
 /* A tensor's description. TFLM lends it while it prepares the graph; the destructor returns it. */
 class LentTensor {
@@ -158,6 +161,7 @@ TfLiteStatus Invoke(TfLiteContext *context, TfLiteNode *node) {
   State *state = static_cast<State *>(node->user_data);
   const TfLiteEvalTensor *window = tflite::micro::GetEvalInput(context, node, kWindow);
   TfLiteEvalTensor *embedding = tflite::micro::GetEvalOutput(context, node, kEmbedding);
+  edgel3_set_between_rows(state->engine, g_between_rows, g_between_rows_context);
   const edgel3_status status = edgel3_run(state->engine, window->data.int8, embedding->data.int8);
   if (status != EDGEL3_OK) MicroPrintf("EDGEL3: %s", edgel3_status_text(status));
   return status == EDGEL3_OK ? kTfLiteOk : kTfLiteError;
@@ -170,6 +174,11 @@ TFLMRegistration *TflmRegistration() {
   static TFLMRegistration registration;
   registration = tflite::micro::RegisterOp(Init, Prepare, Invoke);
   return &registration;
+}
+
+void TflmSetBetweenRows(edgel3_between_rows between_rows, void *context) {
+  g_between_rows = between_rows;
+  g_between_rows_context = context;
 }
 
 }  // namespace edgel3

@@ -25,6 +25,7 @@
 
 #ifdef EDGEL3_HAS_TFLM
 
+#include "edgel3.h"
 #include "tensorflow/lite/micro/micro_common.h"
 
 /** Name of the operator in the flatbuffer. */
@@ -43,6 +44,13 @@ using namespace tflite::micro;
  * @return a static object; never null
  */
 TFLMRegistration *TflmRegistration();
+
+/** Set the function that the operator's engines call after every row; see edgel3_between_rows.
+ *
+ * @param[in] between_rows  the function to call; null to call none
+ * @param[in] context       passed to every call of the function; may be null
+ */
+void TflmSetBetweenRows(edgel3_between_rows between_rows, void *context);
 
 }  // namespace edgel3
 
