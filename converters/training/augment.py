@@ -1,4 +1,7 @@
-"""Training windows: cut from clips and augmented; the number of a batch determines the batch."""
+"""Training windows: cut from clips, augmented, and heard through a simulated microphone.
+
+The number of a batch determines the batch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import soxr
 
-from edgel3_tflm.audio.pcm import FULL_SCALE
-from edgel3_tflm.converters.training.recipe import Augmentation
+from edgel3_tflm.audio.pcm import FULL_SCALE, from_int16, to_int16
+from edgel3_tflm.converters.training.recipe import Augmentation, Microphone
 from edgel3_tflm.types import FloatArray
 
 _FILTER_KNOTS = 6
@@ -23,6 +27,25 @@ class TrainingClip:
     label: int
 
 
+@dataclass(frozen=True)
+class WindowBatch:
+    """A batch of n training windows.
+
+    Parameters
+    ----------
+    sound : numpy.ndarray, shape (n, window_samples), float32
+        The augmented windows.
+    heard : numpy.ndarray, shape (n, window_samples), float32
+        The same windows as the microphone delivers them.
+    labels : numpy.ndarray, shape (n, classes + 1), float32
+        The label of a mixture is divided between its classes by energy.
+    """
+
+    sound: FloatArray
+    heard: FloatArray
+    labels: FloatArray
+
+
 class WindowSource:
     """Makes batches of training windows.
 
@@ -30,9 +53,11 @@ class WindowSource:
     ----------
     clips : sequence of TrainingClip
     window_samples : int
+    sample_rate_hz : int
     classes : int
         Number of known classes. Windows of unknown class form one more class.
     augmentation : Augmentation
+    microphone : Microphone
     seed : int
     """
 
@@ -41,29 +66,27 @@ class WindowSource:
         clips: Sequence[TrainingClip],
         *,
         window_samples: int,
+        sample_rate_hz: int,
         classes: int,
         augmentation: Augmentation,
+        microphone: Microphone,
         seed: int,
     ) -> None:
         self._clips = clips
         self._window_samples = window_samples
+        self._sample_rate_hz = sample_rate_hz
         self._classes = classes
         self._augmentation = augmentation
+        self._microphone = microphone
         self._seed = seed
 
-    def batch(self, number: int, windows: int) -> tuple[FloatArray, FloatArray]:
-        """Make a batch; the same number gives the same batch, in any order of calls.
-
-        Returns
-        -------
-        windows, labels : numpy.ndarray
-            Shapes (windows, window_samples) and (windows, classes + 1), float32. The label of a
-            mixture is divided between its classes by energy.
-        """
+    def batch(self, number: int, windows: int) -> WindowBatch:
+        """Make a batch; the same number gives the same batch, in any order of calls."""
         generator = np.random.default_rng([self._seed, number])
         pairs = [self._window(generator) for _ in range(windows)]
-        samples, labels = zip(*pairs, strict=True)
-        return np.stack(samples), np.stack(labels)
+        sound, labels = zip(*pairs, strict=True)
+        heard = [self._hear(window, generator) for window in sound]
+        return WindowBatch(np.stack(sound), np.stack(heard), np.stack(labels))
 
     def _window(self, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         choice = self._augmentation
@@ -80,10 +103,34 @@ class WindowSource:
         if generator.random() < choice.noise_probability:
             noise = generator.standard_normal(len(window))
             window = window + level * _from_db(generator.uniform(*choice.noise_db)) * noise
-        # Rounding to 16 bits affects a quiet recording more than a loud one.
+        if generator.random() < choice.band_probability:
+            window = self._limit_band(window, generator.uniform(*choice.band_hz))
         window = window * _from_db(generator.uniform(*choice.gain_db))
-        window = np.round(window * FULL_SCALE) / FULL_SCALE
         return window.astype(np.float32), label.astype(np.float32)
+
+    def _hear(self, window: FloatArray, generator: np.random.Generator) -> FloatArray:
+        """Return a window as the microphone delivers it."""
+        choice = self._microphone
+        heard = window.astype(np.float64)
+        if choice.clock_error_percent:
+            error = generator.uniform(-1, 1) * choice.clock_error_percent / 100
+            heard = soxr.resample(heard, 1.0, 1.0 + error)
+            # Where the clock is slow, the window ends early and its last samples are repeated.
+            heard = np.pad(heard, (0, max(0, len(window) - len(heard))), "reflect")[: len(window)]
+        if generator.random() < choice.noise_probability:
+            noise = generator.standard_normal(len(heard))
+            if generator.random() < 0.5:
+                noise = _to_pink(noise)
+            heard = heard + _from_db(generator.uniform(*choice.noise_dbfs)) * noise
+        if generator.random() < choice.dither_probability:
+            heard = heard + generator.triangular(-1, 0, 1, len(heard)) / FULL_SCALE
+        return from_int16(to_int16(heard))
+
+    def _limit_band(self, window: FloatArray, highest_hz: float) -> FloatArray:
+        spectrum = np.fft.rfft(window)
+        kept = 1 + int(highest_hz / self._sample_rate_hz * len(window))
+        spectrum[kept:] = 0
+        return np.fft.irfft(spectrum, len(window)).astype(np.float32)
 
     def _cut(self, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         clip = self._clips[generator.integers(len(self._clips))]
@@ -111,3 +158,12 @@ def _filter(window: FloatArray, generator: np.random.Generator, deviation_db: fl
     knots = np.linspace(0, axis[-1], _FILTER_KNOTS)
     curve_db = np.interp(axis, knots, generator.normal(0, deviation_db, _FILTER_KNOTS))
     return np.fft.irfft(spectrum * 10 ** (curve_db / 20), len(window)).astype(np.float32)
+
+
+def _to_pink(noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Give white noise a power density of 1/f, at the same root mean square."""
+    spectrum = np.fft.rfft(noise)
+    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+    spectrum[0] = 0
+    pink = np.fft.irfft(spectrum, len(noise))
+    return pink * (_rms(noise) / _rms(pink))

@@ -41,6 +41,8 @@ from edgel3_tflm.types import FloatArray, Progress
 DENSE_NAME = "dense.h5.gz"
 # Numbers of the batches that set the scales of inputs and targets. No step has such a number.
 _SCALE_BATCHES = range(1_000_000_000, 1_000_000_012)
+# Embeddings that are all equal do not divide by zero.
+_SMALLEST_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class DistillationFigures:
     """Mean cosine similarity of the teacher's embedding and the linear map of the student's."""
     mean_cosine: float
     """The same for a student that always returns the teacher's mean embedding."""
+    sixteen_bit_cosine: float
+    """Mean cosine similarity of the student's embeddings before and after rounding to 16 bits."""
     windows: int
 
 
@@ -162,8 +166,10 @@ class _DistillRun:
         self._source = WindowSource(
             loaded,
             window_samples=student.frontend.window_samples,
+            sample_rate_hz=student.frontend.sample_rate_hz,
             classes=classes,
             augmentation=recipe.augmentation,
+            microphone=recipe.microphone,
             seed=recipe.training.seed,
         )
         progress("prepare targets", 0, 0)
@@ -173,8 +179,8 @@ class _DistillRun:
 
     def batch(self, number: int) -> TargetBatch:
         """Make the batch of a step."""
-        windows, labels = self._source.batch(number, self._recipe.training.batch_windows)
-        return self._targets.compute(windows, labels)
+        windows = self._source.batch(number, self._recipe.training.batch_windows)
+        return self._targets.compute(windows)
 
     def _build(self, given: NetworkWeights | None, teacher_size: int, classes: int) -> None:
         tf, keras = self._tf, self._keras
@@ -203,6 +209,7 @@ class _DistillRun:
                 linear(teacher_size, "to_teacher")(embedding),
                 linear(statistics, "to_statistics")(embedding),
                 linear(classes + 1, "to_labels")(embedding),
+                embedding,
             ],
         )
         self._pruner = Pruner(self._schedules())
@@ -231,20 +238,33 @@ class _DistillRun:
             schedules[self._network.get_layer(layer.name)] = schedule
         return schedules
 
-    def _compute_step(self, decibels: Any, teacher: Any, statistics: Any, labels: Any) -> Any:
+    def _compute_step(
+        self, decibels: Any, sound: Any, teacher: Any, statistics: Any, labels: Any
+    ) -> Any:
         tf, weights = self._tf, self._recipe.loss
+        views = 2 if weights.microphone > 0 else 1
+        inputs = tf.concat([decibels, sound][:views], axis=0)
+        teacher, statistics, labels = (
+            tf.concat([each] * views, axis=0) for each in (teacher, statistics, labels)
+        )
         with tf.GradientTape() as tape:
-            to_teacher, to_statistics, to_labels = self._model(decibels, training=True)
+            to_teacher, to_statistics, to_labels, embedding = self._model(inputs, training=True)
             entropy = tf.nn.softmax_cross_entropy_with_logits(labels, to_labels)
+            heard, unheard = embedding[: len(decibels)], embedding[-len(decibels) :]
+            variance = tf.reduce_mean(tf.math.reduce_variance(unheard, axis=0)) + _SMALLEST_VARIANCE
             terms = tf.stack(
                 [
                     tf.reduce_mean((to_teacher - teacher) ** 2),
                     tf.reduce_mean((to_statistics - statistics) ** 2),
                     # The entropy of a uniform guess is the logarithm of the number of classes.
                     tf.reduce_mean(entropy) / np.log(max(2, labels.shape[1])),
+                    # The gradient must not enlarge the variance.
+                    tf.reduce_mean((heard - unheard) ** 2) / tf.stop_gradient(variance),
                 ]
             )
-            loss = tf.reduce_sum(terms * [weights.teacher, weights.statistics, weights.labels])
+            loss = tf.reduce_sum(
+                terms * [weights.teacher, weights.statistics, weights.labels, weights.microphone]
+            )
         variables = self._model.trainable_variables
         gradients = tape.gradient(loss, variables)
         self._loop.optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -262,6 +282,7 @@ class _DistillRun:
         """Take one step of the optimizer, and prune."""
         terms = self._train_step(
             self._input_map.normalise(batch.decibels),
+            self._input_map.normalise(batch.sound_decibels),
             self._scales.standardize_teacher(batch.teacher),
             self._scales.standardize_statistics(batch.statistics),
             batch.labels,
@@ -270,31 +291,41 @@ class _DistillRun:
             dense = self._read_student("before it was pruned")
             write_whole(self._output / DENSE_NAME, pack_weights(dense))
         self._pruner.apply(step)
-        return dict(zip(("teacher", "statistics", "labels"), terms, strict=True))
+        named = zip(("teacher", "statistics", "labels", "microphone"), terms, strict=True)
+        # Without its weight, the last term is not computed.
+        return dict(list(named)[: 4 if self._recipe.loss.microphone > 0 else 3])
 
     def validate(self, step: int) -> ValidationScore:
         """Compare with the teacher on the validation set; only a pruned student gets a score."""
         data = self._validation
-        embeddings = self._scales.restore_teacher(self._predict_teacher(data.decibels))
+        predicted, unrounded = self._predict(data.sound_decibels)
+        rounded = self._predict(data.decibels)[1]
+        embeddings = self._scales.restore_teacher(predicted)
         constant = np.broadcast_to(self._scales.teacher_mean, embeddings.shape)
         self._figures = DistillationFigures(
             step,
             float(cosine_similarity(data.teacher, embeddings).mean()),
             float(cosine_similarity(data.teacher, constant).mean()),
+            float(cosine_similarity(unrounded, rounded).mean()),
             len(embeddings),
         )
         cosine = self._figures.teacher_cosine
         is_pruned = self._student.plan is None or step > self._recipe.find_pruning_steps()[1]
-        return ValidationScore(cosine if is_pruned else None, {"teacher_cosine": cosine})
+        return ValidationScore(
+            cosine if is_pruned else None,
+            {"teacher_cosine": cosine, "sixteen_bit_cosine": self._figures.sixteen_bit_cosine},
+        )
 
-    def _predict_teacher(self, decibels: FloatArray) -> FloatArray:
-        """Return the linear map of the student's embedding, standardized."""
+    def _predict(self, decibels: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the linear map of the student's embedding, standardized, and the embedding."""
         size = self._recipe.training.batch_windows
         parts = []
         for start in range(0, len(decibels), size):
             inputs = self._input_map.normalise(decibels[start : start + size])
-            parts.append(self._model(inputs, training=False)[0].numpy())
-        return np.concatenate(parts)
+            outputs = self._model(inputs, training=False)
+            parts.append((outputs[0].numpy(), outputs[3].numpy()))
+        teacher, embeddings = zip(*parts, strict=True)
+        return np.concatenate(teacher), np.concatenate(embeddings)
 
     def write_best(self) -> None:
         """Write the student and its figures."""

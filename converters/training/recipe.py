@@ -26,6 +26,10 @@ Weight = Annotated[float, Field(ge=0, le=1e6)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 # 120 dB up or down turn a window of full scale into clipping or silence.
 Level = Annotated[float, Field(ge=-120, le=120)]
+FrequencyRange = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1e6)], Annotated[float, Field(gt=0, le=1e6)]],
+    AfterValidator(_check_order),
+]
 LevelRange = Annotated[tuple[Level, Level], AfterValidator(_check_order)]
 Filters = Annotated[
     tuple[Annotated[int, Field(ge=1, le=MAX_FILTERS)], ...],
@@ -119,7 +123,7 @@ class Augmentation:
     Parameters
     ----------
     gain_db : (float, float)
-        Range of the gain, applied before rounding to 16 bits.
+        Range of the gain.
     mix_probability, mix_db
         Probability that another clip is added, and the range of its level.
     filter_probability, filter_deviation_db
@@ -127,6 +131,9 @@ class Augmentation:
         the curve.
     noise_probability, noise_db
         Probability that white noise is added, and the range of its level.
+    band_probability, band_hz
+        Probability that the window loses its high frequencies, as in a lossy file, and the range of
+        the highest frequency that is left, in Hz.
     """
 
     gain_db: LevelRange = (-30.0, 0.0)
@@ -136,6 +143,29 @@ class Augmentation:
     filter_deviation_db: Annotated[float, Field(ge=0, le=30)] = 6.0
     noise_probability: Share = 0.3
     noise_db: LevelRange = (-60.0, -10.0)
+    band_probability: Share = 0.0
+    band_hz: FrequencyRange = (8000.0, 24000.0)
+
+
+@dataclass(frozen=True, config=OWN)
+class Microphone:
+    """How a microphone changes a window; the window is always rounded to 16 bits.
+
+    Parameters
+    ----------
+    noise_probability, noise_dbfs
+        Probability of a noise floor, and the range of its root mean square in dB of full scale.
+        Half of the floors are white, half have a power density of 1/f.
+    dither_probability
+        Probability of triangular dither of one step up or down, before the rounding.
+    clock_error_percent
+        Largest deviation of the sample rate; each window has a random one.
+    """
+
+    noise_probability: Share = 0.0
+    noise_dbfs: LevelRange = (-100.0, -70.0)
+    dither_probability: Share = 0.0
+    clock_error_percent: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
 @dataclass(frozen=True, config=OWN)
@@ -152,11 +182,16 @@ class Loss:
     labels : float
         Cross-entropy between a third linear map and the labels of the training clips; needs a
         manifest.
+    microphone : float
+        Squared error between the student's embeddings of a window before and after the microphone,
+        divided by the variance of the embeddings in the batch. Above 0, the other terms take both
+        embeddings, and a step takes twice as long.
     """
 
     teacher: Weight = 1.0
     statistics: Weight = 0.0
     labels: Weight = 0.0
+    microphone: Weight = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -228,6 +263,7 @@ class Recipe:
     teacher: NetworkChoice
     validation: Validation = Validation()
     augmentation: Augmentation = Augmentation()
+    microphone: Microphone = Microphone()
     loss: Loss = Loss()
     pruning: Pruning = Pruning()
     training: Training = Training()

@@ -10,8 +10,10 @@ import soxr
 from edgel3_tflm.audio.clips import Clip, read_clip
 from edgel3_tflm.audio.framing import cut_windows
 from edgel3_tflm.audio.log_mel import is_silent, log_mel, log_mel_statistics
+from edgel3_tflm.audio.pcm import from_int16, to_int16
 from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.quantization.tflite import to_float
+from edgel3_tflm.converters.training.augment import WindowBatch
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.networks.weights import NetworkWeights
@@ -30,16 +32,19 @@ class TargetBatch:
     Parameters
     ----------
     decibels : numpy.ndarray, shape (n, mels, frames), float32
-        The student's log-mel, in dB.
+        The student's log-mel of what the microphone delivers, in dB.
+    sound_decibels : numpy.ndarray, shape (n, mels, frames), float32
+        The student's log-mel of the sound itself, in dB.
     teacher : numpy.ndarray, shape (n, embedding_size), float32
-        The teacher's embedding.
+        The teacher's embedding of the sound.
     statistics : numpy.ndarray, shape (n, 2 * mels), float32
-        Mean and standard deviation over time of the student's log-mel, in dB.
+        Mean and standard deviation over time of ``sound_decibels``.
     labels : numpy.ndarray, shape (n, classes + 1), float32
         Shares of the classes; the last is the share of unknown classes.
     """
 
     decibels: FloatArray
+    sound_decibels: FloatArray
     teacher: FloatArray
     statistics: FloatArray
     labels: FloatArray
@@ -60,22 +65,20 @@ class TargetSource:
         model = to_float(build_network(teacher))
         self._embedder = Embedder(model, teacher.variant, InputMap.of(teacher), DEFAULT_RUNTIME)
 
-    def compute(self, windows: FloatArray, labels: FloatArray) -> TargetBatch:
-        """Compute inputs and targets.
-
-        Parameters
-        ----------
-        windows : numpy.ndarray, shape (n, samples), float32
-            At the student's sample rate.
-        labels : numpy.ndarray, shape (n, classes + 1), float32
-        """
-        decibels = log_mel(windows, self._student)
+    def compute(self, batch: WindowBatch) -> TargetBatch:
+        """Compute inputs and targets of windows at the student's sample rate."""
+        sound = log_mel(batch.sound, self._student)
         resampled = [
             soxr.resample(window, self._student.sample_rate_hz, self._teacher.sample_rate_hz)
-            for window in windows
+            for window in batch.sound
         ]
-        teacher = self._embedder.embed(np.stack(resampled))
-        return TargetBatch(decibels, teacher, log_mel_statistics(decibels), labels)
+        return TargetBatch(
+            log_mel(batch.heard, self._student),
+            sound,
+            self._embedder.embed(np.stack(resampled)),
+            log_mel_statistics(sound),
+            batch.labels,
+        )
 
     def compute_validation(self, paths: Sequence[Path]) -> TargetBatch:
         """Compute log-mel and teacher's embedding of all windows of clips, without silent windows.
@@ -93,14 +96,19 @@ class TargetSource:
                 window_samples=length,
                 hop_samples=length,
             )
-            parts.append(self.compute(windows, np.zeros((len(windows), 0), np.float32)))
-        decibels = np.concatenate([part.decibels for part in parts])
-        is_audible = ~is_silent(decibels)
+            heard = from_int16(to_int16(windows))
+            labels = np.zeros((len(windows), 0), np.float32)
+            parts.append(self.compute(WindowBatch(windows, heard, labels)))
+        sound = np.concatenate([part.sound_decibels for part in parts])
+        heard = np.concatenate([part.decibels for part in parts])
+        is_audible = ~is_silent(sound)
         if not is_audible.any():
             raise EdgeL3Error("expected sound in the validation clips, they are silent")
         teacher = np.concatenate([part.teacher for part in parts])
         unused = np.empty((0, 0), np.float32)
-        return TargetBatch(decibels[is_audible], teacher[is_audible], unused, unused)
+        return TargetBatch(
+            heard[is_audible], sound[is_audible], teacher[is_audible], unused, unused
+        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from edgel3_tflm.audio.manifest import (
     note_unlearned_classes,
     split_by_fold,
 )
+from edgel3_tflm.audio.pcm import from_int16, to_int16
 from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.cores import available_cores
 from edgel3_tflm.drift.downstream import measure_downstream
@@ -97,6 +98,9 @@ def compare(
     note: Callable[[str], None] = _log.warning,
 ) -> DriftReport:
     """Run the float model and the runtimes to compare on the same windows.
+
+    A runtime with a frontend of its own takes 16-bit samples. Its figures compare it with the float
+    model on the same 16-bit samples; the report's ``frontend`` shows what the 16 bits cost.
 
     Parameters
     ----------
@@ -182,6 +186,7 @@ def _compare(
     _announce_slow([in_float, *runtimes], count, spec, note)
     progress(_EMBED_STEP, 0, len(clips))
     others: list[list[FloatArray]] = [[] for _ in runtimes]
+    rounded: list[FloatArray] = []
     for path, windows in read_windows(
         clips,
         sample_rate_hz=spec.sample_rate_hz,
@@ -203,11 +208,16 @@ def _compare(
             padded,
         )
         references.append(in_float.embed(windows, decibels))
+        rounded.append(references[-1])
+        as_heard = from_int16(to_int16(windows))
+        if any(each.rounds for each in runtimes) and not np.array_equal(as_heard, windows):
+            rounded[-1] = in_float.embed(as_heard, log_mel(as_heard, spec))
         for embeddings, runtime in zip(others, runtimes, strict=True):
             embeddings.append(runtime.embed(windows, decibels))
         rows.append(row)
         sample.add(number, level, windows, decibels, references[-1])
-        cosine = cosine_similarity(references[-1], others[0][-1])
+        heard = rounded if runtimes[0].rounds else references
+        cosine = cosine_similarity(heard[-1], others[0][-1])
         worst += [
             Spectrogram(str(path), float(row.start_s[at]), float(cosine[at]), decibels[at].copy())
             for at in np.flatnonzero(row.sounding)
@@ -220,7 +230,7 @@ def _compare(
     table = Windows(
         *(np.concatenate([getattr(row, f.name) for row in rows]) for f in fields(Windows))
     )
-    reference = np.concatenate(references)
+    reference, reference_of_rounded = np.concatenate(references), np.concatenate(rounded)
     embeddings_of = [np.concatenate(each) for each in others]
     known = [by_path.get(path.resolve()) for path in read]
     names = [
@@ -255,7 +265,15 @@ def _compare(
         table,
         reference,
         tuple(
-            _drift_of(runtime, embeddings, runtimes[0], embeddings_of[0], reference, table, names)
+            _drift_of(
+                runtime,
+                embeddings,
+                runtimes[0],
+                embeddings_of[0],
+                reference_of_rounded if runtime.rounds else reference,
+                table,
+                names,
+            )
             for runtime, embeddings in zip(runtimes, embeddings_of, strict=True)
         ),
         tuple(worst),
@@ -331,6 +349,7 @@ def _drift_of(
             for number, (name, label) in enumerate(names)
         ),
         embeddings,
+        reference,
         float(np.mean(steps > 0)) if np.isfinite(steps).all() else math.nan,
         float(steps.max()),
     )

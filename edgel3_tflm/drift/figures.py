@@ -53,7 +53,7 @@ class DriftFigures:
 
 @dataclass(frozen=True)
 class EmbeddingDrift:
-    """Drift of embeddings; the reference is the float model on the host's log-mel."""
+    """Drift of embeddings."""
 
     cosine_mean: JsonFloat
     cosine_worst: JsonFloat
@@ -81,13 +81,20 @@ class FrontendDrift:
     input_steps : int
         Their largest difference, in quantization steps.
     sixteen_bits_alone : EmbeddingDrift
-        Float model on the host's log-mel of 16-bit samples.
+        Capture: the float model on the host's log-mel of 16-bit samples.
     frontend_alone : EmbeddingDrift
-        Float model on the device's log-mel.
+        Float model on the device's log-mel of 16-bit samples.
     quantization_alone : EmbeddingDrift
         Quantized model on the host's log-mel.
     both : EmbeddingDrift
-        Quantized model on the device's log-mel.
+        Quantized model on the device's log-mel of 16-bit samples: everything that a device does.
+    frontend_step : EmbeddingDrift or None
+        Float model: the device's log-mel against the host's log-mel of the same 16-bit samples.
+        None in a file that was written before version 0.2.
+    quantization_step : EmbeddingDrift or None
+        On the device's log-mel: the quantized model against the float model. None likewise.
+
+    All others have one reference: the float model on the host's log-mel of the samples as they are.
     """
 
     windows: int
@@ -99,6 +106,19 @@ class FrontendDrift:
     frontend_alone: EmbeddingDrift
     quantization_alone: EmbeddingDrift
     both: EmbeddingDrift
+    frontend_step: EmbeddingDrift | None = None
+    quantization_step: EmbeddingDrift | None = None
+
+    @property
+    def steps(self) -> tuple[tuple[str, EmbeddingDrift], ...]:
+        """Return capture, frontend and quantization, each against the step before it, and all."""
+        found = (
+            ("capture in 16 bits", self.sixteen_bits_alone),
+            ("frontend", self.frontend_step),
+            ("quantization", self.quantization_step),
+            ("all", self.both),
+        )
+        return tuple((name, drift) for name, drift in found if drift is not None)
 
 
 FRONTEND_FIGURES = {
@@ -166,6 +186,8 @@ class RuntimeDrift:
         By label, over the windows of its clips.
     clips : tuple of ClipDrift
     embeddings : numpy.ndarray, shape (n, d), float32
+    reference : numpy.ndarray, shape (n, d), float32
+        Embeddings of the float model: of the samples rounded to 16 bits if ``runtime`` rounds them.
     values_apart : float
         Share of the embedding values that differ from the first runtime's; NaN if the two have
         different quantization steps.
@@ -178,6 +200,7 @@ class RuntimeDrift:
     classes: Mapping[str, DriftFigures]
     clips: tuple[ClipDrift, ...]
     embeddings: FloatArray
+    reference: FloatArray
     values_apart: float
     steps_apart: float
 
@@ -216,7 +239,7 @@ class DriftReport:
     resampler : str
     windows : Windows
     float_embeddings : numpy.ndarray, shape (n, d), float32
-        Embeddings of ``reference``.
+        Embeddings of ``reference``, of the samples as they are.
     runtimes : tuple of RuntimeDrift
         The plots of the report show the first.
     worst : tuple of Spectrogram
@@ -293,6 +316,7 @@ class DriftReport:
                 {
                     "runtime": each.name,
                     "model": each.runtime.model,
+                    "reference_samples": "16-bit" if each.runtime.rounds else "float",
                     "groups": {name: asdict(figures) for name, figures in each.groups.items()},
                     "classes": {name: asdict(figures) for name, figures in each.classes.items()},
                     "clips": [

@@ -53,6 +53,8 @@ def measure_frontend(
     rounded = reference
     if not np.array_equal(real := from_int16(samples), windows):
         rounded = embed_in_float(real, log_mel(real, deployment.variant.frontend))
+    in_float = embed_in_float(windows, from_device)
+    in_int8 = quantized.embed_log_mel(from_device)
     return FrontendDrift(
         windows=len(windows),
         log_mel_mean_db=float(difference.mean()),
@@ -60,7 +62,9 @@ def measure_frontend(
         input_changed=float(np.count_nonzero(steps) / steps.size),
         input_steps=int(steps.max()),
         sixteen_bits_alone=EmbeddingDrift.of(reference, rounded),
-        frontend_alone=EmbeddingDrift.of(reference, embed_in_float(windows, from_device)),
+        frontend_alone=EmbeddingDrift.of(reference, in_float),
         quantization_alone=EmbeddingDrift.of(reference, quantized.embed_log_mel(decibels)),
-        both=EmbeddingDrift.of(reference, quantized.embed_log_mel(from_device)),
+        both=EmbeddingDrift.of(reference, in_int8),
+        frontend_step=EmbeddingDrift.of(rounded, in_float),
+        quantization_step=EmbeddingDrift.of(in_float, in_int8),
     )

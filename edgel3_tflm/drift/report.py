@@ -19,6 +19,7 @@ from edgel3_tflm.drift.figures import (
     JSON_NAME,
     NEAR_SILENCE_DBFS,
     DriftReport,
+    FrontendDrift,
     Spectrogram,
     measure_sizes,
 )
@@ -113,6 +114,7 @@ def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
         ],
         plots=[(title, _embed(figure)) for title, figure in plots],
         layer_plot=None if report.layers is None else _embed(_plot_layers(report.layers)),
+        steps_plot=None if report.frontend is None else _embed(_plot_steps(report.frontend)),
         spectrograms=[(each, _embed(_plot_spectrogram(report, each))) for each in report.worst],
     )
 
@@ -175,7 +177,7 @@ def _plot_cosine(report: DriftReport) -> Figure:
     figure = _new_figure()
     axes = figure.add_subplot()
     for number, drift in enumerate(report.runtimes):
-        distance = np.sort(1 - cosine_similarity(report.float_embeddings, drift.embeddings))
+        distance = np.sort(1 - cosine_similarity(drift.reference, drift.embeddings))
         axes.step(
             np.maximum(distance, _LEAST_DISTANCE),
             np.arange(1, len(distance) + 1) / len(distance),
@@ -214,8 +216,8 @@ def _plot_clips(report: DriftReport) -> Figure:
 
 
 def _plot_map(report: DriftReport) -> Figure:
-    step = -(-len(report.float_embeddings) // _MAP_WINDOWS)
-    reference = report.float_embeddings.astype(np.float64)
+    step = -(-len(report.first.reference) // _MAP_WINDOWS)
+    reference = report.first.reference.astype(np.float64)
     mean = reference.mean(axis=0)
     _, variances, axes_of_variance = np.linalg.svd(reference - mean, full_matrices=False)
     plane = _fill_plane(axes_of_variance[:2]).T
@@ -239,7 +241,7 @@ def _fill_plane(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _plot_errors(report: DriftReport) -> Figure:
-    reference = report.float_embeddings.ravel()
+    reference = report.first.reference.ravel()
     step = -(-len(reference) // _SCATTER_POINTS)
     error = (report.first.embeddings.ravel() - reference)[::step]
     figure = _new_figure()
@@ -267,6 +269,22 @@ def _plot_layers(layers: LayerReport) -> Figure:
     )
     axes.set_ylim(top=1.05 * max(costs.cumsum().max(), np.finfo(float).tiny))
     axes.set(ylabel="noise / (signal + noise)", xlabel="added or removed by each layer")
+    return figure
+
+
+def _plot_steps(frontend: FrontendDrift) -> Figure:
+    """Draw the noise of each step on the way from the sound to a device's embedding."""
+    names, drifts = zip(*frontend.steps, strict=True)
+    # A step without noise gets no bar.
+    percent = [100 * 10 ** (-drift.sqnr_db / 10) for drift in drifts]
+    figure = _new_figure(10.6, 2.2)
+    axes = figure.add_subplot()
+    colours = [*[_QUANTIZED_COLOUR] * (len(names) - 1), _FLOAT_COLOUR]
+    bars = axes.barh(names, percent, height=0.6, color=colours)
+    axes.bar_label(bars, [_write_value(drift.sqnr_db, "_db") for drift in drifts], padding=4)
+    axes.invert_yaxis()
+    axes.set_xlim(right=1.15 * max(*percent, np.finfo(float).tiny))
+    axes.set(xlabel="noise / signal of the embedding, %; beside each bar: SQNR in dB")
     return figure
 
 

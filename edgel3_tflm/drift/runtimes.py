@@ -53,6 +53,9 @@ class Runtime:
         Releases its resources, for example a port.
     is_remote : bool
         Whether a board computes the embeddings.
+    rounds : bool
+        Whether its own frontend takes the samples, rounded to 16 bits. The float model, as its
+        reference, then takes the rounded samples too.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Runtime:
     output_scale: float
     close: Callable[[], None] = _do_nothing
     is_remote: bool = False
+    rounds: bool = False
 
 
 def open_frontend(deployment: Deployment) -> "DeviceFrontend":
@@ -113,7 +117,7 @@ def open_runtime(deployment: Deployment, name: str) -> Runtime:
             decibels = [frontend.log_mel(each) for each in to_int16(windows)]
             return engine.embed_log_mel(np.stack(decibels))
 
-        return Runtime(name, PACKED_MODEL_NAME, embed, engine.output.scale)
+        return Runtime(name, PACKED_MODEL_NAME, embed, engine.output.scale, rounds=True)
     precision = "float" if name.startswith(FLOAT_PREFIX) else deployment.quantization
     runtime = name.removeprefix(FLOAT_PREFIX)
     embedder = deployment.embedder(precision, runtime)
@@ -142,4 +146,6 @@ def _open_device(deployment: Deployment, name: str) -> Runtime:
     def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
         return spec.dequantize(np.stack([device.embed_pcm(each) for each in to_int16(windows)]))
 
-    return Runtime(name, PACKED_MODEL_NAME, embed, spec.scale, device.close, is_remote=True)
+    return Runtime(
+        name, PACKED_MODEL_NAME, embed, spec.scale, device.close, is_remote=True, rounds=True
+    )

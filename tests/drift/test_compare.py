@@ -20,6 +20,7 @@ from helpers.progress import ignore_progress
 
 from edgel3_tflm.audio.clips import read_clip
 from edgel3_tflm.audio.manifest import LabelledClip
+from edgel3_tflm.audio.pcm import FULL_SCALE, from_int16, to_int16
 from edgel3_tflm.converters.keras.model import open_keras
 from edgel3_tflm.cores import available_cores
 from edgel3_tflm.device.emulation import Emulator
@@ -34,6 +35,7 @@ from edgel3_tflm.errors import (
     RuntimeUnavailableError,
     WeightsError,
 )
+from edgel3_tflm.metrics import sqnr_db
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import load_bundled_weights
 from edgel3_tflm.runtime.deployment import Deployment
@@ -332,6 +334,33 @@ def test_the_drift_of_the_frontend_is_separate_from_that_of_quantization(
     assert frontend.frontend_alone.sqnr_db > frontend.both.sqnr_db
 
 
+def test_the_node_is_compared_with_the_float_model_on_the_same_sixteen_bits(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    # Sixteen bits leave a handful of levels of so quiet a sound.
+    quiet = np.random.default_rng(0).normal(0, 2 / FULL_SCALE, 16_000)
+    soundfile.write(tmp_path / "quiet.wav", quiet, 8000, subtype="FLOAT")
+    runtimes = ["node", "litert-builtin"]
+    found = compare(tiny_int8, [tmp_path], runtimes=runtimes, hop_s=1, progress=ignore_progress)
+    node, in_int8 = found.runtimes
+    windows = quiet.astype(np.float32).reshape(2, 8000)
+    heard = from_int16(to_int16(windows))
+    embed = tiny_int8.embedder("float", found.float_runtime).embed
+    np.testing.assert_array_equal(node.reference, embed(heard))
+    np.testing.assert_array_equal(in_int8.reference, embed(windows))
+    np.testing.assert_array_equal(in_int8.reference, found.float_embeddings)
+    np.testing.assert_array_equal(
+        [each["reference_samples"] for each in found.to_json()["runtimes"]], ["16-bit", "float"]
+    )
+    # The two windows are the sampled windows too: each step against the step before it.
+    steps = dict(found.frontend.steps)
+    assert list(steps) == ["capture in 16 bits", "frontend", "quantization", "all"]
+    assert steps["capture in 16 bits"].sqnr_db == sqnr_db(found.float_embeddings, node.reference)
+    assert steps["all"].sqnr_db == sqnr_db(found.float_embeddings, node.embeddings)
+    assert steps["frontend"].sqnr_db > steps["quantization"].sqnr_db
+    assert node.overall.sqnr_db > steps["all"].sqnr_db
+
+
 def test_json_is_valid_and_carries_provenance(report: DriftReport, tmp_path: Path) -> None:
     write_report(report, tmp_path / "drift")
     text = (tmp_path / "drift" / "drift.json").read_text()
@@ -407,7 +436,7 @@ def test_the_page_needs_no_other_file_and_shows_figures(report: DriftReport, pag
     parser = References()
     parser.feed(page)
     assert parser.found == []
-    assert parser.tags.count("svg") == 4 + 1 + len(report.worst)
+    assert parser.tags.count("svg") == 4 + 2 + len(report.worst)
     assert not re.search(r"url\((?!#)", page)
     assert f"{report.overall.cosine_mean:.4f}" in page
     assert f"{report.overall.sqnr_db:.2f}" in page

@@ -239,13 +239,12 @@ def _drift_lines(report: DriftReport) -> list[Text]:
             )
         )
     if report.frontend is not None:
+        steps = report.frontend.steps
         lines.append(
             Text(
-                f"SQNR: {report.frontend.sixteen_bits_alone.sqnr_db:.1f} dB with 16-bit samples"
-                f" alone, {report.frontend.frontend_alone.sqnr_db:.1f} dB with the C frontend too;"
-                f" {report.frontend.quantization_alone.sqnr_db:.1f} dB with quantization alone;"
-                f" {report.frontend.both.sqnr_db:.1f} dB with all three"
-                f" ({report.frontend.windows} windows)"
+                "SQNR on the way to a device's embedding: "
+                + ", ".join(f"{name} {drift.sqnr_db:.1f} dB" for name, drift in steps)
+                + f" ({report.frontend.windows} windows)"
             )
         )
     down = report.downstream

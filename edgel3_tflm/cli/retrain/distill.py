@@ -90,7 +90,8 @@ def distill_command(
                 progress=progress,
                 on_validation=lambda each: progress.note(
                     f"step {each.step} of {recipe.training.steps}: cosine to the teacher"
-                    f" {each.teacher_cosine:.4f} (a constant, its mean: {each.mean_cosine:.4f})"
+                    f" {each.teacher_cosine:.4f} (a constant, its mean: {each.mean_cosine:.4f}),"
+                    f" to itself at 16 bits {each.sixteen_bit_cosine:.4f}"
                 ),
             )
         run = read_figures(output)["run"]

@@ -12,15 +12,19 @@ import soundfile
 from helpers.distillation import FILTERS, PERCENTS, RECIPE, TINY_RECIPE, train
 from helpers.progress import ignore_progress
 
+from edgel3_tflm.audio.clips import read_clip
+from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.converters.pruning.prune import Pruner
+from edgel3_tflm.converters.training.augment import TrainingClip, WindowSource
 from edgel3_tflm.converters.training.distill import distill
 from edgel3_tflm.converters.training.recipe import (
     Recipe,
     parse_recipe,
 )
-from edgel3_tflm.converters.training.split import DistillClip
+from edgel3_tflm.converters.training.split import DistillClip, choose_clips
 from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.embedding.models import ModelChoice
 from edgel3_tflm.errors import EdgeL3Error
@@ -30,6 +34,7 @@ from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.networks.weight_files import inspect_weights
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
 
 
@@ -80,7 +85,9 @@ def test_logs_are_tensorboard_s(distilled: tuple[Path, list[float]]) -> None:
 
     events = EventAccumulator(str(distilled[0] / "log"), size_guidance={"tensors": 0})
     events.Reload()
-    assert {"loss/teacher", "loss/statistics", "learning_rate"} <= set(events.Tags()["tensors"])
+    tags = set(events.Tags()["tensors"])
+    assert {"loss/teacher", "loss/statistics", "learning_rate"} <= tags
+    assert "loss/microphone" not in tags  # not computed, as its weight is 0
     assert len(events.Tensors("validation/teacher_cosine")) == 3
 
 
@@ -170,3 +177,60 @@ def test_a_student_starts_from_weights_with_its_filters_alone(
             on_validation=lambda _: None,
             initial=teacher,
         )
+
+
+def test_the_microphone_s_term_is_what_the_embedding_loses_relative_to_its_variance(
+    teacher_of_four: NetworkWeights, clips: Path, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    recipe = parse_recipe(
+        TINY_RECIPE.replace("[2, 2, 2, 2, 2, 2, 2, 2]", "[4, 4, 4, 4, 4, 4, 4, 4]").replace(
+            "batch_windows = 2", 'batch_windows = 5\nprecision = "float32"'
+        )
+        + "[microphone]\nnoise_probability = 1\nnoise_dbfs = [-40, -30]\n[loss]\nmicrophone = 2\n",
+        Recipe,
+    )
+    training, validation = choose_clips(recipe.validation, [], sorted(clips.glob("*.wav")))
+    figures = distill(
+        recipe,
+        student=teacher_of_four.variant,
+        teacher=teacher_of_four,
+        initial=teacher_of_four,
+        training=training,
+        validation=validation,
+        output=tmp_path / "run",
+        progress=ignore_progress,
+        on_validation=lambda _: None,
+    )
+    assert figures.sixteen_bit_cosine == pytest.approx(1, abs=1e-6)  # the clips have 16 bits
+    events = EventAccumulator(str(tmp_path / "run" / "log"), size_guidance={"tensors": 0})
+    events.Reload()
+    terms = [
+        tensor_util.make_ndarray(each.tensor_proto) for each in events.Tensors("loss/microphone")
+    ]
+    assert len(terms) == 6
+
+    # The first term is that of the initial network.
+    frontend = teacher_of_four.variant.frontend
+    batch = WindowSource(
+        [
+            TrainingClip(read_clip(clip.path, frontend.sample_rate_hz).samples, clip.label)
+            for clip in training
+        ],
+        window_samples=frontend.window_samples,
+        sample_rate_hz=frontend.sample_rate_hz,
+        classes=1,
+        augmentation=recipe.augmentation,
+        microphone=recipe.microphone,
+        seed=recipe.training.seed,
+    ).batch(0, 5)
+    both = np.concatenate([log_mel(windows, frontend) for windows in (batch.heard, batch.sound)])
+    inputs = InputMap.of(teacher_of_four).normalise(both)
+    network = build_network(teacher_of_four, batch_size=None)
+    # In training, the batch norms take the statistics of the batch.
+    heard, sound = np.split(network(inputs, training=True).numpy().astype(float), 2)
+    lost = np.mean((heard - sound) ** 2) / np.mean(np.var(sound, axis=0))
+    assert lost > 1e-3
+    assert terms[0] == pytest.approx(lost, rel=1e-3)

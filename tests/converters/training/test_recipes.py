@@ -52,10 +52,11 @@ class TestRecipes:
         with pytest.raises(EdgeL3Error, match=part):
             parse_recipe(text, Recipe)
 
-    def test_the_stand_in_s_recipe_is_valid(self) -> None:
-        path = Path(__file__).parents[3] / "edgel3_tflm" / "standin" / "recipe.toml"
-        recipe = parse_recipe(path.read_text(), Recipe)
-        assert (recipe.student.sparsity, recipe.validation.fold) == ("95.45", 4)
+    def test_the_stand_ins_recipes_are_valid(self) -> None:
+        directory = Path(__file__).parents[3] / "edgel3_tflm" / "standin"
+        recipes = [parse_recipe(path.read_text(), Recipe) for path in directory.glob("*.toml")]
+        assert {recipe.student.sparsity for recipe in recipes} == {"95.45", "99"}
+        assert {recipe.validation.fold for recipe in recipes} == {4}
 
 
 WRONG = [
@@ -73,6 +74,15 @@ WRONG = [
     ("augmentation", "noise_probability = 2"),
     ("augmentation", "filter_deviation_db = -1"),
     ("augmentation", "filter_deviation_db = 1e9"),
+    ("augmentation", "band_probability = 1.5"),
+    ("augmentation", "band_hz = [9000, 8000]"),
+    ("augmentation", "band_hz = [0, 8000]"),
+    ("microphone", "noise_probability = 2"),
+    ("microphone", "noise_dbfs = [-70, -100]"),
+    ("microphone", "dither_probability = -1"),
+    ("microphone", "clock_error_percent = 11"),
+    ("microphone", "clock_error_percent = -1"),
+    ("loss", "microphone = -1"),
     ("loss", "teacher = -1"),
     ("loss", "teacher = 1e300"),
     ("loss", "statistics = -0.1"),
