@@ -125,8 +125,8 @@ def test_the_document_holds_full_plots_and_no_script(
     drawings = Drawings()
     drawings.feed(document)
     assert drawings.scripts == 0
-    assert len(drawings.marks) == 4 + 1 + 4  # drift, layers, worst windows
-    assert min(drawings.marks[:5]) > 20  # an empty plot's frame and ticks are fewer
+    assert len(drawings.marks) == 4 + 2 + 4  # drift, layers and steps, worst windows
+    assert min(drawings.marks[:6]) > 20  # an empty plot's frame and ticks are fewer
     assert drawings.images == 4 + 1  # the spectrograms, and the cloud of single errors
     for heading in ("Boards", "Runtimes", "Layer by layer", "Downstream", "Classes", "Provenance"):
         assert f"<h2>{heading}</h2>" in document
