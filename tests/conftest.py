@@ -32,9 +32,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(scope="session", autouse=True)
 def _choose_runtimes_without_a_clock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let the preferred runtime be the fastest. Commands that tests run keep what they measure."""
+    """Let the preferred runtime be the fastest.
+
+    Commands that tests run measure, and keep their choice in the same cache. Under another name of
+    the processor, the tests do not read it.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEL3_TFLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(fastest, "processor_name", lambda: "the processor of the tests")
         patch.setattr(fastest, "measure", lambda interpreters: list(range(len(interpreters))))
         yield
 
