@@ -22,16 +22,18 @@ from edgel3_tflm.converters.export.board_files import (
 )
 from edgel3_tflm.converters.export.head import find_head
 from edgel3_tflm.device.boards import Board
+from edgel3_tflm.device.estimate import choose_arena, plan_footprint
 from edgel3_tflm.device.firmware import find_sources
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import new_directory, sha256_hex
+from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.artefacts import (
     PACKED_FLATBUFFER_NAME,
     PACKED_MODEL_NAME,
     quantized_model_name,
 )
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.packed import plan_memory, read_packed, round_up
+from edgel3_tflm.runtime.packed import read_packed, round_up
 from edgel3_tflm.runtime.tensors import TensorSpec
 
 MARKER_NAME = "app.json"
@@ -128,6 +130,8 @@ class ExportedApp:
         One of ``ENGINES``.
     model : str
         Name of the network.
+    arena : str
+        "fast" if the engine's fastest kernels fit the board's RAM, otherwise "least".
     classes : int
         Number of classes of the head; 0 without a head.
     files : int
@@ -138,6 +142,7 @@ class ExportedApp:
     board: Board
     engine: str
     model: str
+    arena: str
     classes: int
     files: int
 
@@ -148,6 +153,7 @@ class ExportedApp:
             "board": self.board.name,
             "engine": self.engine,
             "model": self.model,
+            "arena": self.arena,
             "classes": self.classes,
             "files": self.files,
         }
@@ -216,6 +222,8 @@ def export_app(
         model |= trained.write_c()
     spec = deployment.variant.frontend
     _check_budget(board, network.model_bytes, network.arena_bytes + spec.mels * spec.frames)
+    # TFLM's arena is planned when the interpreter is set up, and has one size.
+    arena = choose_arena(board, plan_footprint(deployment))[1] if engine == "packed" else "fast"
     sources = find_sources()
     with new_directory(output, marker=MARKER_NAME) as directory:
         sketch = directory / SKETCH_NAME
@@ -247,13 +255,16 @@ def export_app(
             "generator": f"edgel3-tflm {__version__}",
             "board": board.name,
             "engine": engine,
+            "arena": arena,
             "model": deployment.variant.name,
             "weights": deployment.manifest["weights"]["description"],
             "classes": classes,
             "files": digests,
         }
         (directory / MARKER_NAME).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-    return ExportedApp(output, board, engine, deployment.variant.name, classes, len(digests) + 1)
+    return ExportedApp(
+        output, board, engine, deployment.variant.name, arena, classes, len(digests) + 1
+    )
 
 
 def _check_budget(board: Board, flash_bytes: int, ram_bytes: int) -> None:

@@ -10,6 +10,7 @@ from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.converters.export.packed_flatbuffer import wrap_packed
 from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.networks.variants import Variant
+from edgel3_tflm.runtime.arena import describe_packed, plan_memory
 from edgel3_tflm.runtime.artefacts import (
     PACKED_FLATBUFFER_NAME,
     PACKED_MODEL_NAME,
@@ -17,7 +18,6 @@ from edgel3_tflm.runtime.artefacts import (
 )
 from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.interpreters import open_interpreter
-from edgel3_tflm.runtime.packed import describe_packed, plan_memory
 from edgel3_tflm.types import Progress
 
 
@@ -96,6 +96,7 @@ def _export_packed(
         constants,
         blob_bytes=len(blob),
         arena_bytes=plan_memory(blob).arena_bytes,
+        fast_arena_bytes=plan_memory(blob, widen=True).arena_bytes,
         self_test_crc32=self_test_crc32,
     )
     return {

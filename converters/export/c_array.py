@@ -115,9 +115,15 @@ extern const unsigned char edgel3_model[EDGEL3_MODEL_BYTES];
 
 
 def write_packed_header(
-    banner: str, constants: str, *, blob_bytes: int, arena_bytes: int, self_test_crc32: int
+    banner: str,
+    constants: str,
+    *,
+    blob_bytes: int,
+    arena_bytes: int,
+    fast_arena_bytes: int,
+    self_test_crc32: int,
 ) -> str:
-    """Return the .h file of a packed model: its size, its arena, its self-test and the constants.
+    """Return the .h file of a packed model: its size, arenas, self-test and the constants.
 
     Parameters
     ----------
@@ -125,7 +131,9 @@ def write_packed_header(
         From :func:`write_banner`.
     constants : str
         From :func:`write_constants`.
-    blob_bytes, arena_bytes : int
+    blob_bytes : int
+    arena_bytes, fast_arena_bytes : int
+        The least arena, and that of the fastest kernels of a Cortex-M7.
     self_test_crc32 : int
         CRC-32 of the embedding of the self-test's window.
     """
@@ -142,8 +150,10 @@ extern "C" {{
 #define EDGEL3_PACKED_MODEL_BYTES {blob_bytes}
 extern const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES];
 
-// What edgel3_arena_bytes() answers on a microcontroller. Elsewhere kernels may need more: ask it.
+// The least arena on a microcontroller. Elsewhere kernels may need more: ask edgel3_arena_bytes().
 #define EDGEL3_PACKED_MODEL_ARENA_BYTES {arena_bytes}
+// With this arena the engine uses its fastest kernels on a Cortex-M7.
+#define EDGEL3_PACKED_MODEL_FAST_ARENA_BYTES {fast_arena_bytes}
 
 // CRC-32 of the embedding that the reference kernels give for the window of a node's self-test.
 #define EDGEL3_PACKED_MODEL_SELF_TEST_CRC32 0x{self_test_crc32:08x}u

@@ -12,6 +12,7 @@ from edgel3_tflm.cli.screen import JsonOption, describe_provenance, new_table, o
 from edgel3_tflm.device.boards import BOARDS, fits
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 from edgel3_tflm.networks.weights import NetworkWeights
+from edgel3_tflm.runtime.arena import describe_packed, plan_memory
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.flatbuffer import (
@@ -20,12 +21,7 @@ from edgel3_tflm.runtime.flatbuffer import (
     summarize,
 )
 from edgel3_tflm.runtime.interpreters import measure_arena_bytes
-from edgel3_tflm.runtime.packed import (
-    PackedModel,
-    describe_packed,
-    plan_memory,
-    read_packed,
-)
+from edgel3_tflm.runtime.packed import PackedModel, read_packed
 
 
 def info_command(
@@ -188,6 +184,7 @@ def _describe_packed_file(blob: bytes, file_bytes: int) -> tuple[Any, ...]:
         },
         _packed_table(model),
         Text(f"packed from a flatbuffer with SHA-256 {model.source_sha256.hex()}..."),
+        _fast_arena_line(blob),
         *_fit_lines({"packed": (file_bytes, described["arena_bytes"])}),
         *(
             []
@@ -205,7 +202,12 @@ def _packed_lines(
         refusal = (described or {}).get("refused")
         return [] if refusal is None else [Text(f"not packed: {refusal}", style="yellow")]
     needs["packed"] = (len(blob), plan_memory(blob).arena_bytes)
-    return [_packed_table(read_packed(blob))]
+    return [_packed_table(read_packed(blob)), _fast_arena_line(blob)]
+
+
+def _fast_arena_line(blob: bytes) -> Text:
+    arena_bytes = plan_memory(blob, widen=True).arena_bytes
+    return Text(f"arena of the fastest kernels of a Cortex-M7: {arena_bytes:,} bytes")
 
 
 def _packed_table(model: PackedModel) -> Table:

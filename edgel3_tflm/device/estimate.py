@@ -16,9 +16,11 @@ from edgel3_tflm.audio.log_mel import FrontendTables
 from edgel3_tflm.audio.pcm import FULL_SCALE, to_int16
 from edgel3_tflm.device.boards import Board
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
+from edgel3_tflm.networks.variants import FrontendSpec
+from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.packed import plan_memory, read_packed
+from edgel3_tflm.runtime.packed import read_packed
 
 INSTRUCTIONS_PER_CYCLE = (0.6, 1.2)
 """An assumption. A Cortex-M7 issues up to two instructions per cycle, and waits for flash and RAM.
@@ -65,11 +67,16 @@ class Range:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Flash and static RAM in bytes by part, and the source of the figures."""
+    """Flash and static RAM in bytes by part, and the source of the figures.
+
+    The part "arena" is that of the engine's fastest kernels. It may be smaller by
+    ``spare_arena_bytes``; the kernels are then slower.
+    """
 
     flash: Mapping[str, int]
     ram: Mapping[str, int]
     source: str
+    spare_arena_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,8 @@ class BoardEstimate:
     ----------
     board : Board
     flash_bytes, ram_bytes : int
+    arena : str
+        "fast", or "least" if the arena of the fastest kernels exceeds the board's budget.
     frontend_seconds : Range
         Time for the log-mel spectrogram of a window. The frontend computes it while samples arrive.
     seconds : Range
@@ -151,6 +160,7 @@ class BoardEstimate:
     board: Board
     flash_bytes: int
     ram_bytes: int
+    arena: str
     frontend_seconds: Range
     seconds: Range
     windows_per_minute: Range | None
@@ -172,6 +182,7 @@ class BoardEstimate:
             "flash_budget_bytes": self.board.flash_budget_bytes,
             "ram_bytes": self.ram_bytes,
             "ram_budget_bytes": self.board.ram_budget_bytes,
+            "arena": self.arena,
             "fits": self.fits,
             "frontend_seconds": [self.frontend_seconds.low, self.frontend_seconds.high],
             "engine_seconds": [self.seconds.low, self.seconds.high],
@@ -222,7 +233,7 @@ def estimate_board(
         cycles = Range(instructions.low / fast, instructions.high / slow)
         return cycles * (1 / board.clock_hz)
 
-    ring = MICROPHONE_RING_BYTES if board.microphone else 0
+    ram, arena = choose_arena(board, footprint)
     engine_seconds = seconds(work.engine)
     rate = None
     if battery is not None and board.can_sleep:
@@ -236,11 +247,23 @@ def estimate_board(
     return BoardEstimate(
         board,
         sum(footprint.flash.values()),
-        sum(footprint.ram.values()) + ring,
+        ram,
+        arena,
         seconds(work.frontend),
         engine_seconds,
         rate,
     )
+
+
+def choose_arena(board: Board, footprint: Footprint) -> tuple[int, str]:
+    """Return the static RAM in bytes on a board, and its arena: "fast" or "least".
+
+    The node's headers choose by the same rule when they are compiled.
+    """
+    ram = sum(footprint.ram.values()) + (MICROPHONE_RING_BYTES if board.microphone else 0)
+    if footprint.spare_arena_bytes == 0 or ram <= board.ram_budget_bytes:
+        return ram, "fast"
+    return ram - footprint.spare_arena_bytes, "least"
 
 
 def plan_footprint(deployment: Deployment) -> Footprint:
@@ -255,20 +278,35 @@ def plan_footprint(deployment: Deployment) -> Footprint:
     spec = deployment.variant.frontend
     tables = FrontendTables.of(spec)
     table_bytes = sum(getattr(tables, name).nbytes for name in vars(tables))
+    fast, least = _plan_arenas(blob, spec)
     return Footprint(
         {"model": len(blob), "frontend tables": table_bytes, "code": ASSUMED_CODE_BYTES},
         {
-            # As in edgel3_node_model.h: before the engine runs, its arena has the log-mel values.
-            "arena": max(plan_memory(blob).arena_bytes, 4 * spec.mels * spec.frames),
+            "arena": fast,
             "window": max(spec.mels * spec.frames, 6 * spec.dft_samples + 8),
             "node": ASSUMED_NODE_BYTES,
         },
         "the converter's figures; sizes of code and node are assumed, nothing was built",
+        fast - least,
     )
 
 
-def measure_footprint(firmware: Path) -> Footprint:
+def _plan_arenas(blob: bytes, spec: FrontendSpec) -> tuple[int, int]:
+    """Return the arena of the fastest kernels and the least one, both in bytes.
+
+    As in edgel3_node_model.h: before the engine runs, its arena has the log-mel values.
+    """
+    fast, least = (
+        max(plan_memory(blob, widen=widen).arena_bytes, 4 * spec.mels * spec.frames)
+        for widen in (True, False)
+    )
+    return fast, least
+
+
+def measure_footprint(firmware: Path, deployment: Deployment) -> Footprint:
     """Return the footprint of the emulated board's firmware from its ELF file.
+
+    The firmware's arena is replaced by that of the fastest kernels, if it is the least one.
 
     Raises
     ------
@@ -292,11 +330,14 @@ def measure_footprint(firmware: Path) -> Footprint:
         ) from error
     flash["code"] = sizes.constant + sizes.initialized - sum(flash.values())
     ram["rest"] = sizes.initialized + sizes.zeroed - sum(ram.values())
+    fast, least = _plan_arenas(_read_packed(deployment), deployment.variant.frontend)
+    ram["arena"] = fast
     return Footprint(
         {name: size for name, size in flash.items() if size},
         ram,
         "the ELF file of a build for the emulated Cortex-M7 (GCC -O3), without Arduino core and"
         " stack",
+        fast - least,
     )
 
 

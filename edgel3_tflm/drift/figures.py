@@ -13,9 +13,9 @@ from edgel3_tflm.drift.downstream import Downstream
 from edgel3_tflm.drift.layers import LayerReport
 from edgel3_tflm.drift.runtimes import FLOAT_PREFIX, Runtime
 from edgel3_tflm.metrics import METRICS, cosine_similarity, sqnr_db
+from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.packed import plan_memory
 from edgel3_tflm.types import BoolArray, FloatArray, Format, JsonFloat, RealArray
 
 JSON_NAME = "drift.json"

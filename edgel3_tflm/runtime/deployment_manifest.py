@@ -85,6 +85,7 @@ class Packed:
     refused: str | None = None
     bytes: Count | None = None
     arena_bytes: Count | None = None
+    fast_arena_bytes: Count | None = None
     layers: list[PackedLayer] | None = None
 
     @model_validator(mode="after")

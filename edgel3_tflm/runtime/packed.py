@@ -34,16 +34,8 @@ CHANNEL_TABLE_BYTES = 13
 MAGNITUDE_BITS = 7
 GAP12_BITS, GAP16_BITS = 5, 9
 RING_MAX_BYTES = 65535
-
-# Sizes of the parts of the arena on a microcontroller, as in lay_out() of edgel3_engine.c.
-_ARENA_ALIGNMENT = 16
-_STATE_BYTES = 2048
-_OVERREAD_BYTES = 64
-_OFFSET_BYTES = 2
-_TAP_BYTES = 8
-_TAPS_BEYOND_LIST = 3
-_ACCUMULATOR_BYTES = 4
-_COLUMNS_MULTIPLE = 64
+OVERREAD_BYTES = 64
+"""Bytes after a ring, which kernels read and do not use."""
 
 
 class Encoding(IntEnum):
@@ -176,28 +168,6 @@ class PackedModel:
     convolutions: tuple[PackedConvolution, ...]
 
 
-@dataclass(frozen=True)
-class MemoryPlan:
-    """The least arena on a microcontroller: bytes of its parts, in their order in memory.
-
-    With the larger arena that ``edgel3_arena_bytes`` returns there, the engine is faster.
-    """
-
-    state: int
-    rings: tuple[int, ...]
-    tap_offsets: int
-    taps: int
-    accumulators: int
-    row: int
-    maximum: int
-
-    @property
-    def arena_bytes(self) -> int:
-        """Bytes of the whole arena."""
-        scratch = self.tap_offsets + self.taps + self.accumulators + self.row
-        return self.state + sum(self.rings) + scratch + self.maximum
-
-
 def round_up(size: int, multiple: int) -> int:
     """Return the least multiple that is not below ``size``."""
     return -(-size // multiple) * multiple
@@ -206,49 +176,7 @@ def round_up(size: int, multiple: int) -> int:
 def ring_bytes(channels: int, columns: int) -> int:
     """Return the bytes of a convolution's ring buffer: three input rows with their padding."""
     slot_bytes = channels * (columns + 1) + 1
-    return 3 * slot_bytes + _OVERREAD_BYTES
-
-
-def plan_memory(blob: bytes) -> MemoryPlan:
-    """Return the sizes of the parts of the engine's least arena on a microcontroller.
-
-    Raises
-    ------
-    ModelFileError
-        As :func:`read_packed`.
-    """
-    model = read_packed(blob)
-    convolutions = model.convolutions
-    columns = round_up(max(conv.columns for conv in convolutions), _COLUMNS_MULTIPLE)
-
-    def part(size: int) -> int:
-        return round_up(size, _ARENA_ALIGNMENT)
-
-    return MemoryPlan(
-        state=part(_STATE_BYTES),
-        rings=tuple(part(ring_bytes(conv.input_channels, conv.columns)) for conv in convolutions),
-        tap_offsets=part(_OFFSET_BYTES * max(conv.taps_per_channel for conv in convolutions)),
-        taps=part(_TAP_BYTES * (max(conv.max_taps for conv in convolutions) + _TAPS_BEYOND_LIST)),
-        accumulators=part(_ACCUMULATOR_BYTES * columns),
-        row=part(columns),
-        maximum=part(model.embedding_size),
-    )
-
-
-def describe_packed(blob: bytes) -> dict[str, Any]:
-    """Return size, arena and layers of a packed model, for a manifest or for JSON.
-
-    Raises
-    ------
-    ModelFileError
-        As :func:`read_packed`.
-    """
-    model = read_packed(blob)
-    return {
-        "bytes": model.size_bytes,
-        "arena_bytes": plan_memory(blob).arena_bytes,
-        "layers": [conv.costs() for conv in model.convolutions],
-    }
+    return 3 * slot_bytes + OVERREAD_BYTES
 
 
 def read_packed(blob: bytes) -> PackedModel:

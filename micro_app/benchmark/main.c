@@ -77,6 +77,7 @@ static struct {
   uint32_t since;           /* tick at which it started */
   uint32_t ticks[EDGEL3_MAX_CONVOLUTIONS];
   uint32_t rows[EDGEL3_MAX_CONVOLUTIONS];
+  const char *kernels[EDGEL3_MAX_CONVOLUTIONS]; /* names */
 } layers;
 
 extern __typeof__(edgel3_begin_row) __real_edgel3_begin_row, __wrap_edgel3_begin_row;
@@ -89,6 +90,7 @@ void __wrap_edgel3_begin_row(const edgel3_kernels *kernels, const edgel3_row *ro
   layers.since = now;
   layers.current = (uint32_t)(conv - layers.first);
   layers.rows[layers.current] += 1u;
+  layers.kernels[layers.current] = kernels->name;
   __real_edgel3_begin_row(kernels, row);
 }
 
@@ -167,6 +169,13 @@ static void run_engine(uint32_t number, const job *task) {
     board_write_number(", \"instructions\": ", instructions(end - start));
     write_numbers(", \"layers\": [", layer_instructions, info.convolutions);
     write_numbers(", \"rows\": [", layer_rows, info.convolutions);
+    board_write(", \"kernels\": [");
+    for (uint32_t i = 0; i < info.convolutions; ++i) {
+      board_write(i == 0 ? "\"" : ", \"");
+      board_write(layers.kernels[i]);
+      board_write("\"");
+    }
+    board_write("]");
     board_write_bytes(", \"output\": \"", output, info.embedding);
     board_write("\"}\n");
   }

@@ -19,7 +19,8 @@
 #include "edgel3_microphone.h"
 #include "edgel3_sleep.h"
 
-#define EDGEL3_NODE_RAM_BUDGET_BYTES EDGEL3_BOARD_RAM_BUDGET_BYTES
+constexpr uint32_t kMicrophoneBytes = EDGEL3_BOARD_HAS_MICROPHONE ? kMicrophoneRingBytes : 0;
+#define EDGEL3_NODE_RAM_BUDGET_BYTES (EDGEL3_BOARD_RAM_BUDGET_BYTES - kMicrophoneBytes)
 #if __has_include("src/edgel3/edgel3_node_model.h")
 #include "src/edgel3/edgel3_node_model.h"
 #include "src/edgel3/edgel3_resampler.h"
@@ -37,7 +38,6 @@
 constexpr uint32_t kArenaBytes = EDGEL3_NODE_ARENA_BYTES;
 constexpr uint32_t kWindowBytes = EDGEL3_NODE_WINDOW_BYTES;
 constexpr uint32_t kNodeBytes = sizeof(edgel3_node);
-constexpr uint32_t kMicrophoneBytes = EDGEL3_BOARD_HAS_MICROPHONE ? kMicrophoneRingBytes : 0;
 constexpr uint32_t kRamBytes = kArenaBytes + kWindowBytes + kNodeBytes + kMicrophoneBytes;
 constexpr uint32_t kModelBytes = EDGEL3_NODE_NETWORK_BYTES;
 static_assert(kRamBytes <= EDGEL3_BOARD_RAM_BUDGET_BYTES,

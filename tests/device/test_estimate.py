@@ -70,6 +70,17 @@ def test_what_exceeds_a_budget_does_not_fit() -> None:
     assert not estimate_board(PORTENTA, Footprint({"model": flash + 1}, {}, ""), WORK).fits
 
 
+def test_the_least_arena_replaces_one_that_does_not_fit() -> None:
+    largest = PORTENTA.ram_budget_bytes - estimates.MICROPHONE_RING_BYTES
+
+    for size, arena, ram in (
+        (largest, "fast", PORTENTA.ram_budget_bytes),
+        (largest + 1, "least", PORTENTA.ram_budget_bytes - 99),
+    ):
+        found = estimate_board(PORTENTA, Footprint({}, {"arena": size}, "", 100), WORK)
+        assert (found.arena, found.ram_bytes, found.fits) == (arena, ram, True)
+
+
 @pytest.mark.parametrize("per_cycle", [(0, 1), (2, 1), (1, 3), (float("nan"), 1)])
 def test_rates_that_no_cortex_m7_has_are_refused(per_cycle: tuple[float, float]) -> None:
     with pytest.raises(EdgeL3Error, match="instructions per cycle"):
@@ -135,7 +146,9 @@ def test_planned_parts_are_the_converters(standin: Deployment) -> None:
     footprint = plan_footprint(standin)
 
     assert footprint.flash["model"] == standin.manifest["packed"]["bytes"]
-    assert footprint.ram["arena"] == standin.manifest["packed"]["arena_bytes"]
+    planned = standin.manifest["packed"]
+    assert footprint.ram["arena"] == planned["fast_arena_bytes"]
+    assert footprint.spare_arena_bytes == planned["fast_arena_bytes"] - planned["arena_bytes"]
     assert footprint.ram["window"] == 256 * 199
     assert "assumed" in footprint.source
 
@@ -143,7 +156,7 @@ def test_planned_parts_are_the_converters(standin: Deployment) -> None:
 @needs_compiler
 def test_parts_of_a_build_are_those_planned_and_add_up(standin: Deployment, tmp_path: Path) -> None:
     firmware = build_node(standin.directory, tmp_path)
-    built, planned = measure_footprint(firmware), plan_footprint(standin)
+    built, planned = measure_footprint(firmware, standin), plan_footprint(standin)
 
     for part in ("model", "frontend tables"):
         assert built.flash[part] == planned.flash[part]
@@ -161,25 +174,25 @@ def test_parts_of_a_build_are_those_planned_and_add_up(standin: Deployment, tmp_
 
 
 @pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="needs arm-none-eabi-gcc")
-def test_other_firmware_and_damaged_files_are_refused(tmp_path: Path) -> None:
+def test_other_firmware_and_damaged_files_are_refused(standin: Deployment, tmp_path: Path) -> None:
     source, other = tmp_path / "other.c", tmp_path / "other.o"
     source.write_text("int number = 1;\n")
     subprocess.run(["arm-none-eabi-gcc", "-c", str(source), "-o", str(other)], check=True)
     whole = other.read_bytes()
 
     with pytest.raises(ModelFileError, match="edgel3_packed_model"):
-        measure_footprint(other)
+        measure_footprint(other, standin)
     other.write_bytes(whole[:100])
     with pytest.raises(ModelFileError, match="expected a whole 32-bit ELF file"):
-        measure_footprint(other)
+        measure_footprint(other, standin)
     other.write_bytes(b"no" + whole)
     with pytest.raises(ModelFileError, match="expected a whole 32-bit ELF file"):
-        measure_footprint(other)
+        measure_footprint(other, standin)
     # A symbol table whose strings lie beyond the end.
     (table,) = struct.unpack_from("<I", whole, 32)
     other.write_bytes(whole[: table + 16] + b"\xff" * (len(whole) - table - 16))
     with pytest.raises(ModelFileError):
-        measure_footprint(other)
+        measure_footprint(other, standin)
 
 
 def test_work_goes_with_macs_and_frames(standin: Deployment) -> None:

@@ -22,8 +22,8 @@ from edgel3_tflm.device.transports import (
 )
 from edgel3_tflm.device.wire import Command, Failure, Refusal
 from edgel3_tflm.metrics import cosine_similarity
+from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.packed import plan_memory
 
 
 def check_pcm(device: Device, expected: Expected, samples: Int16Array) -> None:
@@ -52,7 +52,9 @@ def test_a_node_says_what_it_is(device: Device, sea: Expected) -> None:
     if info.board == "mps2-an500":
         # The log-mel values are in the arena before the network runs.
         log_mel_bytes = 4 * spec.mels * spec.frames
-        assert info.arena_bytes == max(plan_memory(sea.packed).arena_bytes, log_mel_bytes)
+        assert info.arena_bytes == max(
+            plan_memory(sea.packed, widen=True).arena_bytes, log_mel_bytes
+        )
         assert info.ticks_per_second == 25_000_000
 
 
@@ -113,7 +115,7 @@ def test_the_95_45_network_on_the_emulated_board(
     )
     text, data, bss = map(int, sizes.stdout.splitlines()[1].split()[:3])
     assert len(expected.packed) < text + data <= 600_000
-    assert data + bss <= 320_000  # with a stack of 16 KiB
+    assert data + bss <= 380_000  # with a stack of 16 KiB
     samples, *_ = read_pcm(clips[:1], standin)
     with Emulator(firmware) as running, Device(running.connect()) as device:
         assert device.info.arena_bytes >= 4 * device.info.mels * device.info.frames

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from edgel3_tflm.converters.export.app import (
 )
 from edgel3_tflm.converters.export.board_files import BOARD_HEADER_NAME, SKETCH_NAME
 from edgel3_tflm.device.boards import BOARDS, Board, find_board
+from edgel3_tflm.device.estimate import plan_footprint
 from edgel3_tflm.runtime.deployment import Deployment
 
 EXAMPLES = MICRO_APP / "lib" / "edgel3" / "examples"
@@ -58,6 +60,13 @@ def test_only_boards_that_can_wake_sleep(board: Board, standin: Deployment, tmp_
     assert ("wfi" in code) is (board.name != "teensy41")
 
 
+def sizes_of(compiled: Path) -> list[int]:
+    """Bytes of an object's variables."""
+    command = ["arm-none-eabi-nm", "--print-size", str(compiled)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [int(words[1], 16) for words in map(str.split, listed.splitlines()) if len(words) == 4]
+
+
 def sections_of(compiled: Path) -> dict[str, int]:
     """Bytes of an object's sections."""
     command = ["arm-none-eabi-objdump", "-h", str(compiled)]
@@ -79,7 +88,7 @@ def test_teensy_keeps_the_model_in_flash_and_the_arena_in_its_second_ram(
 
     packed = standin.manifest["packed"]
     assert sections[".progmem"] == packed["bytes"]
-    assert sections[".dmabuffers"] >= packed["arena_bytes"] + 256 * 199
+    assert sections[".dmabuffers"] >= packed["fast_arena_bytes"] + 256 * 199
 
 
 @needs_arm
@@ -94,13 +103,38 @@ def test_teensy_keeps_a_flatbuffer_in_flash_too(sea_generated: Deployment, tmp_p
 
 
 @needs_arm
+@pytest.mark.parametrize("spare_bytes", [10_000, -10_000])
+def test_the_budget_decides_on_the_arena(
+    spare_bytes: int, standin: Deployment, tmp_path: Path
+) -> None:
+    board = find_board("nucleo_h743zi")
+    ram_bytes = sum(plan_footprint(standin).ram.values())
+    budget = ram_bytes + spare_bytes
+    tight = replace(board, core_ram_bytes=board.ram_bytes - budget)
+    exported = export_app(standin, tight, tmp_path / "app")
+    header = tmp_path / "app" / SKETCH_NAME / BOARD_HEADER_NAME
+    text = header.read_text()
+    header.write_text(text.replace(f"{board.ram_budget_bytes}u", f"{budget}u"))
+
+    sketch = tmp_path / "app" / SKETCH_NAME / f"{SKETCH_NAME}.ino"
+    assert compile_source(sketch, board, tmp_path / "o") == ""
+
+    name = {10_000: "fast", -10_000: "least"}[spare_bytes]
+    assert exported.arena == name
+    arena_bytes = standin.manifest["packed"][
+        {"fast": "fast_arena_bytes", "least": "arena_bytes"}[name]
+    ]
+    assert arena_bytes in sizes_of(tmp_path / "o")
+
+
+@needs_arm
 @pytest.mark.parametrize("budget", ["RAM", "FLASH"])
 def test_a_sketch_beyond_its_budget_does_not_compile(
     budget: str, standin: Deployment, tmp_path: Path
 ) -> None:
     board = find_board("portenta_h7_m7")
     # A budget between the requirement of the node's assertion and that of the sketch's.
-    less = {"RAM": "290000u", "FLASH": "400000u"}[budget]
+    less = {"RAM": "280000u", "FLASH": "400000u"}[budget]
     export_app(standin, board, tmp_path / "app")
     header = tmp_path / "app" / SKETCH_NAME / BOARD_HEADER_NAME
     name = f"EDGEL3_BOARD_{budget}_BUDGET_BYTES"

@@ -29,10 +29,10 @@ from helpers.networks.int8_network import build
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.converters.export.packed_flatbuffer import wrap_packed
+from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.c_library.engine import arena_bytes
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.interpreters import open_interpreter
-from edgel3_tflm.runtime.packed import plan_memory
 
 ENGINE_FILES_M7 = [
     "edgel3_engine.c",

@@ -13,11 +13,12 @@ from helpers.networks.int8_network import Int8Network, Quantization, build, with
 
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.converters.export.pack import pack
+from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.c_library.engine import Engine, EngineInterpreter, arena_bytes
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.interpreters import open_interpreter
 from edgel3_tflm.runtime.native import import_tensorflow
-from edgel3_tflm.runtime.packed import Encoding, plan_memory, read_packed
+from edgel3_tflm.runtime.packed import Encoding, read_packed
 
 
 class Reference:

@@ -83,7 +83,7 @@ def estimate_command(
             with tempfile.TemporaryDirectory() as scratch, screen.progress() as progress:
                 progress("build firmware", 0, 0)
                 firmware = build_node(directory, Path(scratch))
-                footprint = estimate.measure_footprint(firmware)
+                footprint = estimate.measure_footprint(firmware, deployment)
                 if emulate:
                     progress("count instructions", 0, 0)
                     work = estimate.measure_work(firmware, deployment)
@@ -116,6 +116,7 @@ def estimate_command(
                 "model": deployment.variant.name,
                 "flash": dict(footprint.flash),
                 "ram": dict(footprint.ram),
+                "spare_arena_bytes": footprint.spare_arena_bytes,
                 "instructions": {
                     "frontend": [work.frontend.low, work.frontend.high],
                     "engine": [work.engine.low, work.engine.high],
@@ -139,6 +140,9 @@ def _parts_table(footprint: estimate.Footprint) -> Table:
     table.add_section()
     totals = [sum(part.values()) for part in (footprint.flash, footprint.ram)]
     table.add_row("all", *(f"{total:,}" for total in totals))
+    if footprint.spare_arena_bytes:
+        least = totals[1] - footprint.spare_arena_bytes
+        table.add_row("all, with the least arena", f"{totals[0]:,}", f"{least:,}")
     return table
 
 
@@ -154,6 +158,7 @@ def _estimates_table(estimates: list[estimate.BoardEstimate]) -> Table:
         "fits",
         "flash KiB\nof budget",
         "RAM KiB\nof budget",
+        "arena",
         "log-mel\nms",
         "network\ns",
         *(["windows\na minute"] if rates else []),
@@ -165,6 +170,7 @@ def _estimates_table(estimates: list[estimate.BoardEstimate]) -> Table:
             Text("yes", "green") if each.fits else Text("no", "red"),
             f"{each.flash_bytes / 1024:,.0f} of {each.board.flash_budget_bytes // 1024:,}",
             f"{each.ram_bytes / 1024:,.0f} of {each.board.ram_budget_bytes // 1024:,}",
+            each.arena,
             _format_range(each.frontend_seconds * 1000, 0),
             _format_range(each.seconds, 2),
             *(["no sleep" if rate is None else _format_range(rate, 1)] if rates else []),

@@ -22,12 +22,9 @@ from edgel3_tflm.converters.export.flatbuffer_writer import (
 )
 from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.errors import ModelFileError
+from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.packed import (
-    HEADER,
-    plan_memory,
-    read_packed,
-)
+from edgel3_tflm.runtime.packed import HEADER, read_packed
 
 
 def tiny(**changes: object) -> Int8Network:

@@ -24,17 +24,11 @@ from edgel3_tflm.converters.export.packed_flatbuffer import wrap_packed
 from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.networks.catalogue import find_variant
+from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.flatbuffer import find_packed_model, summarize
 from edgel3_tflm.runtime.interpreters import open_interpreter
-from edgel3_tflm.runtime.packed import (
-    HEADER,
-    RECORD,
-    Encoding,
-    plan_memory,
-    read_packed,
-    unpack_kernel,
-)
+from edgel3_tflm.runtime.packed import HEADER, RECORD, Encoding, read_packed, unpack_kernel
 
 
 def with_crc(blob: bytearray) -> bytes:
@@ -276,7 +270,8 @@ typedef char input_fits[EDGEL3_MODEL_MELS * EDGEL3_MODEL_FRAMES == 64 * 50 ? 1 :
 int main(void) {
   if ((uintptr_t)edgel3_packed_model % 16 != 0) return 1;
   if (!(EDGEL3_MODEL_INPUT_FACTOR > 0 && EDGEL3_MODEL_OUTPUT_SCALE > 0)) return 2;
-  fprintf(stderr, "%d", EDGEL3_PACKED_MODEL_ARENA_BYTES);
+  fprintf(stderr, "%d %d", EDGEL3_PACKED_MODEL_ARENA_BYTES,
+          EDGEL3_PACKED_MODEL_FAST_ARENA_BYTES);
   return fwrite(edgel3_packed_model, 1, sizeof edgel3_packed_model, stdout) !=
          sizeof edgel3_packed_model;
 }
@@ -291,7 +286,9 @@ int main(void) {
         )
         done = subprocess.run([str(program)], check=True, capture_output=True)
         assert done.stdout == tiny_int8.read_packed_model()
-        assert int(done.stderr) == tiny_int8.manifest["packed"]["arena_bytes"]
+        planned = tiny_int8.manifest["packed"]
+        arenas = [planned["arena_bytes"], planned["fast_arena_bytes"]]
+        assert list(map(int, done.stderr.split())) == arenas
 
     def test_the_packed_pair_names_its_weights(self, tiny_int8: Deployment) -> None:
         for name in ("edgel3_packed_model.c", "edgel3_packed_model.h"):

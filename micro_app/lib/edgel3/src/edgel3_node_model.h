@@ -38,39 +38,52 @@
 #endif
 
 /** Budget in bytes for arena, window and node together; the stack is not included. A board may
- * define another budget before it includes this header. */
+ * define another budget before it includes this header. This one is the least of the boards'. */
 #ifndef EDGEL3_NODE_RAM_BUDGET_BYTES
-#define EDGEL3_NODE_RAM_BUDGET_BYTES 300000u
+#define EDGEL3_NODE_RAM_BUDGET_BYTES 425984u
 #endif
 
 /** The larger of two numbers. */
 #define EDGEL3_NODE_LARGER(a, b) ((a) > (b) ? (a) : (b))
 
 /* EDGEL3_NODE_NETWORK_BYTES: size of the network in bytes.
- * EDGEL3_NODE_ENGINE_ARENA_BYTES: size of the engine's arena in bytes.
+ * EDGEL3_NODE_ENGINE_ARENA_BYTES: size of the engine's least arena in bytes.
+ * EDGEL3_NODE_FAST_ARENA_BYTES: size of the arena of its fastest kernels in bytes.
  * EDGEL3_NODE_NETWORK: the first four fields of edgel3_node_model.
  * EDGEL3_NODE_SELF_TEST_CRC32: CRC-32 of the embedding that SELF_TEST expects.
  */
 #ifdef EDGEL3_NODE_USES_TFLM
 #define EDGEL3_NODE_NETWORK_BYTES EDGEL3_MODEL_BYTES
 #define EDGEL3_NODE_ENGINE_ARENA_BYTES EDGEL3_MODEL_ARENA_BYTES
+#define EDGEL3_NODE_FAST_ARENA_BYTES EDGEL3_MODEL_ARENA_BYTES
 #define EDGEL3_NODE_NETWORK \
   &EDGEL3_TFLM_MODEL_ENGINE, edgel3_model, EDGEL3_MODEL_BYTES, edgel3_tflm_model_source
 #define EDGEL3_NODE_SELF_TEST_CRC32 EDGEL3_TFLM_MODEL_SELF_TEST_CRC32
 #else
 #define EDGEL3_NODE_NETWORK_BYTES EDGEL3_PACKED_MODEL_BYTES
 #define EDGEL3_NODE_ENGINE_ARENA_BYTES EDGEL3_PACKED_MODEL_ARENA_BYTES
+#define EDGEL3_NODE_FAST_ARENA_BYTES EDGEL3_PACKED_MODEL_FAST_ARENA_BYTES
 #define EDGEL3_NODE_NETWORK \
   &edgel3_node_packed, edgel3_packed_model, EDGEL3_PACKED_MODEL_BYTES, NULL
 #define EDGEL3_NODE_SELF_TEST_CRC32 EDGEL3_PACKED_MODEL_SELF_TEST_CRC32
 #endif
 
-/** Size of the arena in bytes. It holds the log-mel values before the engine runs. */
-#define EDGEL3_NODE_ARENA_BYTES \
-  EDGEL3_NODE_LARGER(EDGEL3_NODE_ENGINE_ARENA_BYTES, EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES)
 /** Size of the window in bytes. It is the frontend's working memory, then the network's input. */
 #define EDGEL3_NODE_WINDOW_BYTES \
   EDGEL3_NODE_LARGER(EDGEL3_MODEL_MELS *EDGEL3_MODEL_FRAMES, EDGEL3_MODEL_FRONTEND_WORK_BYTES)
+/** Size of all static memory in bytes, with an engine's arena of this size. The arena holds the
+ * log-mel values before the engine runs. */
+#define EDGEL3_NODE_RAM_BYTES_WITH(engine_arena)                           \
+  (EDGEL3_NODE_LARGER(engine_arena, EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES) + \
+   EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node))
+/** Whether the arena of the fastest kernels is within the budget. */
+#define EDGEL3_NODE_IS_FAST \
+  (EDGEL3_NODE_RAM_BYTES_WITH(EDGEL3_NODE_FAST_ARENA_BYTES) <= EDGEL3_NODE_RAM_BUDGET_BYTES)
+/** Size of the arena in bytes: that of the fastest kernels, or the least. */
+#define EDGEL3_NODE_ARENA_BYTES                                                            \
+  EDGEL3_NODE_LARGER(                                                                      \
+      EDGEL3_NODE_IS_FAST ? EDGEL3_NODE_FAST_ARENA_BYTES : EDGEL3_NODE_ENGINE_ARENA_BYTES, \
+      EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES)
 /** Size of all static memory in bytes. */
 #define EDGEL3_NODE_RAM_BYTES \
   (EDGEL3_NODE_ARENA_BYTES + EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node))
