@@ -38,6 +38,7 @@ _ITERATIONS = 50
 # instruction as these.
 _COSTED_SHARE = 0.995
 _SEPARATOR = bytes.fromhex("fede")  # the instruction "trap", which no program contains
+_WIDE_NOP = bytes.fromhex("aff30080")
 _BRANCH = re.compile(
     r"(b|bl|blx|bx|cbz|cbnz|tbb|tbh|b(eq|ne|hs|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le))(\.[nw])? "
 )
@@ -140,15 +141,15 @@ def _disassemble(codes: Iterable[bytes]) -> dict[bytes, list[str]]:
 
 
 def _whole(code: bytes) -> bytes:
-    """Return the code of a block, filled up if its last instruction is cut.
+    """Return the code of a block, with NOP in place of its last instruction if that is cut.
 
-    QEMU reports only the first half of an instruction that crosses the end of a page. The cost of
-    the block is then that of another instruction.
+    QEMU reports only the first half of an instruction that crosses the end of a page.
     """
     position = 0
     while position < len(code):
+        start = position
         position += 4 if code[position + 1] >> 3 in (0b11101, 0b11110, 0b11111) else 2
-    return code.ljust(position, b"\0")
+    return code if position == len(code) else code[:start] + _WIDE_NOP
 
 
 def _for_analysis(listing: Sequence[str]) -> Iterable[str]:

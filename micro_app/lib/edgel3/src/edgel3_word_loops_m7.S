@@ -10,8 +10,7 @@
   .text
 
 /* An edgel3_words, as offsets in bytes. */
-#define LIST 0
-#define FOURS 4       /* blocks of four words */
+#define LIST 0        /* list, then rounds */
 #define START 8       /* start, 8 bytes */
 #define MULTIPLIER 16 /* multiplier, then addend */
 #define EXPONENT 24   /* exponent, then plain */
@@ -22,53 +21,43 @@
 #define ENTRY 48      /* scratch: address in the loop of the next block, then that block's offset */
 #define ADVANCE 56    /* scratch: words of the current block */
 #define CENTER 60
+#define FOURS 64      /* blocks of four words */
 
 /* A loop has four pairs of taps. Sizes of code in bytes: */
-#define PAIR_BYTES 68
-#define BLOCK_BYTES (4 * PAIR_BYTES + 12)
+#define PAIR_BYTES 64
+#define BLOCK_BYTES (4 * PAIR_BYTES + 16)
+#define ONE_WORD_BYTES 12 /* of a tap in the loop of one word */
+#define TWO_WORD_BYTES 20
 #define MAX_FOURS 25 /* as in edgel3_words_m7.c */
+#define END_WEIGHT 0x80000000 /* as in edgel3_words_m7.c */
 
-  /* Multiply four words by the weight of a tap, and load the next tap. The first form takes fewer
-   * instructions, the second fewer cycles. The second needs the first word in lr; if \preload is
-   * not 0, it is loaded here for the next tap.
+  /* Multiply four words by the weight of a tap, and load the next tap and its first word.
+   *
+   * A Cortex-M7 issues a load together with a multiplication after it. LDRD is issued alone, and so
+   * is a load that writes its address back.
    */
-  .macro short_tap weight, next, offset, preload
-  ldrd lr, r12, [r10, #\offset]
+  .macro words_tap weight, next, offset, number
+  ldr r12, [r10, #\offset + 4]
   smlal r0, r1, lr, \weight
   smlal r2, r3, r12, \weight
   ldrd lr, r12, [r10, #\offset + 8]
-  ldrd \next, r10, [r8], #8
+  ldrd \next, r10, [r8, #8 * (\number)]
   smlal r4, r5, lr, \weight
-  smlal r6, r7, r12, \weight
-  .if \preload
   ldr lr, [r10, #\offset]
-  .endif
+  smlal r6, r7, r12, \weight
   .endm
 
-  .macro fast_tap weight, next, offset, preload
-  ldr r12, [r10, #\offset + 4]
-  smlal r0, r1, lr, \weight
-  ldr lr, [r10, #\offset + 8]
-  smlal r2, r3, r12, \weight
-  ldr r12, [r10, #\offset + 12]
-  smlal r4, r5, lr, \weight
-  ldrd \next, r10, [r8], #8
-  smlal r6, r7, r12, \weight
-  .if \preload
-  ldr lr, [r10, #\offset]
-  .endif
-  .endm
-
-  /* The loop of a block of four words. A tap whose address is 0 ends it. */
+  /* The loop of a block of four words. The tap with the weight END_WEIGHT ends it. */
   .macro block offset
 .Lblock\@:
-  .rept 2
-  short_tap r9, r11, \offset, 1
-  fast_tap r11, r9, \offset, 1
-  fast_tap r9, r11, \offset, 1
-  fast_tap r11, r9, \offset, 0
+  .set number, 0
+  .rept 4
+  words_tap r9, r11, \offset, number
+  words_tap r11, r9, \offset, number + 1
+  .set number, number + 2
   .endr
-  cmp.w r10, #0
+  add.w r8, r8, #8 * 8
+  cmp.w r9, #END_WEIGHT
   bne.w .Lblock\@
   b.w .Ltail
   .if (. - .Lblock\@) != BLOCK_BYTES
@@ -76,57 +65,16 @@
   .endif
   .endm
 
-  /* Requantize as in edgel3_loops_m7.S, and store the outputs of a block. Without \plain, the
-   * products are in r0 to r7 already. r0: the blocks that are left, minus 1, with its flags.
+  /* Separate the two lanes of a sum: twice the lower sum in \low, twice the upper one in \high. The
+   * lower lane has 23 bits. If it is negative (bit 22), it has borrowed 1 from the upper lane, which
+   * is added here.
    */
-  .macro scale value, plain
-  .if \plain
-  smmlar \value, \value, r8, r9
-  .endif
-  .endm
-
-  .macro finish plain
-  scale r0, \plain
-  scale r1, \plain
-  scale r2, \plain
-  asr r0, r0, r10
-  scale r3, \plain
-  asr r1, r1, r10
-  scale r4, \plain
-  asr r2, r2, r10
-  scale r5, \plain
-  asr r3, r3, r10
-  usat r1, #8, r1
-  scale r6, \plain
-  usat r2, #8, r2
-  usat r0, #8, r0
-  scale r7, \plain
-  asr r4, r4, r10
-  usat r3, #8, r3
-  asr r5, r5, r10
-  asr r6, r6, r10
-  asr r7, r7, r10
-  usat r5, #8, r5
-  usat r4, #8, r4
-  usat r6, #8, r6
-  usat r7, #8, r7
-  ldr r11, [r12, #ADVANCE]
-  orr r1, r1, r3, lsl #8
-  ldrd r9, r10, [r12, #OUTPUT]
-  orr r0, r0, r2, lsl #8
-  orr r0, r0, r4, lsl #16
-  orr r1, r1, r5, lsl #16
-  orr r0, r0, r6, lsl #24
-  orr r1, r1, r7, lsl #24
-  str r0, [r9]
-  str r1, [r9, r10]
-  ldr r0, [r12, #FOURS]
-  add r9, r9, r11
-  movs r2, #4
-  str r9, [r12, #OUTPUT]
-  str r2, [r12, #ADVANCE]
-  ldrd r11, lr, [r12, #ENTRY]
-  subs r0, r0, #1
+  .macro separate low, high
+  lsl \high, \high, #10
+  orr \high, \high, \low, lsr #22
+  lsl \low, \low, #9
+  asr \low, \low, #8
+  add \high, \high, \low, lsr #31
   .endm
 
 /* void edgel3_words_m7(edgel3_words *words)
@@ -146,7 +94,7 @@
  * lr        a word
  *
  * buffer    access  size
- * list      read    an even number of taps, the tap with the address 0, one tap more
+ * list      read    an even number of taps, the tap with the weight END_WEIGHT, one tap more
  * taps      read    for each tap, the words of all blocks
  * output    write   words of four columns at any address, of both lanes; the words of the first
  *                   block and of its upper lane extend into those of the next block
@@ -179,41 +127,90 @@ edgel3_words_m7:
   subs r0, r0, #1
   b.w 4f
 0:
-  mov lr, r4
-  ldr r8, [r12, #LIST]
+  ldrd r10, r8, [r12, #LIST]
   ldrd r0, r1, [r12, #START]
-  ldrd r2, r3, [r12, #START]
-  ldrd r4, r5, [r12, #START]
-  ldrd r9, r10, [r8], #8
-  cmp lr, #2
-  beq 2f
-  bhi 3f
+  ldr r2, [r12, #SKIPPED]
+  cmp r4, #2
+  beq.w 2f
+  bhi.w 3f
 
 1: /* a block of one word */
-  ldr lr, [r10, #-4]
-  ldrd r11, r10, [r8], #8
-  smlal r0, r1, lr, r9
-  ldr r12, [r10, #-4]
-  ldrd r9, r10, [r8], #8
-  smlal r0, r1, r12, r11
-  cmp r10, #0
-  bne 1b
+  adr.w r11, .Lone
+  movs r3, #2 * ONE_WORD_BYTES
+  mla r11, r2, r3, r11
+  orr r11, r11, #1
+  /* The loop may start at its first or third tap, with the tap before it left out. */
+  ldrd r2, r3, [r10]
+  mov r6, r2
+  mov r7, r3
+  movs r4, #0
+  mov r9, r4
+  bx r11
+
+  .macro one_word weight, input, before, input_before, next, address, number
+  ldrd \next, \address, [r8, #8 * (\number)]
+  ldr.w \input, [\input, #-4]
+  smlal r0, r1, \input_before, \before
+  .endm
+  .balign 4
+.Lone:
+  .set number, 0
+  .rept 2
+  one_word r2, r3, r9, r10, r4, r5, number
+  one_word r4, r5, r2, r3, r6, r7, number + 1
+  one_word r6, r7, r4, r5, r9, r10, number + 2
+  one_word r9, r10, r6, r7, r2, r3, number + 3
+  .set number, number + 4
+  .endr
+  .if (. - .Lone) != 8 * ONE_WORD_BYTES
+  .error "the entry is computed with ONE_WORD_BYTES"
+  .endif
+  add.w r8, r8, #8 * 8
+  cmp.w r2, #END_WEIGHT
+  bne.w .Lone
+  smlal r0, r1, r10, r9
   b.w .Ltail
 
 2: /* a block of two words */
-  ldrd lr, r12, [r10, #-8]
-  ldrd r11, r10, [r8], #8
-  smlal r0, r1, lr, r9
-  smlal r2, r3, r12, r9
-  ldrd lr, r12, [r10, #-8]
-  ldrd r9, r10, [r8], #8
-  smlal r0, r1, lr, r11
-  smlal r2, r3, r12, r11
-  cmp r10, #0
-  bne 2b
+  adr.w r11, .Ltwo
+  movs r3, #2 * TWO_WORD_BYTES
+  mla r11, r2, r3, r11
+  orr r11, r11, #1
+  ldrd r2, r3, [r12, #START]
+  ldrd r4, r5, [r10]
+  ldr r6, [r5, #-8]
+  bx r11
+
+  .macro two_words weight, address, first, second, next, next_address, next_first, number
+  ldrd \next, \next_address, [r8, #8 * (\number)]
+  ldr.w \second, [\address, #-4]
+  smlal r0, r1, \first, \weight
+  ldr.w \next_first, [\next_address, #-8]
+  smlal r2, r3, \second, \weight
+  .endm
+  .balign 4
+.Ltwo:
+  .set number, 0
+  .rept 4
+  two_words r4, r5, r6, r7, r9, r10, r11, number
+  two_words r9, r10, r11, r12, r4, r5, r6, number + 1
+  .set number, number + 2
+  .endr
+  .if (. - .Ltwo) != 8 * TWO_WORD_BYTES
+  .error "the entry is computed with TWO_WORD_BYTES"
+  .endif
+  add.w r8, r8, #8 * 8
+  cmp.w r4, #END_WEIGHT
+  bne.w .Ltwo
   b.w .Ltail
 
 3: /* a block of three words */
+  ldrd r2, r3, [r12, #START]
+  ldrd r4, r5, [r12, #START]
+  ldrd r9, r10, [r10]
+  ldr r8, [r12, #LIST]
+  add r8, r8, #8
+30:
   ldrd lr, r12, [r10, #-12]
   ldr r6, [r10, #-4]
   ldrd r11, r10, [r8], #8
@@ -226,50 +223,89 @@ edgel3_words_m7:
   smlal r0, r1, lr, r11
   smlal r2, r3, r12, r11
   smlal r4, r5, r6, r11
-  cmp r10, #0
-  bne 3b
+  cmp r9, #END_WEIGHT
+  bne 30b
 
 .Ltail: /* requantize and store the sums of a block */
   ldr r12, [sp]
-  /* Separate the two lanes of each sum: twice the lower sum in the even register, twice the upper sum
-   * in the odd one. The lower lane has 23 bits. If it is negative (bit 22), it has borrowed 1 from
-   * the upper lane, which is added here.
+  ldrd r10, r11, [r12, #EXPONENT]
+  cmp r11, #0
+  beq.w 5f
+  /* The instructions of `separate`, of the requantization as in edgel3_loops_m7.S and of the
+   * stores, in the order that takes the fewest cycles.
    */
   lsl r1, r1, #10
+  orr r1, r1, r0, lsr #22
+  lsl r5, r5, #10
   lsl r3, r3, #10
+  lsl r0, r0, #9
   orr r3, r3, r2, lsr #22
   lsl r2, r2, #9
   asr r2, r2, #8
-  lsl r7, r7, #10
-  lsl r5, r5, #10
-  ldrd r10, r11, [r12, #EXPONENT]
   orr r5, r5, r4, lsr #22
-  orr r1, r1, r0, lsr #22
   lsl r4, r4, #9
-  orr r7, r7, r6, lsr #22
-  lsl r0, r0, #9
-  lsl r6, r6, #9
-  asr r6, r6, #8
-  asr r4, r4, #8
-  cmp r11, #0
-  ldrd r8, r9, [r12, #MULTIPLIER]
   asr r0, r0, #8
+  asr r4, r4, #8
+  ldr r11, [r12, #ADVANCE]
   add r3, r3, r2, lsr #31
+  lsl r7, r7, #10
+  ldrd r8, r9, [r12, #MULTIPLIER]
   add r1, r1, r0, lsr #31
-  add r7, r7, r6, lsr #31
+  smmlar r3, r3, r8, r9
+  orr r7, r7, r6, lsr #22
+  lsl r6, r6, #9
+  smmlar r0, r0, r8, r9
   add r5, r5, r4, lsr #31
-  beq 5f
-  finish 1
-  blo 6f
+  smmlar r2, r2, r8, r9
+  asr r6, r6, #8
+  asr r3, r3, r10
+  usat r3, #8, r3
+  smmlar r1, r1, r8, r9
+  asr r2, r2, r10
+  smmlar r4, r4, r8, r9
+  asr r0, r0, r10
+  smmlar r5, r5, r8, r9
+  add r7, r7, r6, lsr #31
+  asr r4, r4, r10
+  smmlar r6, r6, r8, r9
+  asr r1, r1, r10
+  smmlar r7, r7, r8, r9
+  usat r1, #8, r1
+  asr r6, r6, r10
+  usat r0, #8, r0
+  asr r7, r7, r10
+  usat r4, #8, r4
+  asr r5, r5, r10
+  usat r2, #8, r2
+  usat r5, #8, r5
+  usat r6, #8, r6
+  usat r7, #8, r7
+  ldrd r9, r8, [r12, #OUTPUT]
+  orr r0, r0, r2, lsl #8
+  mov r2, #4
+  orr r5, r5, r7, lsl #8
+  orr r4, r4, r6, lsl #8
+  orr r1, r1, r3, lsl #8
+  str r2, [r12, #ADVANCE]
+  orr r1, r1, r5, lsl #16
+  str r1, [r9, r8]
+  orr r0, r0, r4, lsl #16
+  str r0, [r9]
+  add r9, r9, r11
+  ldr r0, [r12, #FOURS]
+  subs r0, r0, #1
+  str r9, [r12, #OUTPUT]
+  ldrd r11, lr, [r12, #ENTRY]
+  blo.w 6f
 
 4: /* begin a block of four words */
   str r0, [r12, #FOURS]
   add r0, r11, #BLOCK_BYTES
   add r1, lr, #16
   strd r0, r1, [r12, #ENTRY]
-  ldr r8, [r12, #LIST]
+  ldrd r10, r8, [r12, #LIST]
   ldrd r0, r1, [r12, #START]
-  ldrd r9, r10, [r8], #8
+  ldrd r9, r10, [r10]
   ldrd r2, r3, [r12, #START]
   ldr lr, [r10, lr]
   ldrd r4, r5, [r12, #START]
@@ -277,6 +313,11 @@ edgel3_words_m7:
   bx r11
 
 5: /* the output's zero is not stored as 0, or the sums are counted from a center */
+  separate r0, r1
+  separate r2, r3
+  separate r4, r5
+  separate r6, r7
+  ldrd r8, r9, [r12, #MULTIPLIER]
   ldr r11, [r12, #CENTER]
   .irp value, r0, r1, r2, r3, r4, r5, r6, r7
   add \value, \value, r11
@@ -287,9 +328,29 @@ edgel3_words_m7:
   .irp value, r0, r1, r2, r3, r4, r5, r6, r7
   add \value, \value, \value, asr #31
   add \value, \value, r9
+  asr \value, \value, r10
   .endr
-  finish 0
-  bhs 4b
+  .irp value, r0, r1, r2, r3, r4, r5, r6, r7
+  usat \value, #8, \value
+  .endr
+  ldr r11, [r12, #ADVANCE]
+  ldrd r9, r10, [r12, #OUTPUT]
+  orr r0, r0, r2, lsl #8
+  orr r1, r1, r3, lsl #8
+  orr r0, r0, r4, lsl #16
+  orr r1, r1, r5, lsl #16
+  orr r0, r0, r6, lsl #24
+  orr r1, r1, r7, lsl #24
+  str r0, [r9]
+  str r1, [r9, r10]
+  movs r2, #4
+  add r9, r9, r11
+  str r9, [r12, #OUTPUT]
+  str r2, [r12, #ADVANCE]
+  ldr r0, [r12, #FOURS]
+  ldrd r11, lr, [r12, #ENTRY]
+  subs r0, r0, #1
+  bhs.w 4b
 
 6:
   pop {r0, r4-r11, pc}
@@ -437,25 +498,61 @@ edgel3_words_m7:
 edgel3_widen_m7:
   push {r4-r11}
   add r1, r0, r1
-1:
+  lsrs r2, r2, #1
+  bcc 1f
+  ldrb r4, [r0]
+  ldrb r8, [r1]
+  ldrb r5, [r0, #1]
+  ldrb r9, [r1, #1]
+  ldrb r6, [r0, #2]
+  ldrb r10, [r1, #2]
+  orr r4, r4, r8, lsl #23
+  ldrb r7, [r0, #3]
+  orr r5, r5, r9, lsl #23
+  ldrb r11, [r1, #3]
+  strd r4, r5, [r3]
+  orr r6, r6, r10, lsl #23
+  add r0, r0, #4
+  orr r7, r7, r11, lsl #23
+  add r1, r1, #4
+  strd r6, r7, [r3, #8]
+  add r3, r3, #16
+  beq 2f
+1: /* the next eight words */
   ldrb r9, [r1, #1]
   ldrb r8, [r1]
-  ldrb r7, [r0, #3]
-  ldrb r11, [r1, #3]
-  ldrb r10, [r1, #2]
   ldrb r4, [r0]
-  ldrb r6, [r0, #2]
   ldrb r5, [r0, #1]
-  add r1, r1, #4
+  ldrb r6, [r0, #2]
+  ldrb r11, [r1, #3]
   orr r4, r4, r8, lsl #23
+  ldrb r10, [r1, #2]
   orr r5, r5, r9, lsl #23
-  strd r4, r5, [r3], #8
+  ldrb r7, [r0, #3]
+  strd r4, r5, [r3]
   orr r7, r7, r11, lsl #23
-  subs r2, r2, #1
+  ldrb r8, [r1, #4]
+  ldrb r9, [r1, #5]
+  ldrb r5, [r0, #5]
+  ldrb r11, [r1, #7]
+  ldrb r4, [r0, #4]
   orr r6, r6, r10, lsl #23
-  strd r6, r7, [r3], #8
-  add r0, r0, #4
+  ldrb r10, [r1, #6]
+  strd r6, r7, [r3, #8]
+  orr r4, r4, r8, lsl #23
+  ldrb r6, [r0, #6]
+  orr r5, r5, r9, lsl #23
+  subs r2, r2, #1
+  ldrb r7, [r0, #7]
+  strd r4, r5, [r3, #16]
+  orr r7, r7, r11, lsl #23
+  add r0, r0, #8
+  add r1, r1, #8
+  orr r6, r6, r10, lsl #23
+  strd r6, r7, [r3, #24]
+  add r3, r3, #32
   bne 1b
+2:
   mov r0, r3
   pop {r4-r11}
   bx lr

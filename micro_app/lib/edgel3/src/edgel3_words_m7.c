@@ -18,25 +18,26 @@
 /* A tap of a list. Same size as an edgel3_tap, in whose memory it is. */
 typedef struct edgel3_word_tap {
   int32_t weight;
-  uint32_t address; /* of its word for the first block of four; 0 after the last tap */
+  uint32_t address; /* of its word for the first block of four */
 } edgel3_word_tap;
 
 /* Arguments of a sweep: one output channel of one row. edgel3_word_loops_m7.S relies on the layout.
  */
 typedef struct edgel3_words {
   const edgel3_word_tap *list;
-  uint32_t fours;     /* blocks of four words */
-  int64_t start;      /* the bias in both lanes */
-  int32_t multiplier; /* Q31; 0, or 2^30 or more */
-  int32_t addend;     /* added to the product before it is divided by 2^exponent */
-  int32_t exponent;   /* 0 to 31; 1 to 22 unless the output's zero is stored as 0 */
-  uint32_t plain;     /* whether the output's zero is stored as 0, and the center is 0: 1 or 0 */
+  const edgel3_word_tap *rounds; /* the tap after the first one, less those that are skipped */
+  int64_t start;                 /* the bias in both lanes */
+  int32_t multiplier;            /* Q31; 0, or 2^30 or more */
+  int32_t addend;                /* added to the product before it is divided by 2^exponent */
+  int32_t exponent;              /* 0 to 31; 1 to 22 unless the output's zero is stored as 0 */
+  uint32_t plain; /* whether the output's zero is stored as 0, and the center is 0: 1 or 0 */
   uint8_t *output;
   uint32_t half;    /* columns of the lower lane */
   uint32_t first;   /* words before the blocks of four; 0 to 3 */
   uint32_t skipped; /* pairs of taps by which the list is shorter than whole rounds; 0 to 3 */
   uint32_t scratch[3];
   int32_t center; /* added to twice a sum */
+  uint32_t fours; /* blocks of four words */
 } edgel3_words;
 
 typedef char edgel3_words_layout[offsetof(edgel3_words, start) == 8 &&
@@ -55,6 +56,8 @@ typedef edgel3_word_tap *expand_part(const uint8_t *taps, uint32_t count, const 
 expand_part edgel3_words_gap16_m7, edgel3_words_negative_gap16_m7, edgel3_words_gap12_m7,
     edgel3_words_negative_gap12_m7;
 
+/* The weight of the tap that ends a list. Its address is read, too. */
+#define END_WEIGHT INT32_MIN
 /* Largest half of a row that is widened; the loops' code has 25 blocks of four words. */
 #define MAX_HALF_COLUMNS 103u
 /* Largest memory for widened rows, in bytes. The arena of EdgeL3 95.45 is thus below 300 kB. */
@@ -166,12 +169,11 @@ static edgel3_word_tap *expand(const edgel3_row *row, uint32_t channel, const ui
     end = edgel3_words_negative_gap12_m7(taps, negatives, addresses, list);
     end = edgel3_words_gap12_m7(taps + 3u * negatives / 2u, positives, addresses, end);
   }
-  while (end == list || ((end - list) & 1) != 0) {
-    end->weight = 0;
-    end->address = (uint32_t)(uintptr_t)(words_of(row) + half_columns(conv) % 4u);
-    ++end;
-  }
-  end->address = 0;
+  const uint32_t any_row = (uint32_t)(uintptr_t)(words_of(row) + half_columns(conv) % 4u);
+  const edgel3_word_tap filler = {0, any_row};
+  while (end == list || ((end - list) & 1) != 0) *end++ = filler;
+  end->weight = END_WEIGHT;
+  end->address = any_row;
   return end;
 }
 
@@ -196,9 +198,10 @@ static void convolve(const edgel3_row *row, uint32_t channel, const uint8_t **cu
   const int32_t center = center_of(conv, channel, list, end);
   const int32_t exponent = -conv->shift[channel];
   const int32_t rounding = exponent > 0 ? 1 << (exponent - 1) : 0;
+  const uint32_t skipped = (uint32_t)(list - end) / 2u % 4u;
   edgel3_words words = {
       .list = list,
-      .fours = half / 4u,
+      .rounds = list + 1 - (ptrdiff_t)(2u * skipped),
       .start = (conv->bias[channel] - center) * ((INT64_C(1) << 23) + 1),
       .multiplier = conv->multiplier[channel],
       .addend = rounding + (int32_t)((uint32_t)conv->output_zero << exponent),
@@ -207,8 +210,9 @@ static void convolve(const edgel3_row *row, uint32_t channel, const uint8_t **cu
       .output = output,
       .half = half,
       .first = half % 4u,
-      .skipped = (uint32_t)(list - end) / 2u % 4u,
+      .skipped = skipped,
       .center = 2 * center,
+      .fours = half / 4u,
   };
   /* If the number of columns is odd, the last word extends past the row by one byte. */
   const uint8_t after = output[conv->columns];
