@@ -65,6 +65,11 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
     packed = {name: (deployment.directory / name).read_bytes() for name in _PACKED_FILES}
     planned = deployment.manifest["packed"]
     if engine == "packed":
+        if b"EDGEL3_PACKED_MODEL_FAST_ARENA_BYTES" not in packed[c_array.PACKED_HEADER_NAME]:
+            raise EdgeL3Error(
+                f"{deployment.directory}: expected the arena of the fastest kernels in"
+                f" {c_array.PACKED_HEADER_NAME}, found none; convert again"
+            )
         return _Network(packed, planned["bytes"], planned["arena_bytes"])
     quantized = quantized_model_name("int8")
     source_sha256 = deployment.manifest["artefacts"][quantized]["sha256"]

@@ -163,6 +163,18 @@ def test_an_unpacked_deployment_is_refused(standin: Deployment, tmp_path: Path) 
         export_app(dataclasses.replace(standin, manifest=manifest), BOARDS[0], tmp_path / "app")
 
 
+def test_a_deployment_of_an_older_version_is_refused(tiny_int8: Deployment, tmp_path: Path) -> None:
+    copy = tmp_path / "older"
+    shutil.copytree(tiny_int8.directory, copy)
+    header = copy / "edgel3_packed_model.h"
+    header.write_text(header.read_text().replace("FAST_ARENA", "OTHER_ARENA"))
+    older = dataclasses.replace(tiny_int8, directory=copy)
+
+    with pytest.raises(EdgeL3Error, match="found none; convert again"):
+        app.export_app(older, BOARDS[0], tmp_path / "app")
+    assert not (tmp_path / "app").exists()
+
+
 def test_unknown_boards_are_named_with_those_there_are() -> None:
     with pytest.raises(EdgeL3Error, match="unknown board 'uno': expected one of portenta_h7_m7"):
         find_board("uno")
