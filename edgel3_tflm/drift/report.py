@@ -275,15 +275,18 @@ def _plot_layers(layers: LayerReport) -> Figure:
 def _plot_steps(frontend: FrontendDrift) -> Figure:
     """Draw the noise of each step on the way from the sound to a device's embedding."""
     names, drifts = zip(*frontend.steps, strict=True)
-    # A step without noise gets no bar.
-    percent = [100 * 10 ** (-drift.sqnr_db / 10) for drift in drifts]
+    # A step without noise gets no bar, and neither does one without signal.
+    percent = [
+        100 * 10 ** (-drift.sqnr_db / 10) if math.isfinite(drift.sqnr_db) else 0.0
+        for drift in drifts
+    ]
     figure = _new_figure(10.6, 2.2)
     axes = figure.add_subplot()
     colours = [*[_QUANTIZED_COLOUR] * (len(names) - 1), _FLOAT_COLOUR]
     bars = axes.barh(names, percent, height=0.6, color=colours)
     axes.bar_label(bars, [_write_value(drift.sqnr_db, "_db") for drift in drifts], padding=4)
     axes.invert_yaxis()
-    axes.set_xlim(right=1.15 * max(*percent, np.finfo(float).tiny))
+    axes.set_xlim(right=1.15 * max(*percent, float(np.finfo(float).tiny)))
     axes.set(xlabel="noise / signal of the embedding, %; beside each bar: SQNR in dB")
     return figure
 

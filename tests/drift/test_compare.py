@@ -361,6 +361,20 @@ def test_the_node_is_compared_with_the_float_model_on_the_same_sixteen_bits(
     assert node.overall.sqnr_db > steps["all"].sqnr_db
 
 
+def test_a_step_without_signal_or_without_noise_has_a_page(report: DriftReport) -> None:
+    assert report.frontend is not None
+    step = report.frontend.both
+    frontend = replace(
+        report.frontend,
+        sixteen_bits_alone=replace(step, sqnr_db=math.inf),
+        frontend_step=replace(step, sqnr_db=-math.inf),
+        quantization_step=replace(step, sqnr_db=math.nan),
+    )
+    page = render_html(replace(report, frontend=frontend))
+    for label in ("no drift", "no signal"):
+        assert page.count(label) >= 2  # in the table and beside the bar
+
+
 def test_json_is_valid_and_carries_provenance(report: DriftReport, tmp_path: Path) -> None:
     write_report(report, tmp_path / "drift")
     text = (tmp_path / "drift" / "drift.json").read_text()
