@@ -47,6 +47,21 @@
   smlal r6, r7, r12, \weight
   .endm
 
+  /* The end of a loop: go on with the next eight taps, unless the tap with this weight ends the list. */
+  .macro repeat loop, weight
+  add.w r8, r8, #8 * 8
+  cmp.w \weight, #END_WEIGHT
+  bne.w \loop
+  .endm
+
+  /* Find the address in r11 at which a loop starts that leaves out the r2 pairs of taps of SKIPPED. */
+  .macro find_entry loop, tap_bytes
+  adr.w r11, \loop
+  movs r3, #2 * \tap_bytes
+  mla r11, r2, r3, r11
+  orr r11, r11, #1 /* selects the Thumb state */
+  .endm
+
   /* The loop of a block of four words. The tap with the weight END_WEIGHT ends it. */
   .macro block offset
 .Lblock\@:
@@ -56,9 +71,7 @@
   words_tap r11, r9, \offset, number + 1
   .set number, number + 2
   .endr
-  add.w r8, r8, #8 * 8
-  cmp.w r9, #END_WEIGHT
-  bne.w .Lblock\@
+  repeat .Lblock\@, r9
   b.w .Ltail
   .if (. - .Lblock\@) != BLOCK_BYTES
   .error "a block must have BLOCK_BYTES of code: the entries are computed with that size"
@@ -135,10 +148,7 @@ edgel3_words_m7:
   bhi.w 3f
 
 1: /* a block of one word */
-  adr.w r11, .Lone
-  movs r3, #2 * ONE_WORD_BYTES
-  mla r11, r2, r3, r11
-  orr r11, r11, #1
+  find_entry .Lone, ONE_WORD_BYTES
   /* The loop may start at its first or third tap, with the tap before it left out. */
   ldrd r2, r3, [r10]
   mov r6, r2
@@ -165,17 +175,12 @@ edgel3_words_m7:
   .if (. - .Lone) != 8 * ONE_WORD_BYTES
   .error "the entry is computed with ONE_WORD_BYTES"
   .endif
-  add.w r8, r8, #8 * 8
-  cmp.w r2, #END_WEIGHT
-  bne.w .Lone
+  repeat .Lone, r2
   smlal r0, r1, r10, r9
   b.w .Ltail
 
 2: /* a block of two words */
-  adr.w r11, .Ltwo
-  movs r3, #2 * TWO_WORD_BYTES
-  mla r11, r2, r3, r11
-  orr r11, r11, #1
+  find_entry .Ltwo, TWO_WORD_BYTES
   ldrd r2, r3, [r12, #START]
   ldrd r4, r5, [r10]
   ldr r6, [r5, #-8]
@@ -199,9 +204,7 @@ edgel3_words_m7:
   .if (. - .Ltwo) != 8 * TWO_WORD_BYTES
   .error "the entry is computed with TWO_WORD_BYTES"
   .endif
-  add.w r8, r8, #8 * 8
-  cmp.w r4, #END_WEIGHT
-  bne.w .Ltwo
+  repeat .Ltwo, r4
   b.w .Ltail
 
 3: /* a block of three words */
