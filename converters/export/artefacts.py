@@ -1,6 +1,7 @@
 """The files of a quantized model: flatbuffers, the packed model, and C arrays of both."""
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.converters.export.packed_flatbuffer import wrap_packed
 from edgel3_tflm.errors import ModelFileError
 from edgel3_tflm.networks.variants import Variant
-from edgel3_tflm.runtime.arena import describe_packed, plan_memory
+from edgel3_tflm.runtime.arena import describe_packed
 from edgel3_tflm.runtime.artefacts import (
     PACKED_FLATBUFFER_NAME,
     PACKED_MODEL_NAME,
@@ -82,12 +83,18 @@ def export_model(
         return artefacts, {"refused": str(error)}
     progress("self-test of the device", 0, 0)
     crc = _compute_self_test_crc32(model)
-    artefacts |= _export_packed(blob, variant, description, constants, crc)
-    return artefacts, describe_packed(blob)
+    described = describe_packed(blob)
+    artefacts |= _export_packed(blob, described, variant, description, constants, crc)
+    return artefacts, described
 
 
 def _export_packed(
-    blob: bytes, variant: Variant, description: str, constants: str, self_test_crc32: int
+    blob: bytes,
+    described: Mapping[str, Any],
+    variant: Variant,
+    description: str,
+    constants: str,
+    self_test_crc32: int,
 ) -> dict[str, bytes]:
     """Make the files of a packed model: itself, a flatbuffer of one custom operator, and C."""
     banner = c_array.write_banner(blob, variant, description)
@@ -95,8 +102,8 @@ def _export_packed(
         banner,
         constants,
         blob_bytes=len(blob),
-        arena_bytes=plan_memory(blob).arena_bytes,
-        fast_arena_bytes=plan_memory(blob, widen=True).arena_bytes,
+        arena_bytes=described["arena_bytes"],
+        fast_arena_bytes=described["fast_arena_bytes"],
         self_test_crc32=self_test_crc32,
     )
     return {

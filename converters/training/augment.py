@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from edgel3_tflm.audio.pcm import FULL_SCALE, from_int16, to_int16
+from edgel3_tflm.audio.pcm import FULL_SCALE, round_to_int16
 from edgel3_tflm.converters.training.recipe import Augmentation, Microphone
 from edgel3_tflm.types import FloatArray
 
@@ -115,7 +115,7 @@ class WindowSource:
         if choice.clock_error_percent:
             error = generator.uniform(-1, 1) * choice.clock_error_percent / 100
             heard = soxr.resample(heard, 1.0, 1.0 + error)
-            # Where the clock is slow, the window ends early and its last samples are repeated.
+            # Where the clock is slow, the window ends early and its end is mirrored.
             heard = np.pad(heard, (0, max(0, len(window) - len(heard))), "reflect")[: len(window)]
         if generator.random() < choice.noise_probability:
             noise = generator.standard_normal(len(heard))
@@ -124,7 +124,7 @@ class WindowSource:
             heard = heard + _from_db(generator.uniform(*choice.noise_dbfs)) * noise
         if generator.random() < choice.dither_probability:
             heard = heard + generator.triangular(-1, 0, 1, len(heard)) / FULL_SCALE
-        return from_int16(to_int16(heard))
+        return round_to_int16(heard)
 
     def _limit_band(self, window: FloatArray, highest_hz: float) -> FloatArray:
         spectrum = np.fft.rfft(window)

@@ -43,6 +43,8 @@ DENSE_NAME = "dense.h5.gz"
 _SCALE_BATCHES = range(1_000_000_000, 1_000_000_012)
 # Embeddings that are all equal do not divide by zero.
 _SMALLEST_VARIANCE = 1e-12
+# Terms of the loss, by their names in a recipe. The last is computed only if it has a weight.
+_TERMS = ("teacher", "statistics", "labels", "microphone")
 
 
 @dataclass(frozen=True)
@@ -242,33 +244,36 @@ class _DistillRun:
         self, decibels: Any, sound: Any, teacher: Any, statistics: Any, labels: Any
     ) -> Any:
         tf, weights = self._tf, self._recipe.loss
-        views = 2 if weights.microphone > 0 else 1
-        inputs = tf.concat([decibels, sound][:views], axis=0)
+        views = [decibels, sound] if weights.microphone > 0 else [decibels]
         teacher, statistics, labels = (
-            tf.concat([each] * views, axis=0) for each in (teacher, statistics, labels)
+            tf.concat([each] * len(views), axis=0) for each in (teacher, statistics, labels)
         )
         with tf.GradientTape() as tape:
-            to_teacher, to_statistics, to_labels, embedding = self._model(inputs, training=True)
+            to_teacher, to_statistics, to_labels, embedding = self._model(
+                tf.concat(views, axis=0), training=True
+            )
             entropy = tf.nn.softmax_cross_entropy_with_logits(labels, to_labels)
-            heard, unheard = embedding[: len(decibels)], embedding[-len(decibels) :]
-            variance = tf.reduce_mean(tf.math.reduce_variance(unheard, axis=0)) + _SMALLEST_VARIANCE
-            terms = tf.stack(
-                [
-                    tf.reduce_mean((to_teacher - teacher) ** 2),
-                    tf.reduce_mean((to_statistics - statistics) ** 2),
-                    # The entropy of a uniform guess is the logarithm of the number of classes.
-                    tf.reduce_mean(entropy) / np.log(max(2, labels.shape[1])),
-                    # The gradient must not enlarge the variance.
-                    tf.reduce_mean((heard - unheard) ** 2) / tf.stop_gradient(variance),
-                ]
-            )
-            loss = tf.reduce_sum(
-                terms * [weights.teacher, weights.statistics, weights.labels, weights.microphone]
-            )
+            terms = [
+                tf.reduce_mean((to_teacher - teacher) ** 2),
+                tf.reduce_mean((to_statistics - statistics) ** 2),
+                # The entropy of a uniform guess is the logarithm of the number of classes.
+                tf.reduce_mean(entropy) / np.log(max(2, labels.shape[1])),
+            ]
+            if len(views) == 2:
+                terms.append(self._find_loss_by_microphone(*tf.split(embedding, 2)))
+            named = dict(zip(_TERMS, terms, strict=False))
+            loss = tf.add_n([getattr(weights, name) * term for name, term in named.items()])
         variables = self._model.trainable_variables
         gradients = tape.gradient(loss, variables)
         self._loop.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return terms
+        return named
+
+    def _find_loss_by_microphone(self, heard: Any, unheard: Any) -> Any:
+        """Return the squared error of the embedding by the microphone, divided by its variance."""
+        tf = self._tf
+        variance = tf.reduce_mean(tf.math.reduce_variance(unheard, axis=0)) + _SMALLEST_VARIANCE
+        # The gradient must not enlarge the variance.
+        return tf.reduce_mean((heard - unheard) ** 2) / tf.stop_gradient(variance)
 
     def train(
         self, progress: Progress, on_validation: Callable[[DistillationFigures], None]
@@ -286,14 +291,12 @@ class _DistillRun:
             self._scales.standardize_teacher(batch.teacher),
             self._scales.standardize_statistics(batch.statistics),
             batch.labels,
-        ).numpy()
+        )
         if self._student.plan is not None and step == self._recipe.find_pruning_steps()[0]:
             dense = self._read_student("before it was pruned")
             write_whole(self._output / DENSE_NAME, pack_weights(dense))
         self._pruner.apply(step)
-        named = zip(("teacher", "statistics", "labels", "microphone"), terms, strict=True)
-        # Without its weight, the last term is not computed.
-        return dict(list(named)[: 4 if self._recipe.loss.microphone > 0 else 3])
+        return {name: float(term) for name, term in terms.items()}
 
     def validate(self, step: int) -> ValidationScore:
         """Compare with the teacher on the validation set; only a pruned student gets a score."""

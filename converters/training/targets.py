@@ -10,7 +10,7 @@ import soxr
 from edgel3_tflm.audio.clips import Clip, read_clip
 from edgel3_tflm.audio.framing import cut_windows
 from edgel3_tflm.audio.log_mel import is_silent, log_mel, log_mel_statistics
-from edgel3_tflm.audio.pcm import from_int16, to_int16
+from edgel3_tflm.audio.pcm import round_to_int16
 from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.quantization.tflite import to_float
 from edgel3_tflm.converters.training.augment import WindowBatch
@@ -96,9 +96,8 @@ class TargetSource:
                 window_samples=length,
                 hop_samples=length,
             )
-            heard = from_int16(to_int16(windows))
             labels = np.zeros((len(windows), 0), np.float32)
-            parts.append(self.compute(WindowBatch(windows, heard, labels)))
+            parts.append(self.compute(WindowBatch(windows, round_to_int16(windows), labels)))
         sound = np.concatenate([part.sound_decibels for part in parts])
         heard = np.concatenate([part.decibels for part in parts])
         is_audible = ~is_silent(sound)

@@ -19,3 +19,8 @@ def to_int16(samples: RealArray) -> Int16Array:
 def from_int16(samples: Int16Array) -> FloatArray:
     """Return 16-bit samples as float32 of full scale 1."""
     return samples / np.float32(FULL_SCALE)
+
+
+def round_to_int16(samples: RealArray) -> FloatArray:
+    """Return samples as they are after 16 bits: float32 of full scale 1."""
+    return from_int16(to_int16(samples))

@@ -20,7 +20,6 @@ from edgel3_tflm.audio.manifest import (
     note_unlearned_classes,
     split_by_fold,
 )
-from edgel3_tflm.audio.pcm import from_int16, to_int16
 from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.cores import available_cores
 from edgel3_tflm.drift.downstream import measure_downstream
@@ -34,7 +33,7 @@ from edgel3_tflm.drift.figures import (
     Windows,
     measure,
 )
-from edgel3_tflm.drift.frontend import measure_frontend
+from edgel3_tflm.drift.frontend import embed_rounded, measure_frontend
 from edgel3_tflm.drift.layers import analyse_layers
 from edgel3_tflm.drift.runtimes import (
     FLOAT_PREFIX,
@@ -181,12 +180,15 @@ def _compare(
     clips = list({path.resolve(): path for path in found}.values())
     by_path = {clip.path.resolve(): clip for clip in labelled}
     sample, worst = _Sample(len(clips)), list[Spectrogram]()
-    read, rows, references = list[Path](), [], []
+    read, rows = list[Path](), []
+    # Of the samples as they are, and of those rounded to 16 bits if a runtime rounds them.
+    references: dict[bool, list[FloatArray]] = {
+        rounds: [] for rounds in {False, *(each.rounds for each in runtimes)}
+    }
     count = sum(max(1, round((measure_seconds(clip) - 1) / hop_s) + 1) for clip in clips)
     _announce_slow([in_float, *runtimes], count, spec, note)
     progress(_EMBED_STEP, 0, len(clips))
     others: list[list[FloatArray]] = [[] for _ in runtimes]
-    rounded: list[FloatArray] = []
     for path, windows in read_windows(
         clips,
         sample_rate_hz=spec.sample_rate_hz,
@@ -207,17 +209,15 @@ def _compare(
             (level < NEAR_SILENCE_DBFS) & ~silent & ~padded,
             padded,
         )
-        references.append(in_float.embed(windows, decibels))
-        rounded.append(references[-1])
-        as_heard = from_int16(to_int16(windows))
-        if any(each.rounds for each in runtimes) and not np.array_equal(as_heard, windows):
-            rounded[-1] = in_float.embed(as_heard, log_mel(as_heard, spec))
+        exact = in_float.embed(windows, decibels)
+        references[False].append(exact)
+        if True in references:
+            references[True].append(embed_rounded(in_float.embed, windows, exact, spec))
         for embeddings, runtime in zip(others, runtimes, strict=True):
             embeddings.append(runtime.embed(windows, decibels))
         rows.append(row)
-        sample.add(number, level, windows, decibels, references[-1])
-        heard = rounded if runtimes[0].rounds else references
-        cosine = cosine_similarity(heard[-1], others[0][-1])
+        sample.add(number, level, windows, decibels, exact)
+        cosine = cosine_similarity(references[runtimes[0].rounds][-1], others[0][-1])
         worst += [
             Spectrogram(str(path), float(row.start_s[at]), float(cosine[at]), decibels[at].copy())
             for at in np.flatnonzero(row.sounding)
@@ -230,7 +230,8 @@ def _compare(
     table = Windows(
         *(np.concatenate([getattr(row, f.name) for row in rows]) for f in fields(Windows))
     )
-    reference, reference_of_rounded = np.concatenate(references), np.concatenate(rounded)
+    reference_of = {rounds: np.concatenate(each) for rounds, each in references.items()}
+    reference = reference_of[False]
     embeddings_of = [np.concatenate(each) for each in others]
     known = [by_path.get(path.resolve()) for path in read]
     names = [
@@ -270,7 +271,7 @@ def _compare(
                 embeddings,
                 runtimes[0],
                 embeddings_of[0],
-                reference_of_rounded if runtime.rounds else reference,
+                reference_of[runtime.rounds],
                 table,
                 names,
             )

@@ -90,7 +90,7 @@ class FrontendDrift:
         Quantized model on the device's log-mel of 16-bit samples: everything that a device does.
     frontend_step : EmbeddingDrift or None
         Float model: the device's log-mel against the host's log-mel of the same 16-bit samples.
-        None in a file that was written before version 0.2.
+        None in files of earlier versions, which do not have it.
     quantization_step : EmbeddingDrift or None
         On the device's log-mel: the quantized model against the float model. None likewise.
 

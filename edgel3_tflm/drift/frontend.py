@@ -9,11 +9,34 @@ from collections.abc import Callable
 import numpy as np
 
 from edgel3_tflm.audio.log_mel import log_mel
-from edgel3_tflm.audio.pcm import from_int16, to_int16
+from edgel3_tflm.audio.pcm import round_to_int16, to_int16
 from edgel3_tflm.drift.figures import EmbeddingDrift, FrontendDrift
 from edgel3_tflm.drift.runtimes import open_frontend
+from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.types import FloatArray
+
+
+def embed_rounded(
+    embed_in_float: Callable[[FloatArray, FloatArray], FloatArray],
+    windows: FloatArray,
+    reference: FloatArray,
+    spec: FrontendSpec,
+) -> FloatArray:
+    """Return the float model's embeddings of windows that are rounded to 16 bits.
+
+    Parameters
+    ----------
+    embed_in_float, windows
+        As for :func:`measure_frontend`.
+    reference : numpy.ndarray, shape (n, d), float32
+        Embeddings of the windows as they are. They are returned if rounding changes nothing.
+    spec : FrontendSpec
+    """
+    rounded = round_to_int16(windows)
+    if np.array_equal(rounded, windows):
+        return reference
+    return embed_in_float(rounded, log_mel(rounded, spec))
 
 
 def measure_frontend(
@@ -50,9 +73,7 @@ def measure_frontend(
         deployment.input_map.apply(from_device, quantized.input).astype(np.int64)
         - deployment.input_map.apply(decibels, quantized.input)
     )
-    rounded = reference
-    if not np.array_equal(real := from_int16(samples), windows):
-        rounded = embed_in_float(real, log_mel(real, deployment.variant.frontend))
+    rounded = embed_rounded(embed_in_float, windows, reference, deployment.variant.frontend)
     in_float = embed_in_float(windows, from_device)
     in_int8 = quantized.embed_log_mel(from_device)
     return FrontendDrift(

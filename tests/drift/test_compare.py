@@ -20,7 +20,7 @@ from helpers.progress import ignore_progress
 
 from edgel3_tflm.audio.clips import read_clip
 from edgel3_tflm.audio.manifest import LabelledClip
-from edgel3_tflm.audio.pcm import FULL_SCALE, from_int16, to_int16
+from edgel3_tflm.audio.pcm import FULL_SCALE, round_to_int16
 from edgel3_tflm.converters.keras.model import open_keras
 from edgel3_tflm.cores import available_cores
 from edgel3_tflm.device.emulation import Emulator
@@ -344,7 +344,7 @@ def test_the_node_is_compared_with_the_float_model_on_the_same_sixteen_bits(
     found = compare(tiny_int8, [tmp_path], runtimes=runtimes, hop_s=1, progress=ignore_progress)
     node, in_int8 = found.runtimes
     windows = quiet.astype(np.float32).reshape(2, 8000)
-    heard = from_int16(to_int16(windows))
+    heard = round_to_int16(windows)
     embed = tiny_int8.embedder("float", found.float_runtime).embed
     np.testing.assert_array_equal(node.reference, embed(heard))
     np.testing.assert_array_equal(in_int8.reference, embed(windows))

@@ -59,6 +59,7 @@ def train(
     output: Path,
     stop_at: int = 0,
     clips: Path | None = None,
+    initial: NetworkWeights | None = None,
 ) -> list[float]:
     """Distil; interrupt after ``stop_at`` steps. Returns the cosine of each validation."""
     paths = clips.glob("*.wav") if clips else bundled_clips_directory().glob("s*.flac")
@@ -78,5 +79,6 @@ def train(
         output=output,
         progress=progress,
         on_validation=lambda figures: cosines.append(figures.teacher_cosine),
+        initial=initial,
     )
     return cosines

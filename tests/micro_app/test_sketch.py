@@ -103,9 +103,12 @@ def test_teensy_keeps_a_flatbuffer_in_flash_too(sea_generated: Deployment, tmp_p
 
 
 @needs_arm
-@pytest.mark.parametrize("spare_bytes", [10_000, -10_000])
+@pytest.mark.parametrize(
+    ("spare_bytes", "arena", "size"),
+    [(10_000, "fast", "fast_arena_bytes"), (-10_000, "least", "arena_bytes")],
+)
 def test_the_budget_decides_on_the_arena(
-    spare_bytes: int, standin: Deployment, tmp_path: Path
+    spare_bytes: int, arena: str, size: str, standin: Deployment, tmp_path: Path
 ) -> None:
     board = find_board("nucleo_h743zi")
     ram_bytes = sum(plan_footprint(standin).ram.values())
@@ -119,12 +122,8 @@ def test_the_budget_decides_on_the_arena(
     sketch = tmp_path / "app" / SKETCH_NAME / f"{SKETCH_NAME}.ino"
     assert compile_source(sketch, board, tmp_path / "o") == ""
 
-    name = {10_000: "fast", -10_000: "least"}[spare_bytes]
-    assert exported.arena == name
-    arena_bytes = standin.manifest["packed"][
-        {"fast": "fast_arena_bytes", "least": "arena_bytes"}[name]
-    ]
-    assert arena_bytes in sizes_of(tmp_path / "o")
+    assert exported.arena == arena
+    assert standin.manifest["packed"][size] in sizes_of(tmp_path / "o")
 
 
 @needs_arm

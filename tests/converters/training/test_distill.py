@@ -192,19 +192,17 @@ def test_the_microphone_s_term_is_what_the_embedding_loses_relative_to_its_varia
         + "[microphone]\nnoise_probability = 1\nnoise_dbfs = [-40, -30]\n[loss]\nmicrophone = 2\n",
         Recipe,
     )
-    training, validation = choose_clips(recipe.validation, [], sorted(clips.glob("*.wav")))
-    figures = distill(
+    variant = teacher_of_four.variant
+    train(
         recipe,
-        student=teacher_of_four.variant,
-        teacher=teacher_of_four,
+        variant,
+        teacher_of_four,
+        tmp_path / "run",
+        clips=clips,
         initial=teacher_of_four,
-        training=training,
-        validation=validation,
-        output=tmp_path / "run",
-        progress=ignore_progress,
-        on_validation=lambda _: None,
     )
-    assert figures.sixteen_bit_cosine == pytest.approx(1, abs=1e-6)  # the clips have 16 bits
+    figures = json.loads((tmp_path / "run" / "figures.json").read_bytes())["validation"]
+    assert figures["sixteen_bit_cosine"] == pytest.approx(1, abs=1e-6)  # the clips have 16 bits
     events = EventAccumulator(str(tmp_path / "run" / "log"), size_guidance={"tensors": 0})
     events.Reload()
     terms = [
@@ -213,7 +211,8 @@ def test_the_microphone_s_term_is_what_the_embedding_loses_relative_to_its_varia
     assert len(terms) == 6
 
     # The first term is that of the initial network.
-    frontend = teacher_of_four.variant.frontend
+    frontend = variant.frontend
+    training, _ = choose_clips(recipe.validation, [], sorted(clips.glob("*.wav")))
     batch = WindowSource(
         [
             TrainingClip(read_clip(clip.path, frontend.sample_rate_hz).samples, clip.label)
