@@ -28,9 +28,10 @@ FRONTEND_SOURCE_NAME = "edgel3_model_frontend.c"
 FRONTEND_HEADER_NAME = "edgel3_model_frontend.h"
 _BYTES_PER_LINE = 16
 _NUMBERS_PER_LINE = 6
-# Scratch memory that optimised kernels need in addition to the host's reference kernels: the im2col
-# rows of CMSIS-NN and their alignment to 16 bytes.
-_ARENA_HEADROOM_BYTES = 2048
+ARENA_HEADROOM_BYTES = 2048
+"""Scratch memory that optimised kernels need in addition to the host's reference kernels: the
+im2col rows of CMSIS-NN and their alignment to 16 bytes."""
+FLOAT_BYTES = 4
 
 
 def _write_bytes(data: bytes) -> str:
@@ -105,9 +106,9 @@ def write_header(
 #define EDGEL3_MODEL_BYTES {model_bytes}
 extern const unsigned char edgel3_model[EDGEL3_MODEL_BYTES];
 
-// Tensor arena: {arena_bytes} bytes {arena_source}, plus {_ARENA_HEADROOM_BYTES} for the
+// Tensor arena: {arena_bytes} bytes {arena_source}, plus {ARENA_HEADROOM_BYTES} for the
 // scratch buffers of optimised kernels.
-#define EDGEL3_MODEL_ARENA_BYTES {arena_bytes + _ARENA_HEADROOM_BYTES}
+#define EDGEL3_MODEL_ARENA_BYTES {arena_bytes + ARENA_HEADROOM_BYTES}
 
 {constants}
 #endif  // EDGEL3_MODEL_H_
@@ -167,7 +168,15 @@ extern const unsigned char edgel3_packed_model[EDGEL3_PACKED_MODEL_BYTES];
 """
 
 
-def write_tflm_header(banner: str, *, engine: str, source_sha256: str, self_test_crc32: str) -> str:
+def write_tflm_header(
+    banner: str,
+    *,
+    engine: str,
+    arena_bytes: int,
+    window_bytes: int,
+    source_sha256: str,
+    self_test_crc32: str,
+) -> str:
     """Return the .h file for a node that runs the flatbuffer in TFLM's interpreter.
 
     Parameters
@@ -176,6 +185,8 @@ def write_tflm_header(banner: str, *, engine: str, source_sha256: str, self_test
         From :func:`write_banner`.
     engine : str
         Name of the engine in ``edgel3_node_tflm.h`` that runs the flatbuffer.
+    arena_bytes, window_bytes : int
+        Sizes of the two memories of the node's model.
     source_sha256 : str
         Digest of the dense flatbuffer, in hexadecimal.
     self_test_crc32 : str
@@ -191,6 +202,10 @@ def write_tflm_header(banner: str, *, engine: str, source_sha256: str, self_test
 #include "{HEADER_NAME}"
 
 #define EDGEL3_TFLM_MODEL_ENGINE {engine}
+
+// Memory of the node's engine, which edgel3_node_tflm.h describes.
+#define EDGEL3_TFLM_MODEL_ARENA_BYTES {arena_bytes}
+#define EDGEL3_TFLM_MODEL_WINDOW_BYTES {window_bytes}
 
 // CRC-32 of the embedding that the reference kernels give for the window of a node's self-test.
 #define EDGEL3_TFLM_MODEL_SELF_TEST_CRC32 {self_test_crc32}
@@ -297,7 +312,7 @@ extern "C" {{
 
 // For edgel3_frontend_open(), which wants this much memory of each kind. The log-mel values may lie
 // in the engine's arena where that is large enough.
-#define EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES {4 * spec.mels * spec.frames}
+#define EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES {FLOAT_BYTES * spec.mels * spec.frames}
 #define EDGEL3_MODEL_FRONTEND_WORK_BYTES EDGEL3_FRONTEND_WORK_BYTES({spec.dft_samples}u)
 extern const edgel3_frontend_config edgel3_model_frontend;
 

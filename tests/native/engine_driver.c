@@ -73,6 +73,10 @@ static void run_model(bytes model, bytes windows, edgel3_kernel_choice kernels, 
       if (edgel3_run(engine, window, embedding) != EDGEL3_OK) fail("run");
       putchar(' ');
       for (uint32_t i = 0; i < info.embedding; ++i) printf("%02x", (unsigned)(uint8_t)embedding[i]);
+      /* Between windows this memory is the caller's. */
+      size_t idle_bytes;
+      void *idle = edgel3_idle_memory(engine, &idle_bytes);
+      if (missing == 0) memset(idle, 0xa5, idle_bytes);
     }
     free(window);
     free(embedding);

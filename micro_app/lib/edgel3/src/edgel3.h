@@ -130,6 +130,19 @@ edgel3_status edgel3_describe(const void *model, size_t model_bytes, edgel3_info
 edgel3_status edgel3_arena_bytes(const void *model, size_t model_bytes,
                                  edgel3_kernel_choice kernels, size_t *arena_bytes);
 
+/** Check a packed model like edgel3_describe, and compute the size of the smallest arena that
+ * edgel3_open takes with EDGEL3_KERNELS_BEST. On a microcontroller it is the one that the headers of
+ * a deployment give; with the larger arena of edgel3_arena_bytes the engine may be faster.
+ *
+ * @param[in]  model        the packed model, aligned to EDGEL3_MODEL_ALIGNMENT bytes
+ * @param[in]  model_bytes  bytes that may be read at `model`; the model's size or more
+ * @param[in]  idle_bytes   least size of edgel3_idle_memory; 0 if it is not used
+ * @param[out] arena_bytes  size of the arena in bytes, 2048 or more; written only on success
+ * @return EDGEL3_OK, EDGEL3_ERROR_ARGUMENT, or why the model is refused
+ */
+edgel3_status edgel3_least_arena_bytes(const void *model, size_t model_bytes, size_t idle_bytes,
+                                       size_t *arena_bytes);
+
 /** Check a packed model, set up an engine and begin a window.
  *
  * Later calls do not check the model again. Model and arena must stay where they are, and nobody
@@ -165,6 +178,15 @@ void edgel3_set_row_hook(edgel3_engine *engine, edgel3_row_hook hook, void *cont
  */
 void edgel3_set_between_rows(edgel3_engine *engine, edgel3_between_rows between_rows,
                              void *context);
+
+/** Return the part of the arena that the engine does not need between two windows. The caller may
+ * use it, and must then call edgel3_begin or edgel3_run, which overwrite it.
+ *
+ * @param[in]  engine  an open engine
+ * @param[out] bytes   size of the memory in bytes; almost the whole arena on a microcontroller
+ * @return the memory, aligned to EDGEL3_ARENA_ALIGNMENT bytes; never null
+ */
+void *edgel3_idle_memory(edgel3_engine *engine, size_t *bytes);
 
 /** Begin a window and discard all rows pushed before. edgel3_open has begun the first window.
  *

@@ -25,6 +25,8 @@ struct edgel3_engine {
   int32_t *accumulators;
   uint8_t *row;     /* one channel of an output row before pooling */
   uint8_t *maximum; /* of each channel of the last convolution, so far */
+  size_t arena_bytes;
+  size_t idle_from; /* offset of the arena's part that is not needed between windows */
   edgel3_row_hook hook;
   void *hook_context;
   edgel3_between_rows between_rows;
@@ -93,10 +95,18 @@ static size_t lay_out(edgel3_engine *engine, const edgel3_model *model, edgel3_k
   take(&plan, STATE_BYTES);
   for (uint32_t i = 0; i < model->info.convolutions; ++i) {
     const edgel3_conv *conv = &model->convolutions[i];
-    engine->layers[i].ring =
-        (uint8_t *)take(&plan, 3u * edgel3_slot_bytes(conv) + EDGEL3_OVERREAD_BYTES);
     const edgel3_kernels *kernels = choose_kernels(conv, choice, widen);
     engine->layers[i].kernels = kernels;
+    engine->layers[i].prepared =
+        kernels->prepared_bytes == NULL ? NULL : take(&plan, kernels->prepared_bytes(conv));
+  }
+  /* What follows is not needed between windows. */
+  engine->idle_from = plan.used;
+  for (uint32_t i = 0; i < model->info.convolutions; ++i) {
+    const edgel3_conv *conv = &model->convolutions[i];
+    engine->layers[i].ring =
+        (uint8_t *)take(&plan, 3u * edgel3_slot_bytes(conv) + EDGEL3_OVERREAD_BYTES);
+    const edgel3_kernels *kernels = engine->layers[i].kernels;
     const int widened = kernels->widened_bytes != NULL;
     const size_t list = edgel3_list_bytes(conv) + (widened ? kernels->widened_bytes(conv) : 0);
     const size_t offsets =
@@ -110,12 +120,6 @@ static size_t lay_out(edgel3_engine *engine, const edgel3_model *model, edgel3_k
   engine->accumulators = (int32_t *)take(&plan, columns * sizeof *engine->accumulators);
   engine->row = (uint8_t *)take(&plan, columns);
   engine->maximum = (uint8_t *)take(&plan, model->info.embedding);
-  for (uint32_t i = 0; i < model->info.convolutions; ++i) {
-    const edgel3_conv *conv = &model->convolutions[i];
-    const edgel3_kernels *kernels = engine->layers[i].kernels;
-    engine->layers[i].prepared =
-        kernels->prepared_bytes == NULL ? NULL : take(&plan, kernels->prepared_bytes(conv));
-  }
   return plan.used;
 }
 
@@ -134,6 +138,18 @@ edgel3_status edgel3_arena_bytes(const void *model, size_t model_bytes,
   const edgel3_status status = edgel3_read_model(&view, model, model_bytes);
   if (status == EDGEL3_OK) *arena_bytes = lay_out(NULL, &view, kernels, 1, NULL);
   return status;
+}
+
+edgel3_status edgel3_least_arena_bytes(const void *model, size_t model_bytes, size_t idle_bytes,
+                                       size_t *arena_bytes) {
+  edgel3_engine plan;
+  if (arena_bytes == NULL) return EDGEL3_ERROR_ARGUMENT;
+  const edgel3_status status = edgel3_read_model(&plan.model, model, model_bytes);
+  if (status != EDGEL3_OK) return status;
+  const size_t least = lay_out(&plan, &plan.model, EDGEL3_KERNELS_BEST, 0, NULL);
+  const size_t idle = plan.idle_from + idle_bytes;
+  *arena_bytes = idle > least ? idle : least;
+  return EDGEL3_OK;
 }
 
 edgel3_status edgel3_open(edgel3_engine **engine, const void *model, size_t model_bytes,
@@ -158,6 +174,7 @@ edgel3_status edgel3_open(edgel3_engine **engine, const void *model, size_t mode
                               layer->prepared);
     }
   }
+  self->arena_bytes = arena_bytes;
   edgel3_begin(self);
   *engine = self;
   return EDGEL3_OK;
@@ -172,6 +189,11 @@ void edgel3_set_between_rows(edgel3_engine *engine, edgel3_between_rows between_
                              void *context) {
   engine->between_rows = between_rows;
   engine->between_rows_context = context;
+}
+
+void *edgel3_idle_memory(edgel3_engine *engine, size_t *bytes) {
+  *bytes = engine->arena_bytes - engine->idle_from;
+  return (uint8_t *)engine + engine->idle_from;
 }
 
 /* The slot of a ring for input row `row` - 1. Row 0 is the padding above the map. */

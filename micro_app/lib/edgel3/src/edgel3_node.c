@@ -43,22 +43,24 @@ static uint32_t classes(const edgel3_node *node) {
 static uint32_t find_failures(edgel3_node *node) {
   const edgel3_node_model *model = &node->model;
   const edgel3_frontend_config *frontend = model->frontend;
+  edgel3_node_memory *memory = &node->memory;
   memset(&node->info, 0, sizeof node->info);
-  const edgel3_status described = model->engine->describe(model, &node->info);
-  if ((described != EDGEL3_OK && described != EDGEL3_ERROR_ARENA) ||
+  memset(memory, 0, sizeof *memory);
+  const edgel3_status opened = model->engine->open(model, &node->info, memory);
+  if ((opened != EDGEL3_OK && opened != EDGEL3_ERROR_ARENA) ||
       node->info.rows != frontend->mels || node->info.columns != frontend->frames ||
       (model->head != NULL && model->head->embedding != node->info.embedding)) {
     return EDGEL3_NODE_MODEL_REFUSED;
   }
-  if (described == EDGEL3_ERROR_ARENA ||
-      edgel3_frontend_log_mel_bytes(frontend) > model->arena_bytes ||
-      edgel3_frontend_work_bytes(frontend) > model->window_bytes ||
-      window_values(node) > model->window_bytes ||
+  if (opened == EDGEL3_ERROR_ARENA ||
+      edgel3_frontend_log_mel_bytes(frontend) > memory->idle_bytes ||
+      edgel3_frontend_work_bytes(frontend) > memory->window_bytes ||
+      window_values(node) > memory->window_bytes ||
       node->info.embedding > EDGEL3_NODE_MAX_EMBEDDING || classes(node) > EDGEL3_NODE_MAX_CLASSES) {
     return EDGEL3_NODE_MEMORY_TOO_SMALL;
   }
   /* This checks the frontend's tables. It clears memory, so it must follow the check of sizes. */
-  if (edgel3_frontend_open(&node->frontend, frontend, model->arena, model->window) != EDGEL3_OK) {
+  if (edgel3_frontend_open(&node->frontend, frontend, memory->idle, memory->window) != EDGEL3_OK) {
     return EDGEL3_NODE_MODEL_REFUSED;
   }
   return 0;
@@ -93,7 +95,7 @@ static edgel3_status embed(edgel3_node *node) {
   const edgel3_node_model *model = &node->model;
   const uint32_t start = node->port.ticks(node->port.context);
   const edgel3_status status =
-      model->engine->run(model, (const int8_t *)model->window, node->embedding, NULL, NULL);
+      model->engine->run(model, node->embedding, NULL, NULL);
   node->engine_ticks = node->port.ticks(node->port.context) - start;
   return status;
 }
@@ -105,7 +107,7 @@ static edgel3_status compute(edgel3_node *node) {
     const uint32_t start = node->port.ticks(node->port.context);
     const edgel3_status status = edgel3_frontend_finish(&node->frontend);
     if (status != EDGEL3_OK) return status;
-    edgel3_frontend_quantize(&node->frontend, (int8_t *)node->model.window);
+    edgel3_frontend_quantize(&node->frontend, (int8_t *)node->memory.window);
     node->frontend_ticks += node->port.ticks(node->port.context) - start;
   }
   const edgel3_status status = embed(node);
@@ -195,7 +197,7 @@ static uint8_t take_data(edgel3_node *node, const uint8_t *bytes, uint32_t lengt
   bytes += known;
   length -= known;
   if (node->kind == KIND_LOG_MEL) {
-    memcpy((uint8_t *)node->model.window + node->received, bytes, length);
+    memcpy((uint8_t *)node->memory.window + node->received, bytes, length);
   } else {
     /* In the packet the samples may be at an odd address: copy them. */
     int16_t samples[64];
@@ -223,7 +225,7 @@ static uint32_t self_test(edgel3_node *node) {
   node->failures = find_failures(node);
   if (node->failures != 0) return node->failures;
   node->phase = PHASE_NOTHING;
-  int8_t *window = (int8_t *)node->model.window;
+  int8_t *window = (int8_t *)node->memory.window;
   for (uint32_t i = 0; i < window_values(node); ++i) window[i] = edgel3_node_self_test_value(i);
   if (embed(node) != EDGEL3_OK) return EDGEL3_NODE_MODEL_REFUSED;
   const uint32_t crc = edgel3_crc32(0, (const uint8_t *)node->embedding, node->info.embedding);
@@ -304,7 +306,7 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
           count > window_values(node) - offset) {
         return EDGEL3_WIRE_ERROR_VALUE;
       }
-      memcpy(node->body, (const uint8_t *)node->model.window + offset, count);
+      memcpy(node->body, (const uint8_t *)node->memory.window + offset, count);
       *length = count;
       break;
     }

@@ -31,19 +31,29 @@ extern "C" {
 
 struct edgel3_node_model;
 
+/** Memory that a node uses while its network does not run. */
+typedef struct edgel3_node_memory {
+  void *idle; /**< memory that running the network overwrites, aligned to 16 bytes */
+  size_t idle_bytes;
+  void *window; /**< the input of the network, int8 [mels][frames], aligned to 16 bytes; running the
+                     network changes only what follows it */
+  size_t window_bytes;
+} edgel3_node_memory;
+
 /** The engine of a node: runs its network. */
 typedef struct edgel3_node_engine {
-  /** Check a model and describe it. May write to the arena.
+  /** Check a model, describe it, and prepare to run it. Writes to arena and window.
    *
-   * @param[in]  model  the model
-   * @param[out] info   properties of the network
+   * @param[in]  model   the model
+   * @param[out] info    properties of the network
+   * @param[out] memory  memory for the node, in the arena and the window of the model
    * @return EDGEL3_OK, EDGEL3_ERROR_ARENA if the arena is too small, or why the model is refused
    */
-  edgel3_status (*describe)(const struct edgel3_node_model *model, edgel3_info *info);
-  /** Compute the embedding of a window. Overwrites the arena.
+  edgel3_status (*open)(const struct edgel3_node_model *model, edgel3_info *info,
+                        edgel3_node_memory *memory);
+  /** Compute the embedding of the window that is in the memory that `open` returned.
    *
-   * @param[in]  model         the model
-   * @param[in]  window        int8 [mels][frames], quantized values
+   * @param[in]  model         the model, opened
    * @param[out] embedding     int8 [EDGEL3_NODE_MAX_EMBEDDING]; the network's embedding size is
    *                           written
    * @param[in]  between_rows  to be called often while the network runs, at best after every row of
@@ -51,8 +61,8 @@ typedef struct edgel3_node_engine {
    * @param[in]  context       passed to every call of between_rows
    * @return EDGEL3_OK, or why the network did not run
    */
-  edgel3_status (*run)(const struct edgel3_node_model *model, const int8_t *window,
-                       int8_t *embedding, edgel3_between_rows between_rows, void *context);
+  edgel3_status (*run)(const struct edgel3_node_model *model, int8_t *embedding,
+                       edgel3_between_rows between_rows, void *context);
 } edgel3_node_engine;
 
 /** Runs packed models with this library. edgel3_node_tflm.h has the engines that use TFLM. */
@@ -109,6 +119,7 @@ typedef struct edgel3_node {
   edgel3_node_model model;
   edgel3_node_port port;
   edgel3_info info;
+  edgel3_node_memory memory;
   uint32_t
       failures; /**< found by edgel3_node_open or SELF_TEST; bits as in the answer to SELF_TEST */
   edgel3_frontend frontend;

@@ -49,13 +49,15 @@
 /* EDGEL3_NODE_NETWORK_BYTES: size of the network in bytes.
  * EDGEL3_NODE_ENGINE_ARENA_BYTES: size of the engine's least arena in bytes.
  * EDGEL3_NODE_FAST_ARENA_BYTES: size of the arena of its fastest kernels in bytes.
+ * EDGEL3_NODE_INPUT_BYTES: size of the network's input in bytes, with TFLM also of its output.
  * EDGEL3_NODE_NETWORK: the first four fields of edgel3_node_model.
  * EDGEL3_NODE_SELF_TEST_CRC32: CRC-32 of the embedding that SELF_TEST expects.
  */
 #ifdef EDGEL3_NODE_USES_TFLM
 #define EDGEL3_NODE_NETWORK_BYTES EDGEL3_MODEL_BYTES
-#define EDGEL3_NODE_ENGINE_ARENA_BYTES EDGEL3_MODEL_ARENA_BYTES
-#define EDGEL3_NODE_FAST_ARENA_BYTES EDGEL3_MODEL_ARENA_BYTES
+#define EDGEL3_NODE_ENGINE_ARENA_BYTES EDGEL3_TFLM_MODEL_ARENA_BYTES
+#define EDGEL3_NODE_FAST_ARENA_BYTES EDGEL3_TFLM_MODEL_ARENA_BYTES
+#define EDGEL3_NODE_INPUT_BYTES EDGEL3_TFLM_MODEL_WINDOW_BYTES
 #define EDGEL3_NODE_NETWORK \
   &EDGEL3_TFLM_MODEL_ENGINE, edgel3_model, EDGEL3_MODEL_BYTES, edgel3_tflm_model_source
 #define EDGEL3_NODE_SELF_TEST_CRC32 EDGEL3_TFLM_MODEL_SELF_TEST_CRC32
@@ -66,6 +68,7 @@
 #endif
 #define EDGEL3_NODE_ENGINE_ARENA_BYTES EDGEL3_PACKED_MODEL_ARENA_BYTES
 #define EDGEL3_NODE_FAST_ARENA_BYTES EDGEL3_PACKED_MODEL_FAST_ARENA_BYTES
+#define EDGEL3_NODE_INPUT_BYTES (EDGEL3_MODEL_MELS * EDGEL3_MODEL_FRAMES)
 #define EDGEL3_NODE_NETWORK \
   &edgel3_node_packed, edgel3_packed_model, EDGEL3_PACKED_MODEL_BYTES, NULL
 #define EDGEL3_NODE_SELF_TEST_CRC32 EDGEL3_PACKED_MODEL_SELF_TEST_CRC32
@@ -73,7 +76,7 @@
 
 /** Size of the window in bytes. It is the frontend's working memory, then the network's input. */
 #define EDGEL3_NODE_WINDOW_BYTES \
-  EDGEL3_NODE_LARGER(EDGEL3_MODEL_MELS *EDGEL3_MODEL_FRAMES, EDGEL3_MODEL_FRONTEND_WORK_BYTES)
+  EDGEL3_NODE_LARGER(EDGEL3_NODE_INPUT_BYTES, EDGEL3_MODEL_FRONTEND_WORK_BYTES)
 /** Size of all static memory in bytes, with an engine's arena of this size. The arena holds the
  * log-mel values before the engine runs. */
 #define EDGEL3_NODE_RAM_BYTES_WITH(engine_arena)                           \

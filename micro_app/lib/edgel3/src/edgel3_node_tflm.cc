@@ -5,7 +5,10 @@
 
 #include <string.h>
 
+#include <new>
+
 #include "edgel3_node_tflm.h"
+#include "tensorflow/lite/micro/micro_allocator.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
 #include "tensorflow/lite/schema/schema_generated.h"
@@ -47,48 +50,110 @@ edgel3_status DescribeTensors(MicroInterpreter *interpreter, edgel3_info *info) 
              : EDGEL3_ERROR_INCONSISTENT;
 }
 
-/* Set up an interpreter in the arena. Then describe the network if `info` is given, else run it. */
+/* An interpreter and what it uses: the first part of a node's arena, where it stays. */
 template <typename Resolver>
-edgel3_status Interpret(const edgel3_node_model *model, edgel3_info *info, const int8_t *values,
-                        int8_t *embedding) {
+struct Network {
+  Network(const Model *flatbuffer, MicroAllocator *allocator)
+      : interpreter(flatbuffer, resolver, allocator) {}
+
+  Resolver resolver;
+  TflmContext application;
+  MicroInterpreter interpreter;
+};
+
+constexpr size_t kAlignment = EDGEL3_ARENA_ALIGNMENT;
+
+template <typename Resolver>
+constexpr size_t kNetworkBytes = (sizeof(Network<Resolver>) + kAlignment - 1) / kAlignment *
+                                 kAlignment;
+
+/* Set up an interpreter in the arena. With `tensors`, its input and output are there instead. */
+template <typename Resolver>
+edgel3_status Open(const edgel3_node_model *model, size_t arena_bytes, void *tensors,
+                   size_t tensors_bytes, edgel3_info *info) {
+  if (model->source_sha256 != nullptr) {
+    memcpy(info->source_sha256, model->source_sha256, sizeof info->source_sha256);
+  }
   const Model *flatbuffer = GetModel(model->network);
   if (flatbuffer->version() != TFLITE_SCHEMA_VERSION) return EDGEL3_ERROR_VERSION;
-  Resolver resolver;
-  if (!AddOperators(&resolver)) return EDGEL3_ERROR_STATE;
-  MicroInterpreter interpreter(flatbuffer, resolver, static_cast<uint8_t *>(model->arena),
-                               model->arena_bytes);
-  if (interpreter.AllocateTensors() != kTfLiteOk) return EDGEL3_ERROR_INCONSISTENT;
-  if (info != nullptr) return DescribeTensors(&interpreter, info);
-  /* Sizes match: the node checked them when it was opened. */
-  TfLiteTensor *window = interpreter.input(0);
-  memcpy(window->data.int8, values, window->bytes);
-  if (interpreter.Invoke() != kTfLiteOk) return EDGEL3_ERROR_STATE;
-  const TfLiteTensor *found = interpreter.output(0);
+  if (arena_bytes < kNetworkBytes<Resolver>) return EDGEL3_ERROR_ARENA;
+  uint8_t *rest = static_cast<uint8_t *>(model->arena) + kNetworkBytes<Resolver>;
+  const size_t rest_bytes = arena_bytes - kNetworkBytes<Resolver>;
+  MicroAllocator *allocator =
+      tensors == nullptr ? MicroAllocator::Create(rest, rest_bytes)
+                         : MicroAllocator::Create(rest, rest_bytes, static_cast<uint8_t *>(tensors),
+                                                  tensors_bytes);
+  if (allocator == nullptr) return EDGEL3_ERROR_ARENA;
+  /* It is never destroyed: it has nothing outside of the arena. */
+  Network<Resolver> *network = new (model->arena) Network<Resolver>(flatbuffer, allocator);
+  network->application.memory_bytes = edgel3_frontend_log_mel_bytes(model->frontend);
+  if (!AddOperators(&network->resolver) ||
+      network->interpreter.SetMicroExternalContext(&network->application) != kTfLiteOk) {
+    return EDGEL3_ERROR_STATE;
+  }
+  if (network->interpreter.AllocateTensors() != kTfLiteOk) return EDGEL3_ERROR_INCONSISTENT;
+  return DescribeTensors(&network->interpreter, info);
+}
+
+template <typename Resolver>
+Network<Resolver> *Opened(const edgel3_node_model *model) {
+  return static_cast<Network<Resolver> *>(model->arena);
+}
+
+template <typename Resolver>
+edgel3_status Invoke(Network<Resolver> *network, int8_t *embedding) {
+  if (network->interpreter.Invoke() != kTfLiteOk) return EDGEL3_ERROR_STATE;
+  const TfLiteTensor *found = network->interpreter.output(0);
   memcpy(embedding, found->data.int8, found->bytes);
   return EDGEL3_OK;
 }
 
-template <typename Resolver>
-edgel3_status Describe(const edgel3_node_model *model, edgel3_info *info) {
-  if (model->source_sha256 != nullptr) {
-    memcpy(info->source_sha256, model->source_sha256, sizeof info->source_sha256);
-  }
-  return Interpret<Resolver>(model, info, nullptr, nullptr);
+/* The window is the interpreter's input, and the log-mel values are in the engine's arena. */
+edgel3_status OpenPacked(const edgel3_node_model *model, edgel3_info *info,
+                         edgel3_node_memory *memory) {
+  const edgel3_status status = Open<PackedResolver>(model, model->arena_bytes, model->window,
+                                                    model->window_bytes, info);
+  if (status != EDGEL3_OK) return status;
+  Network<PackedResolver> *network = Opened<PackedResolver>(model);
+  uint8_t *input = network->interpreter.input(0)->data.uint8;
+  const uint8_t *end = static_cast<uint8_t *>(model->window) + model->window_bytes;
+  *memory = {network->application.memory, network->application.memory_bytes, input,
+             static_cast<size_t>(end - input)};
+  return EDGEL3_OK;
 }
 
-template <typename Resolver>
-edgel3_status Run(const edgel3_node_model *model, const int8_t *window, int8_t *embedding,
-                  edgel3_between_rows between_rows, void *context) {
-  TflmSetBetweenRows(between_rows, context); /* TFLM's own kernels do not call it */
-  return Interpret<Resolver>(model, nullptr, window, embedding);
+edgel3_status RunPacked(const edgel3_node_model *model, int8_t *embedding,
+                        edgel3_between_rows between_rows, void *context) {
+  Network<PackedResolver> *network = Opened<PackedResolver>(model);
+  network->application.between_rows = between_rows;
+  network->application.between_rows_context = context;
+  return Invoke(network, embedding);
+}
+
+/* TFLM's kernels overwrite their input, which LOG_MEL returns later: the window is a copy. The log-mel
+ * values are at the end of the arena. */
+edgel3_status OpenBuiltin(const edgel3_node_model *model, edgel3_info *info,
+                          edgel3_node_memory *memory) {
+  const size_t log_mel_bytes = edgel3_frontend_log_mel_bytes(model->frontend);
+  if (model->arena_bytes < log_mel_bytes) return EDGEL3_ERROR_ARENA;
+  const size_t arena_bytes = model->arena_bytes - log_mel_bytes;
+  *memory = {static_cast<uint8_t *>(model->arena) + arena_bytes, log_mel_bytes, model->window,
+             model->window_bytes};
+  return Open<BuiltinResolver>(model, arena_bytes, nullptr, 0, info);
+}
+
+edgel3_status RunBuiltin(const edgel3_node_model *model, int8_t *embedding, edgel3_between_rows,
+                         void *) {
+  Network<BuiltinResolver> *network = Opened<BuiltinResolver>(model);
+  TfLiteTensor *input = network->interpreter.input(0);
+  memcpy(input->data.int8, model->window, input->bytes);
+  return Invoke(network, embedding);
 }
 
 }  // namespace
 }  // namespace edgel3
 
-const edgel3_node_engine edgel3_node_tflm_packed = {edgel3::Describe<edgel3::PackedResolver>,
-                                                    edgel3::Run<edgel3::PackedResolver>};
-const edgel3_node_engine edgel3_node_tflm_builtin = {edgel3::Describe<edgel3::BuiltinResolver>,
-                                                     edgel3::Run<edgel3::BuiltinResolver>};
+const edgel3_node_engine edgel3_node_tflm_packed = {edgel3::OpenPacked, edgel3::RunPacked};
+const edgel3_node_engine edgel3_node_tflm_builtin = {edgel3::OpenBuiltin, edgel3::RunBuiltin};
 
 #endif  // EDGEL3_HAS_TFLM

@@ -1,10 +1,9 @@
 /* A node's engine that runs the network in the interpreter of TensorFlow Lite Micro (TFLM).
  *
- * The engine sets the interpreter up again for each window, because the log-mel values are in its
- * arena before. TFLM does not tell an arena that is too small from a network that it cannot run:
- * both count as a refused model, and TFLM prints what is missing. TFLM does not check that a
- * flatbuffer is complete either. Damage of a packed model inside a flatbuffer is found; other
- * damage may cause a fault.
+ * The interpreter is set up once, in the arena, and stays there. TFLM does not tell an arena that is
+ * too small from a network that it cannot run: both count as a refused model, and TFLM prints what
+ * is missing. TFLM does not check that a flatbuffer is complete either. Damage of a packed model
+ * inside a flatbuffer is found; other damage may cause a fault.
  *
  * Without TFLM's headers on the include path, edgel3_node_tflm.cc compiles to nothing.
  * edgel3_tflm.h names the macros that must be defined.
@@ -18,10 +17,13 @@
 extern "C" {
 #endif
 
-/** Runs int8_packed.tflite, whose only operator is this library's engine. */
+/** Runs int8_packed.tflite, whose only operator is this library's engine. The node's arena contains
+ * the interpreter, its records and the engine's arena, and the node's window its input and output.
+ * The log-mel values are in the engine's arena. */
 extern const edgel3_node_engine edgel3_node_tflm_packed;
 
-/** Runs the dense int8.tflite with TFLM's own kernels. */
+/** Runs the dense int8.tflite with TFLM's own kernels. The node's arena contains the interpreter, its
+ * records and tensors, and the log-mel values; the node's window a copy of the network's input. */
 extern const edgel3_node_engine edgel3_node_tflm_builtin;
 
 #ifdef __cplusplus

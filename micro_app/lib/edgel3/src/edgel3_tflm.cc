@@ -4,7 +4,6 @@
 #ifdef EDGEL3_HAS_TFLM
 
 #include "tensorflow/lite/c/common.h"
-#include "tensorflow/lite/micro/kernels/kernel_util.h"
 #include "tensorflow/lite/micro/micro_context.h"
 #include "tensorflow/lite/micro/micro_log.h"
 
@@ -17,22 +16,10 @@ using namespace tflite;
 enum { kWindow = 0, kModel = 1, kInputs = 2 };
 enum { kEmbedding = 0, kOutputs = 1 };
 
-/* The kernels whose arena the operator asks for. A Cortex-M needs the least one, for which the
- * converter plans. */
-#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
-constexpr edgel3_kernel_choice kArenaKernels = EDGEL3_KERNELS_PORTABLE;
-#else
-constexpr edgel3_kernel_choice kArenaKernels = EDGEL3_KERNELS_BEST;
-#endif
-
 /* State of an operator in a graph. */
 struct State {
   edgel3_engine *engine;
 };
-
-/* The function that engines call after every row, and its argument. */
-edgel3_between_rows g_between_rows = nullptr;
-void *g_between_rows_context = nullptr;
 
 /* A tensor's description. TFLM lends it while it prepares the graph; the destructor returns it. */
 class LentTensor {
@@ -98,6 +85,10 @@ bool Accepted(edgel3_status status) {
   return status == EDGEL3_OK;
 }
 
+TflmContext *GetApplication(TfLiteContext *context) {
+  return static_cast<TflmContext *>(GetMicroContext(context)->external_context());
+}
+
 void *Init(TfLiteContext *context, const char *, size_t) {
   State *state =
       static_cast<State *>(GetMicroContext(context)->AllocatePersistentBuffer(sizeof(State)));
@@ -138,11 +129,13 @@ TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
                 static_cast<int>(EDGEL3_MODEL_ALIGNMENT));
     return kTfLiteError;
   }
+  TflmContext *application = GetApplication(context);
+  const size_t lent_bytes = application == nullptr ? 0 : application->memory_bytes;
   edgel3_info info;
   size_t arena_bytes;
   if (!Accepted(edgel3_describe(bytes, model->bytes, &info)) ||
       !Matches(info, window.get(), embedding.get()) ||
-      !Accepted(edgel3_arena_bytes(bytes, model->bytes, kArenaKernels, &arena_bytes))) {
+      !Accepted(edgel3_least_arena_bytes(bytes, model->bytes, lent_bytes, &arena_bytes))) {
     return kTfLiteError;
   }
   void *arena = micro_context->AllocatePersistentBuffer(arena_bytes);
@@ -151,17 +144,25 @@ TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
                 static_cast<int>(arena_bytes));
     return kTfLiteError;
   }
-  return Accepted(edgel3_open(&state->engine, bytes, model->bytes, EDGEL3_KERNELS_BEST, arena,
-                              arena_bytes))
-             ? kTfLiteOk
-             : kTfLiteError;
+  if (!Accepted(edgel3_open(&state->engine, bytes, model->bytes, EDGEL3_KERNELS_BEST, arena,
+                            arena_bytes))) {
+    return kTfLiteError;
+  }
+  if (application != nullptr) {
+    application->memory = edgel3_idle_memory(state->engine, &application->memory_bytes);
+  }
+  return kTfLiteOk;
 }
 
 TfLiteStatus Invoke(TfLiteContext *context, TfLiteNode *node) {
   State *state = static_cast<State *>(node->user_data);
   const TfLiteEvalTensor *window = tflite::micro::GetEvalInput(context, node, kWindow);
   TfLiteEvalTensor *embedding = tflite::micro::GetEvalOutput(context, node, kEmbedding);
-  edgel3_set_between_rows(state->engine, g_between_rows, g_between_rows_context);
+  const TflmContext *application = GetApplication(context);
+  if (application != nullptr) {
+    edgel3_set_between_rows(state->engine, application->between_rows,
+                            application->between_rows_context);
+  }
   const edgel3_status status = edgel3_run(state->engine, window->data.int8, embedding->data.int8);
   if (status != EDGEL3_OK) MicroPrintf("EDGEL3: %s", edgel3_status_text(status));
   return status == EDGEL3_OK ? kTfLiteOk : kTfLiteError;
@@ -169,16 +170,11 @@ TfLiteStatus Invoke(TfLiteContext *context, TfLiteNode *node) {
 
 }  // namespace
 
-TFLMRegistration *TflmRegistration() {
+TflmOperator *TflmRegistration() {
   /* An assignment instead of an initializer, which would need a guard against threads. */
-  static TFLMRegistration registration;
+  static TflmOperator registration;
   registration = tflite::micro::RegisterOp(Init, Prepare, Invoke);
   return &registration;
-}
-
-void TflmSetBetweenRows(edgel3_between_rows between_rows, void *context) {
-  g_between_rows = between_rows;
-  g_between_rows_context = context;
 }
 
 }  // namespace edgel3

@@ -17,7 +17,7 @@
 #define EDGEL3_TFLM_H_
 
 #if defined(__cplusplus) && defined(__has_include)
-#if __has_include("tensorflow/lite/micro/micro_common.h")
+#if __has_include("tensorflow/lite/micro/kernels/kernel_util.h")
 /** Defined if TFLM's headers are on the include path. */
 #define EDGEL3_HAS_TFLM 1
 #endif
@@ -26,7 +26,7 @@
 #ifdef EDGEL3_HAS_TFLM
 
 #include "edgel3.h"
-#include "tensorflow/lite/micro/micro_common.h"
+#include "tensorflow/lite/micro/kernels/kernel_util.h"
 
 /** Name of the operator in the flatbuffer. */
 #define EDGEL3_TFLM_OPERATOR "EDGEL3"
@@ -39,18 +39,33 @@ namespace micro {}
 namespace edgel3 {
 using namespace tflite::micro;
 
+/** TFLM's type of an operator: TFLMRegistration, or TfLiteRegistration in older versions. */
+using TflmOperator = decltype(tflite::micro::RegisterOp(nullptr, nullptr, nullptr));
+
+/** What an application and the operator tell each other, optionally.
+ *
+ * Pass its address to MicroInterpreter::SetMicroExternalContext() before AllocateTensors(). It must
+ * stay where it is as long as the interpreter is in use. The operator takes every external context
+ * for a TflmContext: do not pass it another one.
+ */
+struct TflmContext {
+  /** The application sets the least size in bytes that it needs of `memory`; AllocateTensors() sets
+   * the size that there is. */
+  size_t memory_bytes = 0;
+  /** AllocateTensors() sets it: memory that the application may use while Invoke() does not run, and
+   * that Invoke() overwrites. It is part of the engine's arena; see edgel3_idle_memory. */
+  void *memory = nullptr;
+  /** The engine calls it after every row, unless it is null. May be changed before every Invoke(). */
+  edgel3_between_rows between_rows = nullptr;
+  /** Passed to every call of between_rows. */
+  void *between_rows_context = nullptr;
+};
+
 /** Return the operator, for MicroMutableOpResolver::AddCustom, which copies it.
  *
  * @return a static object; never null
  */
-TFLMRegistration *TflmRegistration();
-
-/** Set the function that the operator's engines call after every row; see edgel3_between_rows.
- *
- * @param[in] between_rows  the function to call; null to call none
- * @param[in] context       passed to every call of the function; may be null
- */
-void TflmSetBetweenRows(edgel3_between_rows between_rows, void *context);
+TflmOperator *TflmRegistration();
 
 }  // namespace edgel3
 
