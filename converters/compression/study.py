@@ -25,7 +25,8 @@ from typing import Any
 
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
-from edgel3_tflm.device.estimate import Range, estimate_work, measure_work
+from edgel3_tflm.device.cycles import modelled_cycles
+from edgel3_tflm.device.estimate import count_instructions, require_packed_model
 from edgel3_tflm.device.firmware import QEMU, build_node, has_compiler
 from edgel3_tflm.errors import RuntimeUnavailableError, WeightsUnreachableError
 from edgel3_tflm.networks.catalogue import WIDTHS, find_depth, find_variant
@@ -61,10 +62,10 @@ class StudyRow:
         Size of the packed model, and of the arena, the engine's working memory.
     packed_macs : int
         Multiply-accumulates of the engine for one window.
-    instructions : Range
-        Instructions of the engine for one window.
-    is_counted : bool
-        True if the instructions were counted on the emulated Cortex-M7, false if estimated.
+    cycles : int
+        Modelled cycles of the engine for one window, if no input row is zero: an upper limit.
+    instructions : int or None
+        Instructions of the engine for one window, counted on the emulated Cortex-M7.
     """
 
     published: PublishedResult
@@ -74,8 +75,8 @@ class StudyRow:
     flash_bytes: int
     arena_bytes: int
     packed_macs: int
-    instructions: Range
-    is_counted: bool
+    cycles: int
+    instructions: int | None
 
     @property
     def agrees(self) -> bool:
@@ -84,11 +85,7 @@ class StudyRow:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {
-            **asdict(self),
-            "instructions": [self.instructions.low, self.instructions.high],
-            "agrees": self.agrees,
-        }
+        return {**asdict(self), "agrees": self.agrees}
 
 
 def agrees(published: PublishedResult, reduction_percent: float) -> bool:
@@ -166,8 +163,7 @@ def study(
     options : ConvertOptions
         For example, those of :func:`options_of`.
     emulate : bool
-        Count instructions on the emulated Cortex-M7 if true. Estimate them from the
-        multiply-accumulates if false.
+        Count instructions on the emulated Cortex-M7.
     progress : callable
 
     Raises
@@ -177,12 +173,13 @@ def study(
     """
     with tempfile.TemporaryDirectory() as scratch:
         deployment = convert(options, Path(scratch) / "deployment", progress)
-        work = estimate_work(deployment)
+        cycles = sum(modelled_cycles(require_packed_model(deployment)).values())
+        instructions = None
         if emulate:
             progress("build firmware", 0, 0)
             firmware = build_node(deployment.directory, Path(scratch) / "build")
             progress("count instructions", 0, 0)
-            work = measure_work(firmware, deployment)
+            instructions = count_instructions(firmware, deployment.variant.frontend)
     layers, packed = deployment.manifest["layers"], deployment.manifest["packed"]
     # Depths and widths remove whole filters. Zeros in the remaining weights are not a reduction.
     zeros = [each["zeros"] if published.kind == "plan" else 0 for each in layers]
@@ -194,8 +191,8 @@ def study(
         packed["bytes"],
         packed["arena_bytes"],
         sum(each["packed_macs"] for each in packed["layers"]),
-        work.engine,
-        emulate,
+        cycles,
+        instructions,
     )
 
 

@@ -11,14 +11,14 @@ from edgel3_tflm.schema import WRITTEN, parse_json, read_file
 
 
 @dataclass(frozen=True, config=WRITTEN)
-class _Counts:
-    instructions: Annotated[list[PositiveInt], Field(min_length=1)]
+class _Figures:
+    cycles: Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=WRITTEN)
 class _BenchNetwork:
     flatbuffer_sha256: str
-    edgel3: _Counts
+    edgel3: _Figures
 
 
 @dataclass(frozen=True, config=WRITTEN)
@@ -36,7 +36,7 @@ def _parse(text: bytes) -> BenchFile:
 
 
 def read_bench_file(path: Path) -> BenchFile:
-    """Read the counted instructions of each network.
+    """Read the modelled cycles of each network.
 
     Raises
     ------

@@ -3,42 +3,35 @@
 Nothing here was measured on a board. Each figure states its source and its assumptions.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from math import log2
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from typing_extensions import Self
 
-from edgel3_tflm.audio.log_mel import FrontendTables
+from edgel3_tflm.audio.clips import bundled_clips_directory, read_clip
+from edgel3_tflm.audio.framing import cut_windows
+from edgel3_tflm.audio.log_mel import FrontendTables, log_mel
 from edgel3_tflm.audio.pcm import FULL_SCALE, to_int16
 from edgel3_tflm.device.boards import Board
+from edgel3_tflm.device.cycles import modelled_cycles, modelled_frontend_cycles
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.packed import read_packed
+from edgel3_tflm.types import FloatArray
 
-INSTRUCTIONS_PER_CYCLE = (0.6, 1.2)
-"""An assumption. A Cortex-M7 issues up to two instructions per cycle, and waits for flash and RAM.
-TinyEngine's published 2 cycles per MAC on an STM32H743, at 1.7 to 1.9 instructions per MAC of
-CMSIS-NN, give about 0.9."""
-INSTRUCTIONS_PER_MAC = (1.3, 2.9)
-"""Instructions of the engine per packed multiply-accumulate (MAC). The range was counted on the
-emulated board over the study's 17 networks, one window each: from 1.31 (L3 with the fewest filters)
-to 2.88 (L3 that ends at conv7)."""
-INSTRUCTIONS_PER_FFT_STEP = 7.7
-"""Instructions of the frontend, divided by frames * n * log2(n) for a DFT of n samples. Counted on
-the emulated board: 7.6 for n = 2048, 7.7 for n = 1024."""
 ASSUMED_CODE_BYTES = 40 * 1024
 ASSUMED_NODE_BYTES = 8 * 1024
 """Sizes of the code (without the Arduino core) and of the node's buffers, if there is no build."""
 MICROPHONE_RING_BYTES = 8192
 """Twice kMicrophoneRingSamples in the sketch's edgel3_microphone.h: samples have two bytes."""
 WINDOW_S = 1.0
+TIMED_CLIPS = ("street", "rain_heavy", "siren_wail", "dog_bark", "voice_low")
+"""Clips of the package whose middle windows are timed, here and by ``make bench``."""
 _EMULATION_TIMEOUT_S = 900.0
 """Time limit for a window: the dense L3 takes minutes in QEMU on a busy machine."""
 ACTIVE_MW, SLEEP_MW = 600.0, 10.0
@@ -81,10 +74,19 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Work:
-    """Instructions per window, and the source of the figures."""
+    """Modelled cycles of a window, and the source of the figures.
 
-    frontend: Range
+    Parameters
+    ----------
+    frontend : int
+    engine, engine_least : Range
+        With the arena of the fastest kernels, and with the least one.
+    source : str
+    """
+
+    frontend: int
     engine: Range
+    engine_least: Range
     source: str
 
 
@@ -149,10 +151,10 @@ class BoardEstimate:
     flash_bytes, ram_bytes : int
     arena : str
         "fast", or "least" if the arena of the fastest kernels exceeds the board's budget.
-    frontend_seconds : Range
+    frontend_seconds : float
         Time for the log-mel spectrogram of a window. The frontend computes it while samples arrive.
     seconds : Range
-        Time for the network, which runs after the last sample of a window.
+        Time for the network with this arena, which runs after the last sample of a window.
     windows_per_minute : Range or None
         Rate that the battery allows; None without a battery, and on a board that does not sleep.
     """
@@ -161,7 +163,7 @@ class BoardEstimate:
     flash_bytes: int
     ram_bytes: int
     arena: str
-    frontend_seconds: Range
+    frontend_seconds: float
     seconds: Range
     windows_per_minute: Range | None
 
@@ -184,7 +186,7 @@ class BoardEstimate:
             "ram_budget_bytes": self.board.ram_budget_bytes,
             "arena": self.arena,
             "fits": self.fits,
-            "frontend_seconds": [self.frontend_seconds.low, self.frontend_seconds.high],
+            "frontend_seconds": self.frontend_seconds,
             "engine_seconds": [self.seconds.low, self.seconds.high],
             "windows_per_minute": None if rate is None else [rate.low, rate.high],
         }
@@ -195,7 +197,6 @@ def estimate_board(
     footprint: Footprint,
     work: Work,
     *,
-    per_cycle: tuple[float, float] = INSTRUCTIONS_PER_CYCLE,
     battery: Battery | None = None,
     awake_s: float | None = None,
 ) -> BoardEstimate:
@@ -206,8 +207,6 @@ def estimate_board(
     board : Board
     footprint : Footprint
     work : Work
-    per_cycle : (float, float)
-        Least and most instructions per cycle.
     battery : Battery, optional
     awake_s : float, optional
         Measured seconds that a board is awake for a window. It sleeps for the rest of the second in
@@ -216,25 +215,14 @@ def estimate_board(
     Raises
     ------
     EdgeL3Error
-        If ``per_cycle`` is no range from above 0 to 2, ``awake_s`` is not above 0, or the battery
-        is too small.
+        If ``awake_s`` is not above 0, or the battery is too small.
     """
-    slow, fast = per_cycle
-    if not 0 < slow <= fast <= 2:
-        raise EdgeL3Error(
-            "expected instructions per cycle above 0 and up to 2, the lower number first, got"
-            f" {slow:g} and {fast:g}"
-        )
-
     if awake_s is not None and not 0 < awake_s < float("inf"):
         raise EdgeL3Error(f"expected an awake time above 0 s for each window, got {awake_s:g}")
 
-    def seconds(instructions: Range) -> Range:
-        cycles = Range(instructions.low / fast, instructions.high / slow)
-        return cycles * (1 / board.clock_hz)
-
     ram, arena = choose_arena(board, footprint)
-    engine_seconds = seconds(work.engine)
+    cycles = work.engine if arena == "fast" else work.engine_least
+    engine_seconds = cycles * (1 / board.clock_hz)
     rate = None
     if battery is not None and board.can_sleep:
         busy = engine_seconds + Range(WINDOW_S, WINDOW_S)
@@ -249,7 +237,7 @@ def estimate_board(
         sum(footprint.flash.values()),
         ram,
         arena,
-        seconds(work.frontend),
+        work.frontend / board.clock_hz,
         engine_seconds,
         rate,
     )
@@ -274,7 +262,7 @@ def plan_footprint(deployment: Deployment) -> Footprint:
     ModelFileError
         If the deployment has no packed model.
     """
-    blob = _read_packed(deployment)
+    blob = require_packed_model(deployment)
     spec = deployment.variant.frontend
     tables = FrontendTables.of(spec)
     table_bytes = sum(getattr(tables, name).nbytes for name in vars(tables))
@@ -330,7 +318,7 @@ def measure_footprint(firmware: Path, deployment: Deployment) -> Footprint:
         ) from error
     flash["code"] = sizes.constant + sizes.initialized - sum(flash.values())
     ram["rest"] = sizes.initialized + sizes.zeroed - sum(ram.values())
-    fast, least = _plan_arenas(_read_packed(deployment), deployment.variant.frontend)
+    fast, least = _plan_arenas(require_packed_model(deployment), deployment.variant.frontend)
     ram["arena"] = fast
     return Footprint(
         {name: size for name, size in flash.items() if size},
@@ -342,19 +330,53 @@ def measure_footprint(firmware: Path, deployment: Deployment) -> Footprint:
 
 
 def estimate_work(deployment: Deployment) -> Work:
-    """Return an estimate of the instructions from the numbers of MACs and of frames."""
-    macs = sum(conv.packed_macs for conv in read_packed(_read_packed(deployment)).convolutions)
-    low, high = INSTRUCTIONS_PER_MAC
+    """Return the modelled cycles for the windows of :data:`TIMED_CLIPS`.
+
+    The cycles depend on the sound, because the engine skips rows of zeros.
+
+    Raises
+    ------
+    ModelFileError
+        If the deployment has no packed model.
+    EdgeL3Error
+        If the C library cannot be loaded.
+    """
+    # Imported here because it loads the C extension.
+    from edgel3_tflm.runtime.c_library.engine import Engine, EngineInterpreter
+
+    blob = require_packed_model(deployment)
+    spec = deployment.variant.frontend
+    engine, source = Engine(blob), EngineInterpreter(blob, threads=1).input
+    windows = deployment.input_map.apply(log_mel(read_timed_windows(spec), spec), source)
+    fast: list[int] = []
+    least: list[int] = []
+    for window in windows[..., 0]:
+        maps = engine.trace(window)
+        for found, widen in ((fast, True), (least, False)):
+            found.append(sum(modelled_cycles(blob, maps, widen=widen).values()))
     return Work(
-        _estimate_frontend(deployment),
-        Range(macs * low, macs * high),
-        f"{macs / 1e6:,.1f} M packed multiply-accumulates at {low:g} to {high:g} instructions each,"
-        " the range over 17 networks on the emulated Cortex-M7",
+        modelled_frontend_cycles(spec),
+        Range(min(fast), max(fast)),
+        Range(min(least), max(least)),
+        f"modelled from the loops of the kernels, for the clips {', '.join(TIMED_CLIPS)}",
     )
 
 
+def read_timed_windows(spec: FrontendSpec, clips: Sequence[str] = TIMED_CLIPS) -> FloatArray:
+    """Return the middle window of each clip, shape (n, window_samples), float32."""
+    windows = []
+    for clip in clips:
+        cut = cut_windows(
+            read_clip(bundled_clips_directory() / f"{clip}.flac", spec.sample_rate_hz),
+            window_samples=spec.window_samples,
+            hop_samples=spec.window_samples,
+        )
+        windows.append(cut[len(cut) // 2])
+    return np.stack(windows)
+
+
 def read_bench(path: Path, deployment: Deployment) -> Work:
-    """Return the instructions that ``micro_app/benchmark/bench.py`` counted for this deployment.
+    """Return the cycles that ``micro_app/benchmark/bench.py`` modelled for this deployment.
 
     Raises
     ------
@@ -365,22 +387,24 @@ def read_bench(path: Path, deployment: Deployment) -> Work:
 
     digest = deployment.manifest["artefacts"][quantized_model_name("int8")]["sha256"]
     networks = read_bench_file(path).networks
-    counts = [each.edgel3.instructions for each in networks if each.flatbuffer_sha256 == digest]
-    if not counts:
+    cycles = [each.edgel3.cycles for each in networks if each.flatbuffer_sha256 == digest]
+    if not cycles:
         raise EdgeL3Error(
             f"{path}: expected a count of the model with SHA-256 {digest[:12]}..., found none; run"
             " the benchmark with this deployment"
         )
-    return Work(
-        _estimate_frontend(deployment),
-        Range(min(counts[0]), max(counts[0])),
-        f"{len(counts[0])} windows counted on the emulated Cortex-M7 ({path.name}); those of the"
-        " frontend are estimated from the number of frames",
+    found = Range(min(cycles[0]), max(cycles[0]))
+    estimated = estimate_work(deployment)
+    return replace(
+        estimated,
+        engine=found,
+        source=f"{len(cycles[0])} windows that ran on the emulated Cortex-M7 ({path.name}); log-mel"
+        f" and the least arena: {estimated.source}",
     )
 
 
-def measure_work(firmware: Path, deployment: Deployment) -> Work:
-    """Return the instructions that the emulated board takes for a window of noise.
+def count_instructions(firmware: Path, spec: FrontendSpec) -> int:
+    """Return the instructions that the emulated board's engine takes for a window of noise.
 
     Raises
     ------
@@ -393,7 +417,6 @@ def measure_work(firmware: Path, deployment: Deployment) -> Work:
     from edgel3_tflm.device.client import Device
     from edgel3_tflm.device.emulation import INSTRUCTIONS_PER_TICK, Emulator
 
-    spec = deployment.variant.frontend
     # The engine skips rows of zeros, so the count depends on the sound. A fixed seed fixes it.
     noise = np.random.default_rng(0).normal(0, 3000 / FULL_SCALE, spec.window_samples)
     with (
@@ -401,17 +424,17 @@ def measure_work(firmware: Path, deployment: Deployment) -> Work:
         Device(emulator.connect(), compute_timeout_s=_EMULATION_TIMEOUT_S) as device,
     ):
         device.embed_pcm(to_int16(noise))
-        statistics = device.statistics()
-    frontend = float(statistics.frontend_ticks * INSTRUCTIONS_PER_TICK)
-    engine = float(statistics.engine_ticks * INSTRUCTIONS_PER_TICK)
-    return Work(
-        Range(frontend, frontend),
-        Range(engine, engine),
-        "one window of noise, counted on the emulated Cortex-M7",
-    )
+        return int(device.statistics().engine_ticks * INSTRUCTIONS_PER_TICK)
 
 
-def _read_packed(deployment: Deployment) -> bytes:
+def require_packed_model(deployment: Deployment) -> bytes:
+    """Return the packed model of a deployment.
+
+    Raises
+    ------
+    ModelFileError
+        If it has none.
+    """
     blob = deployment.read_packed_model()
     if blob is None:
         raise ModelFileError(
@@ -419,9 +442,3 @@ def _read_packed(deployment: Deployment) -> bytes:
             " int8 network that the engine can run"
         )
     return blob
-
-
-def _estimate_frontend(deployment: Deployment) -> Range:
-    spec = deployment.variant.frontend
-    steps = spec.frames * spec.dft_samples * log2(spec.dft_samples)
-    return Range(INSTRUCTIONS_PER_FFT_STEP * steps, INSTRUCTIONS_PER_FFT_STEP * steps)

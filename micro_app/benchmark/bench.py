@@ -18,13 +18,12 @@ import numpy.typing as npt
 import typer
 from emulator import Answer, EmulatorError, Firmware, Jobs, build, describe_tools, plan_dense, run
 
-from edgel3_tflm.audio.clips import read_clip
-from edgel3_tflm.audio.framing import cut_windows
 from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.cli.screen import open_screen
 from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
+from edgel3_tflm.device.estimate import TIMED_CLIPS, read_timed_windows
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import make_directory, sha256_hex, write_whole
 from edgel3_tflm.networks.catalogue import find_variant
@@ -34,9 +33,6 @@ from edgel3_tflm.runtime.interpreters import open_interpreter
 from edgel3_tflm.runtime.packed import PackedModel, Pooling, read_packed
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIPS = ("street", "rain_heavy", "siren_wail", "dog_bark", "voice_low")
-"""Clips whose middle windows are used. The engine skips rows of zeros, so its count depends on the
-window."""
 PUBLISHED_SEA = ROOT.parent / "shared" / "weights" / "edgel3_sea_ust_audio_emb_64.h5.gz"
 CLOCK_HZ = 480e6
 
@@ -92,7 +88,7 @@ def networks() -> list[Network]:
 
 
 def make_windows(
-    deployment: Deployment, clips: Sequence[str] = CLIPS
+    deployment: Deployment, clips: Sequence[str] = TIMED_CLIPS
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     """Return inputs from calibration clips, and the reference kernels' embeddings of them.
 
@@ -102,17 +98,10 @@ def make_windows(
     embeddings : numpy.ndarray, shape (clips, values), int8
     """
     spec = deployment.variant.frontend
-    samples = []
-    for clip in clips:
-        path = ROOT / "calibration_data" / "clips" / f"{clip}.flac"
-        cut = cut_windows(
-            read_clip(path, spec.sample_rate_hz),
-            window_samples=spec.window_samples,
-            hop_samples=spec.window_samples,
-        )
-        samples.append(cut[len(cut) // 2])
     interpreter = open_interpreter(deployment.read_model("int8"), "reference")
-    inputs = deployment.input_map.apply(log_mel(np.stack(samples), spec), interpreter.input)
+    inputs = deployment.input_map.apply(
+        log_mel(read_timed_windows(spec, clips), spec), interpreter.input
+    )
     return inputs[..., 0], interpreter.run(inputs)
 
 
@@ -166,7 +155,7 @@ def measure(
     deployment: Deployment,
     directory: Path,
     *,
-    clips: Sequence[str] = CLIPS,
+    clips: Sequence[str] = TIMED_CLIPS,
     dense: bool = True,
 ) -> dict[str, Any]:
     """Run a deployment's int8 network on the emulated board, check the results, return figures.

@@ -13,7 +13,6 @@ from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
 from edgel3_tflm.device import estimate
 from edgel3_tflm.device.boards import BOARDS, find_board
 from edgel3_tflm.device.firmware import build_node, has_compiler
-from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.runtime.deployment import Deployment
 
 
@@ -24,13 +23,8 @@ def estimate_command(
     ] = None,
     bench: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="bench.json with the instructions that `make bench` counted."
-        ),
+        typer.Option(metavar="FILE", help="bench.json with the cycles that `make bench` modelled."),
     ] = None,
-    emulate: Annotated[
-        bool, typer.Option("--emulate", help="Count the instructions of one window in QEMU now.")
-    ] = False,
     build: Annotated[
         bool,
         typer.Option(
@@ -38,10 +32,6 @@ def estimate_command(
             " installed; otherwise from the converter."
         ),
     ] = True,
-    per_cycle: Annotated[
-        tuple[float, float],
-        typer.Option(metavar="LEAST MOST", help="Instructions per cycle, an assumption."),
-    ] = estimate.INSTRUCTIONS_PER_CYCLE,
     battery_mwh: Annotated[
         float | None,
         typer.Option(help="Energy of a battery in mWh; adds the windows a minute that it allows."),
@@ -67,8 +57,6 @@ def estimate_command(
     """Estimate flash, RAM and time of a deployment on boards, and windows from a battery."""
     with open_screen(as_json=as_json) as screen:
         boards = BOARDS if board is None else [find_board(board)]
-        if bench is not None and emulate:
-            raise EdgeL3Error("expected one of --bench FILE and --emulate, got both")
         deployment = Deployment.load(directory)
         battery = None
         if battery_mwh is not None:
@@ -79,25 +67,20 @@ def estimate_command(
             if bench is None
             else estimate.read_bench(bench, deployment)
         )
-        if emulate or (build and has_compiler()):
+        if build and has_compiler():
             with tempfile.TemporaryDirectory() as scratch, screen.progress() as progress:
                 progress("build firmware", 0, 0)
                 firmware = build_node(directory, Path(scratch))
                 footprint = estimate.measure_footprint(firmware, deployment)
-                if emulate:
-                    progress("count instructions", 0, 0)
-                    work = estimate.measure_work(firmware, deployment)
         estimates = [
-            estimate.estimate_board(
-                each, footprint, work, per_cycle=per_cycle, battery=battery, awake_s=awake_s
-            )
+            estimate.estimate_board(each, footprint, work, battery=battery, awake_s=awake_s)
             for each in boards
         ]
         assumptions = [
             f"sizes: {footprint.source}",
-            f"instructions: {work.source}",
-            f"time: {per_cycle[0]:g} to {per_cycle[1]:g} instructions per cycle, an assumption;"
-            " nothing was measured on a board",
+            f"cycles: {work.source}",
+            "time: cycles by the board's clock, without waits for flash, RAM and mispredicted"
+            " branches; nothing was measured on a board",
             "budgets: the RAM left by the Arduino core with its stack, as boards.py says; the flash"
             " reserved for the core is an allowance",
         ]
@@ -117,9 +100,10 @@ def estimate_command(
                 "flash": dict(footprint.flash),
                 "ram": dict(footprint.ram),
                 "spare_arena_bytes": footprint.spare_arena_bytes,
-                "instructions": {
-                    "frontend": [work.frontend.low, work.frontend.high],
+                "cycles": {
+                    "frontend": work.frontend,
                     "engine": [work.engine.low, work.engine.high],
+                    "engine_least_arena": [work.engine_least.low, work.engine_least.high],
                 },
                 "boards": [each.to_json() for each in estimates],
                 "assumptions": assumptions,
@@ -171,7 +155,7 @@ def _estimates_table(estimates: list[estimate.BoardEstimate]) -> Table:
             f"{each.flash_bytes / 1024:,.0f} of {each.board.flash_budget_bytes // 1024:,}",
             f"{each.ram_bytes / 1024:,.0f} of {each.board.ram_budget_bytes // 1024:,}",
             each.arena,
-            _format_range(each.frontend_seconds * 1000, 0),
+            f"{each.frontend_seconds * 1000:,.0f}",
             _format_range(each.seconds, 2),
             *(["no sleep" if rate is None else _format_range(rate, 1)] if rates else []),
         )

@@ -8,7 +8,6 @@ from rich.text import Text
 
 from edgel3_tflm.cli.options import CalibrationOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
-from edgel3_tflm.device.estimate import INSTRUCTIONS_PER_MAC
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import WIDTHS, find_depth, find_filters, find_plan
 from edgel3_tflm.networks.published import (
@@ -58,8 +57,8 @@ def study_command(
         bool | None,
         typer.Option(
             "--emulate/--no-emulate",
-            help="Count the instructions of one window in QEMU, or estimate them. Default: count"
-            " them if the compiler, QEMU and the extra device are installed.",
+            help="Count the instructions of one window in QEMU, too. Default: if the compiler, QEMU"
+            " and the extra device are installed.",
         ),
     ] = None,
     quiet: QuietOption = False,
@@ -96,10 +95,9 @@ def study_command(
             " parameters",
             "flash, arena: the packed int8 model and the arena of the C engine, quantized without a"
             " search",
-            "instructions: one window of noise, counted on the emulated Cortex-M7"
-            if emulate
-            else "instructions: estimated, {:g} to {:g} for each multiply-accumulate of the"
-            " engine".format(*INSTRUCTIONS_PER_MAC),
+            "cycles: modelled from the loops of the kernels, with the arena of the fastest ones, if"
+            " no row of an activation map is zero; without waits for memory",
+            *(["instructions: one window of noise, on the emulated Cortex-M7"] if emulate else []),
             *(
                 f"{kind} weights: {', '.join(names)}"
                 for kind in sorted({row.weights for row in rows})
@@ -152,6 +150,7 @@ def _choose(sparsities: list[str], depths: list[str], widths: list[str]) -> set[
 
 def rows_table(rows: "list[StudyRow]") -> Table:
     """Return a table of the counted figures, with the published reduction."""
+    is_counted = any(row.instructions is not None for row in rows)
     table = new_table(
         "row",
         "reduc-\ntion %",
@@ -159,10 +158,10 @@ def rows_table(rows: "list[StudyRow]") -> Table:
         "flash\nbytes",
         "arena\nbytes",
         "MMAC",
-        "instructions\nmillions",
+        "M\ncycles",
+        *(["M instr-\nuctions"] if is_counted else []),
     )
     for row in rows:
-        low, high = (f"{each / 1e6:,.0f}" for each in (row.instructions.low, row.instructions.high))
         table.add_row(
             row.published.name,
             f"{row.reduction_percent:.2f}",
@@ -170,7 +169,8 @@ def rows_table(rows: "list[StudyRow]") -> Table:
             f"{row.flash_bytes:,}",
             f"{row.arena_bytes:,}",
             f"{row.packed_macs / 1e6:,.0f}",
-            low if low == high else f"{low} to {high}",
+            f"{row.cycles / 1e6:,.0f}",
+            *([f"{(row.instructions or 0) / 1e6:,.0f}"] if is_counted else []),
         )
     return table
 
