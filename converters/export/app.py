@@ -7,7 +7,7 @@ The project contains one sketch folder with the sketch, and with the C library a
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from edgel3_tflm.converters.export.board_files import (
 )
 from edgel3_tflm.converters.export.head import find_head
 from edgel3_tflm.device.boards import Board
-from edgel3_tflm.device.estimate import choose_arena, plan_footprint
+from edgel3_tflm.device.estimate import Footprint, choose_arena, plan_footprint
 from edgel3_tflm.device.firmware import find_sources
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import new_directory, sha256_hex
@@ -45,34 +45,34 @@ ENGINES = ("packed", "tflm", "tflm-builtin")
 operator in the interpreter of TensorFlow Lite Micro (TFLM), or TFLM's own dense kernels."""
 _PACKED_FILES = (c_array.PACKED_SOURCE_NAME, c_array.PACKED_HEADER_NAME)
 _FRONTEND_FILES = (c_array.FRONTEND_SOURCE_NAME, c_array.FRONTEND_HEADER_NAME)
-# Allowance for TFLM's interpreter and its records of the network: of a graph of one operator, or
-# what builds for a microcontroller need more than the build for a host. Tests check it.
-_TFLM_RECORD_BYTES = 2048
+TFLM_RECORD_BYTES = 2048
+"""Allowance for TFLM's interpreter and its records of the network: of a graph of one operator, or
+what builds for a microcontroller need more than the build for a host. In C:
+EDGEL3_NODE_TFLM_BYTES."""
 _SKETCH_SUFFIXES = (".ino", ".h", ".cpp")
 _LIBRARY_SUFFIXES = (".c", ".cc", ".h", ".S")
 
 
 @dataclass(frozen=True)
 class _Network:
-    """The C files of a network, its size in flash, and its arena and window in RAM."""
+    """The C files of a network, its size in flash, and the RAM of a node that runs it."""
 
     files: dict[str, bytes]
     model_bytes: int
-    ram_bytes: int
+    footprint: Footprint
 
 
 def _read_network(deployment: Deployment, engine: str) -> _Network:
     """Return the C files of the network for an engine."""
     packed = {name: (deployment.directory / name).read_bytes() for name in _PACKED_FILES}
-    planned = deployment.manifest["packed"]
+    footprint = plan_footprint(deployment)
     if engine == "packed":
         if b"EDGEL3_PACKED_MODEL_FAST_ARENA_BYTES" not in packed[c_array.PACKED_HEADER_NAME]:
             raise EdgeL3Error(
                 f"{deployment.directory}: expected the arena of the fastest kernels in"
                 f" {c_array.PACKED_HEADER_NAME}, found none; convert again"
             )
-        spec = deployment.variant.frontend
-        return _Network(packed, planned["bytes"], planned["arena_bytes"] + spec.mels * spec.frames)
+        return _Network(packed, footprint.flash["model"], footprint)
     quantized = quantized_model_name("int8")
     source_sha256 = deployment.manifest["artefacts"][quantized]["sha256"]
     blob = deployment.read_model("int8", "engine")
@@ -88,9 +88,10 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
     if engine == "tflm":
         flatbuffer = (deployment.directory / PACKED_FLATBUFFER_NAME).read_bytes()
         # The log-mel values are in the engine's arena, after its state.
-        memory = plan_memory(blob)
-        engine_bytes = max(memory.arena_bytes, memory.state + log_mel_bytes)
-        node_arena_bytes = round_up(engine_bytes, 16) + _TFLM_RECORD_BYTES
+        node_arena_bytes, fast_arena_bytes = (
+            max(memory.arena_bytes, round_up(memory.state + log_mel_bytes, 16)) + TFLM_RECORD_BYTES
+            for memory in (plan_memory(blob), plan_memory(blob, widen=True))
+        )
         window_bytes = round_up(input_bytes, 16) + round_up(model.embedding_size, 16)
         arena_bytes = node_arena_bytes + window_bytes
         arena_source = "of engine, window, embedding and TFLM's records"
@@ -98,8 +99,8 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
     else:
         flatbuffer = deployment.read_model("int8")
         arena_bytes = deployment.manifest["arena_bytes"]
-        tflm_bytes = arena_bytes + c_array.ARENA_HEADROOM_BYTES + _TFLM_RECORD_BYTES
-        node_arena_bytes = tflm_bytes + log_mel_bytes
+        tflm_bytes = arena_bytes + c_array.ARENA_HEADROOM_BYTES + TFLM_RECORD_BYTES
+        node_arena_bytes = fast_arena_bytes = tflm_bytes + log_mel_bytes
         window_bytes = input_bytes
         arena_source = "on TFLM's host build"
         runner = "edgel3_node_tflm_builtin"
@@ -125,6 +126,7 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
         banner,
         engine=runner,
         arena_bytes=node_arena_bytes,
+        fast_arena_bytes=fast_arena_bytes,
         window_bytes=window_bytes,
         source_sha256=source_sha256,
         self_test_crc32=found[1],
@@ -134,10 +136,15 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
         c_array.HEADER_NAME: header,
         c_array.TFLM_HEADER_NAME: tflm_header,
     }
+    ram = {
+        **footprint.ram,
+        "arena": fast_arena_bytes,
+        "window": max(window_bytes, footprint.ram["window"]),
+    }
     return _Network(
         {name: text.encode() for name, text in files.items()},
         len(flatbuffer),
-        node_arena_bytes + window_bytes,
+        replace(footprint, ram=ram, spare_arena_bytes=fast_arena_bytes - node_arena_bytes),
     )
 
 
@@ -243,9 +250,10 @@ def export_app(
     if trained is not None:
         classes = len(trained.labels)
         model |= trained.write_c()
-    _check_budget(board, network.model_bytes, network.ram_bytes)
-    # TFLM's arena is planned when the interpreter is set up, and has one size.
-    arena = choose_arena(board, plan_footprint(deployment))[1] if engine == "packed" else "fast"
+    footprint = network.footprint
+    least_bytes = footprint.ram["arena"] + footprint.ram["window"] - footprint.spare_arena_bytes
+    _check_budget(board, network.model_bytes, least_bytes)
+    arena = choose_arena(board, footprint)[1]
     sources = find_sources()
     with new_directory(output, marker=MARKER_NAME) as directory:
         sketch = directory / SKETCH_NAME

@@ -173,6 +173,7 @@ def write_tflm_header(
     *,
     engine: str,
     arena_bytes: int,
+    fast_arena_bytes: int,
     window_bytes: int,
     source_sha256: str,
     self_test_crc32: str,
@@ -185,8 +186,11 @@ def write_tflm_header(
         From :func:`write_banner`.
     engine : str
         Name of the engine in ``edgel3_node_tflm.h`` that runs the flatbuffer.
-    arena_bytes, window_bytes : int
-        Sizes of the two memories of the node's model.
+    arena_bytes, fast_arena_bytes : int
+        Size of the arena of the node's model: the least one, and that of the fastest kernels of a
+        Cortex-M7.
+    window_bytes : int
+        Size of the other memory of the node's model.
     source_sha256 : str
         Digest of the dense flatbuffer, in hexadecimal.
     self_test_crc32 : str
@@ -205,6 +209,7 @@ def write_tflm_header(
 
 // Memory of the node's engine, which edgel3_node_tflm.h describes.
 #define EDGEL3_TFLM_MODEL_ARENA_BYTES {arena_bytes}
+#define EDGEL3_TFLM_MODEL_FAST_ARENA_BYTES {fast_arena_bytes}
 #define EDGEL3_TFLM_MODEL_WINDOW_BYTES {window_bytes}
 
 // CRC-32 of the embedding that the reference kernels give for the window of a node's self-test.

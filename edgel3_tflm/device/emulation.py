@@ -4,6 +4,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgel3_tflm.device.firmware import QEMU, find_tool
@@ -26,6 +27,8 @@ class Emulator(Closing):
     is_idle_skipped : bool
         While the processor sleeps, the emulated clock jumps to the end of the next timer instead of
         running with the real clock. Delays of a busy machine then do not matter.
+    options : sequence of str
+        Further options of QEMU.
 
     Raises
     ------
@@ -35,7 +38,9 @@ class Emulator(Closing):
         On connecting, if the firmware does not run.
     """
 
-    def __init__(self, firmware: Path, *, is_idle_skipped: bool = False) -> None:
+    def __init__(
+        self, firmware: Path, *, is_idle_skipped: bool = False, options: Sequence[str] = ()
+    ) -> None:
         # The system limits the length of a socket's path.
         self._directory = tempfile.TemporaryDirectory(prefix="edgel3-")
         directory = Path(self._directory.name)
@@ -51,7 +56,7 @@ class Emulator(Closing):
         command += ["-semihosting-config", "enable=on,target=native,chardev=console"]
         with (directory / "errors").open("wb") as errors:
             self._process = subprocess.Popen(  # noqa: S603 - QEMU, with our own paths
-                [*command, "-kernel", str(firmware)],
+                [*command, *options, "-kernel", str(firmware)],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

@@ -1,7 +1,9 @@
 """`make bench`: instructions and modelled cycles of the engine and of CMSIS-NN on a Cortex-M7.
 
 Both run the same networks on the same windows in the same run of the emulator, and both must give
-the same bytes as TensorFlow Lite's reference kernels. The script prints figures and limits.
+the same bytes as TensorFlow Lite's reference kernels. The script prints figures and limits. If
+EDGEL3_TFLM_INCLUDE and EDGEL3_TFLM_LIB name a build of TFLM (tflm_node.py), it also prints those of
+a node in TFLM.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from emulator import Answer, EmulatorError, Firmware, Jobs, build, describe_tools, plan_dense, run
+from tflm_node import describe_node, find_tflm, measure_node
 
 from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.cli.screen import open_screen
@@ -310,6 +313,7 @@ def _run(deployments: Sequence[Path], directory: Path) -> int:
     make_directory(directory)
     chosen: list[tuple[Deployment, Sequence[Limit]]] = [(_load(path), ()) for path in deployments]
     firmware = build(directory / "firmware")
+    tflm = find_tflm()
     report: dict[str, Any] = {**describe_tools(), "networks": [], "targets": []}
     for name in describe_tools():
         lines = report[name] if isinstance(report[name], list) else [report[name]]
@@ -320,6 +324,9 @@ def _run(deployments: Sequence[Path], directory: Path) -> int:
         figures = measure(firmware, deployment, directory)
         targets = judge(figures, limits)
         write_table(figures, targets)
+        if tflm is not None:
+            figures["tflm"] = measure_node(deployment, directory, *make_windows(deployment), tflm)
+            print(describe_node(figures["tflm"]))
         report["networks"].append(figures)
         report["targets"] += targets
     path = directory / "bench.json"

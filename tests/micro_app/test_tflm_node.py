@@ -23,7 +23,7 @@ from helpers.boards.tflm import (
     run_engine,
 )
 
-from edgel3_tflm.converters.export.app import LIBRARY_FOLDER, export_app
+from edgel3_tflm.converters.export.app import LIBRARY_FOLDER, TFLM_RECORD_BYTES, export_app
 from edgel3_tflm.converters.export.board_files import SKETCH_NAME
 from edgel3_tflm.device import estimate as estimates
 from edgel3_tflm.device.boards import BOARDS, Board
@@ -161,16 +161,35 @@ def test_a_sketch_with_tflm_compiles_without_a_warning(
 def test_the_95_45_network_in_tflm_fits_every_board(
     board: Board, standin: Deployment, tmp_path: Path
 ) -> None:
-    model = export_app(standin, board, tmp_path / "app", engine="tflm").directory
+    exported = export_app(standin, board, tmp_path / "app", engine="tflm")
+    assert exported.arena == "fast"
+    model = exported.directory
     header = (model / SKETCH_NAME / LIBRARY_FOLDER / "edgel3_tflm_model.h").read_text()
-    sizes = [int(size) for size in re.findall(r"_(?:ARENA|WINDOW)_BYTES (\d+)", header)]
+    sizes = re.findall(r"_TFLM_MODEL_(\w+)_BYTES (\d+)", header)
+    least, fast, window = [int(size) for _, size in sizes]
 
     # The log-mel values are in the engine's arena, and the frontend works in the interpreter's
     # input. Node and microphone come in addition.
-    assert sizes[0] - 2048 == plan_memory(standin.read_model("int8", "engine")).arena_bytes
-    assert sizes[1] == 256 * 199 + 512
+    assert [name for name, _ in sizes] == ["ARENA", "FAST_ARENA", "WINDOW"]
+    blob = standin.read_model("int8", "engine")
+    assert least - TFLM_RECORD_BYTES == plan_memory(blob).arena_bytes
+    assert fast - TFLM_RECORD_BYTES == plan_memory(blob, widen=True).arena_bytes
+    assert window == 256 * 199 + 512
     others = estimates.ASSUMED_NODE_BYTES + estimates.MICROPHONE_RING_BYTES
-    assert sum(sizes) + others <= min(300_000, board.ram_budget_bytes)
+    assert least + window + others <= 300_000
+    assert fast + window + others <= board.ram_budget_bytes
+
+
+def test_a_board_with_less_ram_has_the_least_arena(standin: Deployment, tmp_path: Path) -> None:
+    small = dataclasses.replace(BOARDS[0], core_ram_bytes=200 * 1024)
+
+    assert export_app(standin, small, tmp_path / "app", engine="tflm").arena == "least"
+
+
+def test_c_and_the_converter_reserve_as_much_for_tflm() -> None:
+    header = (SOURCES / "edgel3_node_tflm.h").read_text()
+
+    assert f"#define EDGEL3_NODE_TFLM_BYTES {TFLM_RECORD_BYTES}u\n" in header
 
 
 def test_a_network_in_tflm_that_is_too_large_is_refused(

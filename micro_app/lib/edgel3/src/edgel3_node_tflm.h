@@ -13,6 +13,10 @@
 
 #include "edgel3_node.h"
 
+/** Size in bytes of the interpreter and its records in the node's arena, at most. The rest is for
+ * the engine's arena. */
+#define EDGEL3_NODE_TFLM_BYTES 2048u
+
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -131,12 +131,17 @@ TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
   }
   TflmContext *application = GetApplication(context);
   const size_t lent_bytes = application == nullptr ? 0 : application->memory_bytes;
+  const size_t limit_bytes = application == nullptr ? 0 : application->arena_limit_bytes;
   edgel3_info info;
-  size_t arena_bytes;
+  size_t arena_bytes, fast_arena_bytes;
   if (!Accepted(edgel3_describe(bytes, model->bytes, &info)) ||
       !Matches(info, window.get(), embedding.get()) ||
-      !Accepted(edgel3_least_arena_bytes(bytes, model->bytes, lent_bytes, &arena_bytes))) {
+      !Accepted(edgel3_least_arena_bytes(bytes, model->bytes, lent_bytes, &arena_bytes)) ||
+      !Accepted(edgel3_arena_bytes(bytes, model->bytes, EDGEL3_KERNELS_BEST, &fast_arena_bytes))) {
     return kTfLiteError;
+  }
+  if (fast_arena_bytes > arena_bytes && fast_arena_bytes <= limit_bytes) {
+    arena_bytes = fast_arena_bytes;
   }
   void *arena = micro_context->AllocatePersistentBuffer(arena_bytes);
   if (arena == nullptr) {

@@ -49,6 +49,10 @@ using TflmOperator = decltype(tflite::micro::RegisterOp(nullptr, nullptr, nullpt
  * for a TflmContext: do not pass it another one.
  */
 struct TflmContext {
+  /** The application sets the most bytes that the engine's arena may take in the interpreter's. The
+   * engine uses its fastest kernels if their arena takes no more, and otherwise has its least arena
+   * and may be slower. */
+  size_t arena_limit_bytes = 0;
   /** The application sets the least size in bytes that it needs of `memory`; AllocateTensors() sets
    * the size that there is. */
   size_t memory_bytes = 0;
