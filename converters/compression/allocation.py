@@ -2,20 +2,20 @@
 
 The errors of the layers are assumed to add up. A dynamic program over a discretized budget finds
 the sparsities with the smallest sum of errors: Frantar and Alistarh, "SPDY: Accurate Pruning with
-Speedup Guarantees" (ICML 2022), section 3.1, with weights or bytes in place of time. Between two
-measured sparsities, the error is interpolated linearly in the sum of the squares of the pruned
-weights.
+Speedup Guarantees" (ICML 2022), section 3.1, with weights, bytes or modelled cycles in place of
+time. Between two measured sparsities, the error is interpolated linearly in the sum of the squares
+of the pruned weights.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from edgel3_tflm.converters.compression.sensitivity import LayerCurve, Sensitivity
-from edgel3_tflm.converters.export.pack import measure_weights
+from edgel3_tflm.converters.export.pack import PackedWeights, encode_weights
 from edgel3_tflm.converters.pruning.prune import prune
 from edgel3_tflm.converters.quantization.chain import (
     Layer,
@@ -23,13 +23,16 @@ from edgel3_tflm.converters.quantization.chain import (
     fold,
     quantize_layer,
 )
+from edgel3_tflm.device.cycles import count_cycles, expect_work
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.networks.variants import Plan
+from edgel3_tflm.networks.variants import POOL_AFTER, ConvLayer, Plan, Variant
 from edgel3_tflm.networks.weights import ConvWeights, NetworkWeights
-from edgel3_tflm.runtime.packed import CHANNEL_TABLE_BYTES, HEADER, RECORD, round_up
+from edgel3_tflm.runtime.packed import CHANNEL_TABLE_BYTES, HEADER, RECORD, Pooling, round_up
 from edgel3_tflm.types import BoolArray, DoubleArray, Int8Array, IntArray, Progress
 
-Goal = Literal["sparsity", "bytes"]
+Goal = Literal["sparsity", "bytes", "cycles"]
+
+_Cost = Callable[[PackedWeights], int]
 
 # Sparsities that a plan can have. Above 90 %, one point is a large share of the remaining weights.
 _STEPS_PERCENT = np.concatenate([np.arange(1, 90), np.arange(90, 100, 0.25)])
@@ -43,7 +46,15 @@ _UNIFORM_PERCENT = 0.02
 
 @dataclass(frozen=True)
 class Target:
-    """The target of a plan: percent of zeros over all kernels, or bytes of the packed model."""
+    """The target of a plan: a percentage or an upper limit.
+
+    Parameters
+    ----------
+    goal : str
+        Percent of zeros over all kernels, bytes of the packed model, or modelled cycles of a window
+        on a Cortex-M7.
+    value : float
+    """
 
     goal: Goal
     value: float
@@ -59,11 +70,16 @@ class Target:
         """Describe the target in words."""
         if self.goal == "sparsity":
             return f"{self.value:g} % zeros"
+        if self.goal == "cycles":
+            return f"{self.value:,.0f} modelled cycles"
         return f"a packed model of {self.value:,.0f} bytes"
 
     def limit(self, weights: NetworkWeights) -> int:
-        """Return the largest cost that meets the target, in weights that are not zero or bytes."""
-        if self.goal == "bytes":
+        """Return the largest cost that meets the target.
+
+        A cost is a number of weights that are not zero, of bytes or of cycles.
+        """
+        if self.goal != "sparsity":
             return int(self.value)
         # Rounded, because a percentage such as 95.45 is not exact in binary.
         return math.floor(round(_size(weights) * (100 - self.value) / 100, 6))
@@ -72,12 +88,14 @@ class Target:
         """Return the cost of a network, in the same unit."""
         if self.goal == "bytes":
             return measure_packed_bytes(weights)
+        if self.goal == "cycles":
+            return measure_cycles(weights)
         return sum(conv.kernel.size - conv.zeros for conv in weights.convs)
 
     def describe(self, cost: int, weights: NetworkWeights) -> str:
         """Describe a cost in words."""
-        if self.goal == "bytes":
-            return f"{cost:,} bytes"
+        if self.goal != "sparsity":
+            return f"{cost:,} {'bytes' if self.goal == 'bytes' else 'modelled cycles'}"
         return f"{100 * (1 - cost / _size(weights)):.2f} % zeros"
 
 
@@ -92,7 +110,7 @@ class LayerChoices:
     zeros : numpy.ndarray, shape (n,)
         Numbers of zeros.
     costs : numpy.ndarray, shape (n,)
-        Weights that are not zero, or bytes.
+        Weights that are not zero, bytes or cycles.
     """
 
     percents: DoubleArray
@@ -120,6 +138,8 @@ class Proposal:
         The network, pruned to the plan.
     packed_bytes : int
         Upper bound of the packed model's size, see :func:`measure_packed_bytes`.
+    cycles : int
+        Upper bound of the modelled cycles of a window, see :func:`measure_cycles`.
     predicted_error : float
         Sum of the layers' mean squared errors.
     """
@@ -127,6 +147,7 @@ class Proposal:
     plan: Plan
     weights: NetworkWeights
     packed_bytes: int
+    cycles: int
     predicted_error: float
 
 
@@ -155,11 +176,14 @@ def list_choices(
             f"nothing to prune: expected a target that the network does not meet, got {target};"
             f" the network has {target.describe(given, weights)}"
         )
+    costs: Sequence[_Cost | None] = [None] * len(weights.convs)
+    if target.goal != "sparsity":
+        costs = _costs_of(weights.variant, target.goal)
     layers = []
     for number, (conv, layer) in enumerate(zip(weights.convs, fold(weights), strict=True)):
         progress("list sparsities of layers", number, len(weights.convs))
         tried = inputs["sparsities"] if layer.name in inputs["layers"] else []
-        layers.append(_list_layer(conv, layer, tried, target.goal))
+        layers.append(_list_layer(conv, layer, tried, costs[number]))
     # The cost of headers and tables is the same for every choice.
     budget = limit - (given - sum(int(each.costs[0]) for each in layers))
     least = sum(int(each.costs.min()) for each in layers)
@@ -213,6 +237,7 @@ def propose(weights: NetworkWeights, sensitivity: Sensitivity, choices: Choices)
         Plan(round(pruned.sparsity_percent, 2), percents),
         pruned,
         measure_packed_bytes(pruned),
+        measure_cycles(pruned),
         float(sum(each[level] for each, level in zip(errors, chosen, strict=True))),
     )
 
@@ -249,15 +274,49 @@ def measure_packed_bytes(weights: NetworkWeights) -> int:
         RECORD.size + round_up(CHANNEL_TABLE_BYTES * conv.kernel.shape[3], 4)
         for conv in weights.convs
     )
-    lists = sum(
-        _measure_kernel(_quantize(layer), np.ones(conv.kernel.shape, np.bool_))
-        for layer, conv in zip(fold(weights), weights.convs, strict=True)
+    return HEADER.size + tables + _sum_costs(weights, "bytes")
+
+
+def measure_cycles(weights: NetworkWeights) -> int:
+    """Compute an upper bound of the modelled cycles of a window on a Cortex-M7.
+
+    No row of activations is zero, as in :func:`modelled_cycles` without ``maps``. The bound of each
+    layer is the larger of those of the two kernels of :func:`measure_packed_bytes`.
+    """
+    return _sum_costs(weights, "cycles")
+
+
+def _sum_costs(weights: NetworkWeights, goal: Literal["bytes", "cycles"]) -> int:
+    costs = _costs_of(weights.variant, goal)
+    return sum(
+        _measure_kernel(_quantize(layer), np.ones(conv.kernel.shape, np.bool_), cost)
+        for layer, conv, cost in zip(fold(weights), weights.convs, costs, strict=True)
     )
-    return HEADER.size + tables + lists
+
+
+def _costs_of(variant: Variant, goal: Literal["bytes", "cycles"]) -> list[_Cost]:
+    """Return a function for each layer that computes the cost of its packed weights."""
+    if goal == "bytes":
+        return [lambda packed: packed.size_bytes] * len(variant.layers)
+
+    def pooling_after(number: int) -> Pooling:
+        if number == len(variant.layers):
+            return Pooling.GLOBAL
+        return Pooling.MAX_2X2 if number in POOL_AFTER else Pooling.NONE
+
+    def cycles_of(layer: ConvLayer, pooling: Pooling) -> _Cost:
+        return lambda packed: round(
+            count_cycles(expect_work(layer, pooling, packed.encoding, packed.taps))
+        )
+
+    return [
+        cycles_of(layer, pooling_after(number))
+        for number, layer in enumerate(variant.layers, start=1)
+    ]
 
 
 def _list_layer(
-    conv: ConvWeights, layer: Layer, tried: Sequence[float], goal: Goal
+    conv: ConvWeights, layer: Layer, tried: Sequence[float], cost: _Cost | None
 ) -> LayerChoices:
     size = conv.kernel.size
     given = 100 * conv.zeros / size
@@ -267,11 +326,13 @@ def _list_layer(
     # Rounded down, so that a layer that is not pruned keeps its measured sparsity in the plan.
     percents = np.concatenate([[math.floor(100 * given) / 100], further])
     zeros = np.concatenate([[conv.zeros], np.rint(further * size / 100).astype(np.int64)])
-    if goal == "sparsity":
+    if cost is None:
         return LayerChoices(percents, zeros, size - zeros)
     kernels = _quantize(layer)
     magnitudes = np.append(np.sort(abs(conv.kernel), axis=None), np.inf)
-    costs = [_measure_kernel(kernels, abs(conv.kernel) >= magnitudes[count]) for count in zeros]
+    costs = [
+        _measure_kernel(kernels, abs(conv.kernel) >= magnitudes[count], cost) for count in zeros
+    ]
     return LayerChoices(percents, zeros, np.array(costs))
 
 
@@ -299,16 +360,16 @@ def _quantize(layer: Layer) -> tuple[Int8Array, Int8Array]:
     return rounded, np.where(rounded == 0, np.sign(layer.kernel), rounded).astype(np.int8)
 
 
-def _measure_kernel(kernels: tuple[Int8Array, Int8Array], mask: BoolArray) -> int:
-    """Compute the larger packed size of two kernels in bytes; ``mask`` is false for zeros."""
+def _measure_kernel(kernels: tuple[Int8Array, Int8Array], mask: BoolArray, cost: _Cost) -> int:
+    """Compute the larger cost of two kernels; ``mask`` is false for zeros."""
     rounded, full = (
         (each * mask).transpose(3, 0, 1, 2).reshape(mask.shape[3], -1) for each in kernels
     )
-    size = measure_weights(full)
-    # The size depends on positions and signs alone. They differ only if a weight became zero.
+    largest = cost(encode_weights("the kernel", full))
+    # The cost depends on positions and signs alone. They differ only if a weight became zero.
     if np.count_nonzero(rounded) == np.count_nonzero(full):
-        return size
-    return max(size, measure_weights(rounded))
+        return largest
+    return max(largest, cost(encode_weights("the kernel", rounded)))
 
 
 def choose_levels(

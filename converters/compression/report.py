@@ -98,6 +98,7 @@ class SensitivityStudy:
                 "zeros_percent": self.proposal.plan.layers,
                 "total_percent": self.proposal.plan.total,
                 "packed_bytes_at_most": self.proposal.packed_bytes,
+                "modelled_cycles_at_most": self.proposal.cycles,
                 "predicted_mean_squared_error": self.proposal.predicted_error,
                 "judgement": asdict(self.evaluation) if self.evaluation else None,
             }
@@ -240,7 +241,8 @@ def _describe_plan(study: SensitivityStudy) -> str:
         f"Proposed by edgel3-tflm {__version__} for {inputs['variant']}: {study.target}.\n"
         f"Weights: {inputs['weights']['description']}; SHA-256 {inputs['weights']['sha256']}.\n"
         f"Each layer was pruned alone and scored on {seen} windows; errors are assumed to add up.\n"
-        f"{proposal.plan.total:g} % zeros in all; packed at most {proposal.packed_bytes:,} bytes."
+        f"{proposal.plan.total:g} % zeros in all; packed at most {proposal.packed_bytes:,} bytes;"
+        f" at most {proposal.cycles:,} modelled cycles."
     )
 
 

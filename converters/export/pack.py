@@ -44,11 +44,23 @@ _MAX_SHIFT = 30
 
 
 @dataclass(frozen=True)
-class _PackedWeights:
+class PackedWeights:
+    """The weights of a convolution in their encoding, and the number of taps of each sign."""
+
     encoding: Encoding
     data: bytes
     negatives: IntArray
     positives: IntArray
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the weights take in a packed model."""
+        return round_up(len(self.data) + WEIGHT_SLACK_BYTES, 4)
+
+    @property
+    def taps(self) -> int:
+        """Number of taps, including those that only bridge distances."""
+        return int((self.negatives + self.positives).sum())
 
 
 def pack(model: bytes) -> bytes:
@@ -129,7 +141,7 @@ def quantize_multipliers(factors: npt.NDArray[np.float64]) -> tuple[IntArray, In
     return np.where(vanished, 0, multipliers), np.where(vanished, 0, shifts)
 
 
-def _pack_convolution(conv: Convolution) -> tuple[bytes, _PackedWeights]:
+def _pack_convolution(conv: Convolution) -> tuple[bytes, PackedWeights]:
     """Return the padded channel table and the weights of a convolution."""
     filters = conv.output.shape[3]
     kernel = conv.kernel.reshape(filters, -1)
@@ -149,7 +161,7 @@ def _pack_convolution(conv: Convolution) -> tuple[bytes, _PackedWeights]:
     # The engine subtracts -128 from its inputs, TFLite subtracts the zero point.
     bias = bias - kernel.sum(axis=1, dtype=np.int64) * (conv.source.zero_point - INT8_MIN)
     _check_accumulators(conv.name, kernel, bias, shifts)
-    weights = _encode(conv.name, kernel)
+    weights = encode_weights(conv.name, kernel)
     table = b"".join(
         [
             bias.astype("<i4").tobytes(),
@@ -178,19 +190,20 @@ def _check_accumulators(
         )
 
 
-def measure_weights(kernel: npt.NDArray[np.int8]) -> int:
-    """Return the bytes that a kernel of shape (filters, taps) takes in a packed model."""
-    return round_up(len(_encode("the kernel", kernel).data) + WEIGHT_SLACK_BYTES, 4)
+def encode_weights(name: str, kernel: npt.NDArray[np.int8]) -> PackedWeights:
+    """Return the weights of a kernel of shape (filters, taps) in the best encoding.
 
-
-def _encode(name: str, kernel: npt.NDArray[np.int8]) -> _PackedWeights:
-    """Return the weights of a kernel of shape (filters, taps) in the best encoding."""
+    Raises
+    ------
+    ModelFileError
+        If a channel has too many taps; the message contains ``name``.
+    """
     negatives = (kernel < 0).sum(axis=1, dtype=np.int64)
     positives = (kernel > 0).sum(axis=1, dtype=np.int64)
     nonzeros = int((negatives + positives).sum())
-    found: list[_PackedWeights] = []
+    found: list[PackedWeights] = []
     if max(negatives.max(), positives.max()) <= UINT16_MAX:
-        found.append(_PackedWeights(Encoding.DENSE, kernel.tobytes(), negatives, positives))
+        found.append(PackedWeights(Encoding.DENSE, kernel.tobytes(), negatives, positives))
     # A tap of a list takes at least 1.5 bytes, a dense weight one byte.
     if not found or nonzeros * 1.5 < kernel.size:
         taps = _Taps.of(kernel)
@@ -268,13 +281,13 @@ class _Taps:
         entries[(np.cumsum(counts) - 1)[added > 0]] = 0
         return entries, counts
 
-    def write_gap16(self) -> _PackedWeights:
+    def write_gap16(self) -> PackedWeights:
         entries, counts = self._write(GAP16_BITS)
         data = entries.astype("<u2").tobytes()
-        return _PackedWeights(Encoding.GAP16, data, counts[0::2], counts[1::2])
+        return PackedWeights(Encoding.GAP16, data, counts[0::2], counts[1::2])
 
-    def write_gap12(self) -> _PackedWeights:
+    def write_gap12(self) -> PackedWeights:
         entries, counts = self._write(GAP12_BITS, even=True)
         pairs = entries[0::2] | entries[1::2] << 12
         data = pairs.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
-        return _PackedWeights(Encoding.GAP12, data, counts[0::2], counts[1::2])
+        return PackedWeights(Encoding.GAP12, data, counts[0::2], counts[1::2])

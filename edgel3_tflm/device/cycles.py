@@ -15,8 +15,8 @@ from math import log2
 import numpy as np
 import numpy.typing as npt
 
-from edgel3_tflm.networks.variants import FrontendSpec
-from edgel3_tflm.runtime.arena import Kernels, plan_memory
+from edgel3_tflm.networks.variants import ConvLayer, FrontendSpec
+from edgel3_tflm.runtime.arena import Kernels, expect_kernels, plan_memory
 from edgel3_tflm.runtime.packed import (
     Encoding,
     PackedConvolution,
@@ -116,8 +116,7 @@ def describe_work(
     conv: PackedConvolution, kernels: Kernels, given: npt.NDArray[np.int8] | None = None
 ) -> ConvolutionWork:
     """Return the work of a convolution; ``given`` is its input, as in :func:`modelled_cycles`."""
-    # A 2x2 pool does not need the last row if the number of rows is odd.
-    rows = conv.rows // 2 * 2 if conv.pooling == Pooling.MAX_2X2 else conv.rows
+    rows = _rows_done(conv.rows, conv.pooling)
     rows_done, share = 3.0 * conv.input_channels, 1.0
     zero = conv.input_zero_point
     if given is not None and zero == np.iinfo(np.int8).min:
@@ -141,6 +140,32 @@ def describe_work(
         share * conv.taps,
         rows_done,
     )
+
+
+def expect_work(
+    layer: ConvLayer, pooling: Pooling, encoding: Encoding, taps: int
+) -> ConvolutionWork:
+    """Return the work of a layer that is not packed yet, with its weights' encoding and taps.
+
+    No row is zero, and the arena is that of the fastest kernels.
+    """
+    return ConvolutionWork(
+        _rows_done(layer.rows, pooling),
+        layer.columns,
+        layer.in_channels,
+        layer.out_channels,
+        pooling,
+        encoding,
+        expect_kernels(encoding, layer.columns, layer.in_channels),
+        taps,
+        taps,
+        3 * layer.in_channels,
+    )
+
+
+def _rows_done(rows: int, pooling: Pooling) -> int:
+    """Return the output rows: a 2x2 pool does not need the last row if their number is odd."""
+    return rows // 2 * 2 if pooling == Pooling.MAX_2X2 else rows
 
 
 def count_cycles(work: ConvolutionWork) -> float:

@@ -157,8 +157,7 @@ def choose_kernels(conv: PackedConvolution, *, widen: bool) -> Kernels:
     entry_bytes = 3 * conv.input_channels * _PAIR_BYTES
     if (
         conv.encoding == Encoding.DENSE
-        and conv.columns >= 3
-        and conv.columns != 5
+        and _has_pairs(conv.columns)
         and entry_bytes <= _list_bytes(conv)
         and is_small
         and kernel.min() > np.iinfo(np.int8).min
@@ -170,17 +169,36 @@ def choose_kernels(conv: PackedConvolution, *, widen: bool) -> Kernels:
     return Kernels.BYTES if is_small else Kernels.PORTABLE
 
 
+def expect_kernels(encoding: Encoding, columns: int, input_channels: int) -> Kernels:
+    """Return the kernels of a convolution whose sums are small, as those of a usual network are.
+
+    The arena is that of the fastest kernels.
+    """
+    if encoding == Encoding.DENSE:
+        return Kernels.PAIRS if _has_pairs(columns) else Kernels.BYTES
+    return Kernels.WORDS if _widened_bytes(columns, input_channels) else Kernels.BYTES
+
+
 def widened_bytes(conv: PackedConvolution) -> int:
     """Return the bytes of a convolution's widened input rows; 0 if there are none."""
-    half = -(-conv.columns // 2)
+    if conv.encoding == Encoding.DENSE:
+        return 0
+    return _widened_bytes(conv.columns, conv.input_channels)
+
+
+def _has_pairs(columns: int) -> bool:
+    """Whether blocks of three and of four columns add up to a row."""
+    return columns >= 3 and columns != 5
+
+
+def _widened_bytes(columns: int, input_channels: int) -> int:
+    half = -(-columns // 2)
     words = half + 2
     # Some rows are widened into the slot of the topmost input row.
-    last_row = (conv.input_channels - 1) * (conv.columns + 1)
+    last_row = (input_channels - 1) * (columns + 1)
     in_slot = max(0, last_row - 15) // (_WORD_BYTES * words)
-    size = ((3 * conv.input_channels - in_slot) * words + 3) * _WORD_BYTES
-    if conv.encoding == Encoding.DENSE or not 4 <= half <= _MAX_HALF_COLUMNS:
-        return 0
-    return size if size <= _MAX_WORDS_BYTES else 0
+    size = ((3 * input_channels - in_slot) * words + 3) * _WORD_BYTES
+    return size if 4 <= half <= _MAX_HALF_COLUMNS and size <= _MAX_WORDS_BYTES else 0
 
 
 def _list_bytes(conv: PackedConvolution) -> int:

@@ -11,6 +11,7 @@ from rich.text import Text
 from edgel3_tflm.audio.clips import bundled_clips_directory, find_clips
 from edgel3_tflm.audio.manifest import LabelledClip, read_manifest, require_files
 from edgel3_tflm.cli.options import (
+    BOARD_NAMES,
     MANIFEST_HELP,
     EmbeddingSizeOption,
     ModelTypeOption,
@@ -23,6 +24,7 @@ from edgel3_tflm.cli.screen import (
     new_table,
     open_screen,
 )
+from edgel3_tflm.device.boards import find_board
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import parse_weights_source
@@ -95,10 +97,23 @@ def sensitivity_command(
         int | None,
         typer.Option(help="Propose a plan whose packed model has at most this number of bytes."),
     ] = None,
+    target_cycles: Annotated[
+        int | None,
+        typer.Option(
+            help="Propose a plan whose window takes at most this number of modelled cycles of a"
+            " Cortex-M7."
+        ),
+    ] = None,
+    target_ms: Annotated[
+        float | None, typer.Option(help="The same in milliseconds on --board, without log-mel.")
+    ] = None,
+    board: Annotated[
+        str | None, typer.Option(metavar="BOARD", help=f"For --target-ms: {BOARD_NAMES}.")
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the error that pruning each layer alone causes; propose a plan for a size."""
+    """Measure the error that pruning each layer alone causes; propose a plan for a target."""
 
     def describe_what_is_left() -> str:
         from edgel3_tflm.converters.compression.report import describe_partial_study
@@ -112,8 +127,20 @@ def sensitivity_command(
         percents = _read_percents(sparsities)
         if clips and manifest is not None:
             raise EdgeL3Error("expected --clips or --manifest, got both")
-        if target_sparsity is not None and target_bytes is not None:
-            raise EdgeL3Error("expected --target-sparsity or --target-bytes, got both")
+        targets = {
+            "--target-sparsity": target_sparsity,
+            "--target-bytes": target_bytes,
+            "--target-cycles": target_cycles,
+            "--target-ms": target_ms,
+        }
+        if len(named := [name for name, value in targets.items() if value is not None]) > 1:
+            raise EdgeL3Error(f"expected one target, got {' and '.join(named)}")
+        if (target_ms is None) != (board is None):
+            raise EdgeL3Error(
+                "expected --target-ms MILLISECONDS and --board BOARD, got one of them"
+            )
+        if target_ms is not None and board is not None:
+            target_cycles = math.floor(target_ms / 1000 * find_board(board).clock_hz)
         from edgel3_tflm.converters.compression.allocation import Target
         from edgel3_tflm.converters.compression.report import (
             PLAN_NAME,
@@ -128,6 +155,8 @@ def sensitivity_command(
             target = Target("sparsity", target_sparsity)
         elif target_bytes is not None:
             target = Target("bytes", target_bytes)
+        elif target_cycles is not None:
+            target = Target("cycles", target_cycles)
         source = parse_weights_source(weights)
         chosen: list[Path | LabelledClip] = []
         if manifest is not None:
@@ -232,8 +261,9 @@ def _describe_plan(study: "SensitivityStudy") -> list[Any]:
     lines: list[Any] = [
         table,
         Text(
-            f"{plan.total:g} % zeros, packed at most {study.proposal.packed_bytes:,} bytes; mean"
-            f" squared error {evaluation.seen.mean_squared_error:.3g}; sum of the layers' errors"
+            f"{plan.total:g} % zeros, packed at most {study.proposal.packed_bytes:,} bytes, at most"
+            f" {study.proposal.cycles / 1e6:,.1f} M modelled cycles; mean squared error"
+            f" {evaluation.seen.mean_squared_error:.3g}; sum of the layers' errors"
             f" {study.proposal.predicted_error:.3g}"
         ),
     ]

@@ -25,6 +25,7 @@ from edgel3_tflm.converters.compression.allocation import (
     choose_levels,
     interpolate_errors,
     list_choices,
+    measure_cycles,
     measure_packed_bytes,
     propose,
     uniform_plan,
@@ -46,6 +47,7 @@ from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.converters.pruning.plan_file import read_plan
 from edgel3_tflm.converters.pruning.prune import prune
+from edgel3_tflm.device.cycles import modelled_cycles
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import load_weights
@@ -232,6 +234,8 @@ def test_targets_that_cannot_be_met_or_are_met_already_are_refused(
         choose(Target("sparsity", 96))
     with pytest.raises(EdgeL3Error, match="cannot reach a packed model of 500 bytes"):
         choose(Target("bytes", 500))
+    with pytest.raises(EdgeL3Error, match="cannot reach 5 modelled cycles"):
+        choose(Target("cycles", 5))
     size = measure_packed_bytes(weights)
     with pytest.raises(EdgeL3Error, match="nothing to prune"):
         choose(Target("bytes", size))
@@ -255,6 +259,33 @@ def test_the_converted_plan_takes_no_more_bytes_than_the_target(
     assert len(packed) <= proposal.packed_bytes <= 4000
     # The remaining bytes are fewer than one step of a layer.
     assert len(packed) > 3800
+
+
+def test_the_converted_plan_takes_no_more_cycles_than_the_target(
+    weights: NetworkWeights,
+    weights_file: Path,
+    sensitivity: Sensitivity,
+    convert_to: Callable[[ConvertOptions], Deployment],
+) -> None:
+    target = Target("cycles", 0.75 * measure_cycles(weights))
+    choices = list_choices(weights, sensitivity.inputs, target, ignore_progress)
+    proposal = propose(weights, sensitivity, choices)
+    deployment = convert_to(ConvertOptions(SEA.with_plan(proposal.plan), weights_file))
+    packed = deployment.read_packed_model()
+    assert packed is not None
+    cycles = sum(modelled_cycles(packed).values())
+    assert cycles <= proposal.cycles <= target.value
+    # The remaining cycles are fewer than one step of a layer.
+    assert cycles > 0.95 * target.value
+    # The first layers have the largest maps: a plan for time prunes them more than one for size.
+    by_size = propose(
+        weights,
+        sensitivity,
+        list_choices(
+            weights, sensitivity.inputs, Target("bytes", proposal.packed_bytes), ignore_progress
+        ),
+    )
+    assert by_size.cycles > proposal.cycles
 
 
 def test_a_plan_is_better_than_a_uniform_plan_on_other_clips(
@@ -326,6 +357,10 @@ def test_the_command_measures_once_and_proposes_plans(weights_file: Path, tmp_pa
     first = json.loads((output / "sensitivity.json").read_text())
     assert (output / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
     assert not (output / "plan.toml").exists()
+
+    milliseconds = ("--target-ms", 100, "--board", "portenta_h7_m7")
+    status, _, messages = run_here(*common, *milliseconds)
+    assert (status, "nothing to prune" in messages) == (1, True), messages
 
     status, shown, messages = run_here(*common, "--target-sparsity", 70, "--json")
     assert status == 0, messages
@@ -424,7 +459,9 @@ def test_layers_that_were_measured_are_not_measured_again(
         (("--sparsities", "50,100"), "got 100"),
         (("--layers", "conv9"), "unknown layer 'conv9'"),
         (("--windows", "0"), "at least one window"),
-        (("--target-bytes", "1", "--target-sparsity", "5"), "got both"),
+        (("--target-bytes", "1", "--target-cycles", "5"), "got --target-bytes and --target-cycles"),
+        (("--target-ms", "5"), "expected --target-ms MILLISECONDS and --board BOARD, got one"),
+        (("--target-ms", "5", "--board", "uno"), "unknown board 'uno'"),
         (("--clips", "a", "--manifest", "b"), "got both"),
         (("--clips", "nowhere"), "nowhere: no such file"),
     ],
