@@ -2,11 +2,10 @@
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError
+from importlib import metadata
 
 import pytest
 
-from edgel3_tflm import errors
 from edgel3_tflm.errors import install_hint
 
 
@@ -16,7 +15,7 @@ def installed_from(monkeypatch: pytest.MonkeyPatch, direct_url: dict[str, object
             assert name == "direct_url.json"
             return None if direct_url is None else json.dumps(direct_url)
 
-    monkeypatch.setattr(errors, "distribution", lambda _: Installed())
+    monkeypatch.setattr(metadata, "distribution", lambda _: Installed())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def test_a_source_tree_that_was_never_installed_is_named_by_the_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(name: str) -> None:
-        raise PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(errors, "distribution", missing)
+    monkeypatch.setattr(metadata, "distribution", missing)
     assert install_hint("report") == "pip install 'edgel3-tflm[report]'"

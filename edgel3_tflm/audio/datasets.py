@@ -5,11 +5,8 @@ soundata is used for the download only: it cannot load a dataset from disk witho
 which is a further download, and it does not have SONYC-UST.
 """
 
-import tarfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from logging import NullHandler, getLogger
 from pathlib import Path
 
@@ -147,6 +144,10 @@ def _download(name: str, home: Path) -> None:
             f" https://doi.org/10.5281/zenodo.3966543 into {home}, then leave out --download"
         )
     getLogger().addHandler(NullHandler())  # else soundata sets up logging to the terminal
+    import tarfile
+    import zipfile
+    from http.client import HTTPException
+
     try:
         import urllib.request  # noqa: F401 - soundata 1.0.1 uses it and does not import it
 

@@ -76,22 +76,22 @@ def main(args: Sequence[str] | None = None) -> None:
         Default: the arguments of this process.
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    if _lack_a_command(arguments):
+    commands = typer.main.get_command(app)
+    assert isinstance(commands, typer.core.TyperGroup)  # noqa: S101 - narrows for the type checker
+    if _lack_a_command(arguments, commands):
         arguments.insert(0, "embed")
     try:
-        app(arguments)
+        commands(arguments)
     except SystemExit as end:
         if end.code:
             raise
 
 
-def _lack_a_command(arguments: list[str]) -> bool:
+def _lack_a_command(arguments: list[str], commands: typer.core.TyperGroup) -> bool:
     """Return whether the arguments begin with a file or with an option of ``embed``."""
     if not arguments:
         return False
     first = Path(arguments[0])
-    commands = typer.main.get_command(app)
-    assert isinstance(commands, typer.core.TyperGroup)  # noqa: S101 - narrows for the type checker
     if arguments[0] in commands.commands:
         return False
     if not arguments[0].startswith("-"):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from xml.etree import ElementTree
 
 from edgel3_tflm.drift.downstream import DOWNSTREAM_FIGURES
 from edgel3_tflm.drift.figures import FRONTEND_FIGURES, GROUPS, DriftReport
@@ -280,6 +279,8 @@ def gates_json(results: Sequence[GateResult]) -> list[dict[str, Any]]:
 
 def to_junit(results: Sequence[GateResult], suite: str) -> str:
     """Write results as JUnit XML: a test case for each result."""
+    from xml.etree import ElementTree  # only --junit needs it
+
     failures = sum(not result.passed for result in results)
     root = ElementTree.Element(
         "testsuite", name=suite, tests=str(len(results)), failures=str(failures), errors="0"

@@ -211,7 +211,7 @@ def test_importing_the_package_imports_nothing_slow() -> None:
         "print(*sorted(set(sys.argv[1:]) & sys.modules.keys()))"
     )
     slow = "tensorflow keras tf_keras sklearn matplotlib pydantic pyarrow distributed"
-    slow += " tflite h5py pooch requests elftools"
+    slow += " tflite h5py pooch requests elftools soundata http.client urllib.request"
     command = [sys.executable, "-c", program, *slow.split()]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "\n"
 

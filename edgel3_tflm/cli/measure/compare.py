@@ -19,7 +19,6 @@ from edgel3_tflm.cli.screen import (
     new_table,
     open_screen,
 )
-from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.drift.downstream import Interval
 from edgel3_tflm.drift.figures import JSON_NAME, DriftFigures, DriftReport
 from edgel3_tflm.drift.gates import (
@@ -129,6 +128,7 @@ def compare_command(
         if weights is not None and KERAS not in names:
             raise EdgeL3Error(f"expected {KERAS} as --runtime or --reference with --weights")
         deployment = Deployment.load(directory)
+        from edgel3_tflm.drift.compare import compare
         from edgel3_tflm.drift.report import HTML_NAME, report_json, write_report
 
         target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -10,11 +10,13 @@ from rich.text import Text
 
 from edgel3_tflm.cli.measure.gates import describe_gates
 from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
-from edgel3_tflm.drift.diff import Change, diff_drift
 from edgel3_tflm.drift.figures import GROUPS
 from edgel3_tflm.drift.gates import check_changes, gates_json, read_change_gates, to_junit
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_file, write_whole
+
+if TYPE_CHECKING:
+    from edgel3_tflm.drift.diff import Change
 
 report_app = typer.Typer(help="Compare drift reports.")
 
@@ -53,6 +55,7 @@ def diff_command(
         gates = read_change_gates(fail_over or [])
         if junit is not None and not gates:
             raise EdgeL3Error("expected --fail-over with --junit, got none")
+        from edgel3_tflm.drift.diff import diff_drift
         from edgel3_tflm.drift.drift_json import read_drift
 
         old, new = read_drift(before), read_drift(after)
@@ -97,7 +100,7 @@ def diff_command(
         raise typer.Exit(2)
 
 
-def _changes_table(title: str, changes: Sequence[Change]) -> Table:
+def _changes_table(title: str, changes: "Sequence[Change]") -> Table:
     table = new_table(title, "figure", "before", "after", "moved")
     table.columns[1].justify = "left"
     colours = {True: "red", False: "green", None: "yellow"}
