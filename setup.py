@@ -1,4 +1,7 @@
-"""Build the C library ``edgel3`` for this machine as the module ``edgel3_tflm._engine``.
+"""Build the two C extensions.
+
+``edgel3_tflm._engine`` is the C library ``edgel3``, built for this machine.
+``edgel3_tflm.converters.quantization._sparse_products`` are the quantizer's float products.
 
 The scripts in ``calibration_data/`` are left out of the wheel. All other settings of the package
 are in pyproject.toml.
@@ -24,11 +27,12 @@ ENGINE_FILES = (
     "edgel3_packed.c",
 )
 HEADERS = ("edgel3.h", "edgel3_frontend.h")
+COMPILE_ARGUMENTS = [] if sys.platform == "win32" else ["-std=c99", "-O3"]
 
 
-def read_declarations(name: str) -> str:
+def read_declarations(path: Path) -> str:
     """Return the declarations of a header in the subset of C that cffi parses."""
-    header = (SOURCES / name).read_text(encoding="utf-8")
+    header = path.read_text(encoding="utf-8")
     constants = re.findall(r"^#define (EDGEL3_\w+) \d", header, re.MULTILINE)
     opening, closing = 'extern "C" {\n#endif\n', "#ifdef __cplusplus\n}"
     code = header[header.index(opening) + len(opening) : header.rindex(closing)]
@@ -44,7 +48,7 @@ extern "Python" void edgel3_collect_row(void *context, uint32_t convolution, uin
 """
 
 engine = FFI()
-engine.cdef("".join(map(read_declarations, HEADERS)) + ROW_HOOK)
+engine.cdef("".join(read_declarations(SOURCES / name) for name in HEADERS) + ROW_HOOK)
 engine.set_source(
     "edgel3_tflm._engine",
     "".join(f'#include "{name}"\n' for name in HEADERS),
@@ -59,8 +63,23 @@ engine.set_source(
         *(path.as_posix() for path in sorted(HOST_KERNELS.parent.glob("*.h"))),
     ],
     include_dirs=[SOURCES.as_posix()],
-    extra_compile_args=[] if sys.platform == "win32" else ["-std=c99", "-O3"],
+    extra_compile_args=COMPILE_ARGUMENTS,
     # Without a C compiler the package works, but the runtime "engine" is missing.
+    optional=True,
+)
+
+PRODUCTS = Path("converters/quantization/sparse_products.c")
+
+sparse_products = FFI()
+sparse_products.cdef(read_declarations(PRODUCTS.with_suffix(".h")))
+sparse_products.set_source(
+    "edgel3_tflm.converters.quantization._sparse_products",
+    f'#include "{PRODUCTS.stem}.h"\n',
+    sources=[PRODUCTS.as_posix()],
+    depends=["setup.py", PRODUCTS.with_suffix(".h").as_posix()],
+    include_dirs=[PRODUCTS.parent.as_posix(), SOURCES.as_posix()],
+    extra_compile_args=COMPILE_ARGUMENTS,
+    # Without a C compiler, TensorFlow computes the products, with the zeros.
     optional=True,
 )
 
@@ -80,10 +99,10 @@ class BuildWithoutScripts(build_py):
         return modules
 
 
-# cffi executes this file again under another name to read `engine`.
+# cffi executes this file again under another name to read `engine` and `sparse_products`.
 if __name__ == "__main__":
     setup(
-        cffi_modules=["setup.py:engine"],
+        cffi_modules=["setup.py:engine", "setup.py:sparse_products"],
         cmdclass={"build_py": BuildWithoutScripts},
         # cffi writes the extension for the stable interface: one wheel suits every Python.
         options={"bdist_wheel": {"py_limited_api": "cp310"}},

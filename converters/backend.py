@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -11,16 +13,29 @@ from edgel3_tflm.runtime.native import import_tensorflow, native_stderr
 
 
 class Backend(NamedTuple):
-    """The modules ``tensorflow``, ``tf_keras`` and TF-MOT's pruning."""
+    """The modules ``tensorflow`` and ``tf_keras``."""
 
     tf: Any
     keras: Any
-    sparsity: Any
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Hide messages and warnings of the packages; name the one that is not installed."""
+    try:
+        with native_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"converting needs the package {error.name}, which is not installed;"
+            f" {install_hint('convert')}"
+        ) from error
 
 
 @lru_cache
 def load_backend() -> Backend:
-    """Import TensorFlow, Keras 2 and TF-MOT.
+    """Import TensorFlow and Keras 2.
 
     Raises
     ------
@@ -28,15 +43,19 @@ def load_backend() -> Backend:
         If one of them is not installed.
     """
     os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TF-MOT can prune Keras 2 layers only
-    try:
-        tf = import_tensorflow()
-        with native_stderr(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            keras = import_module("tf_keras")
-            sparsity = import_module("tensorflow_model_optimization").sparsity.keras
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"converting needs the package {error.name}, which is not installed;"
-            f" {install_hint('convert')}"
-        ) from error
-    return Backend(tf, keras, sparsity)
+    with _importing():
+        return Backend(import_tensorflow(), import_module("tf_keras"))
+
+
+@lru_cache
+def load_pruning() -> Any:
+    """Import TF-MOT's pruning, which most conversions do not need.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        If it is not installed.
+    """
+    load_backend()
+    with _importing():
+        return import_module("tensorflow_model_optimization").sparsity.keras

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.backend import load_backend, load_pruning
 from edgel3_tflm.networks.variants import Plan
 from edgel3_tflm.networks.weights import ConvWeights, NetworkWeights
 
@@ -48,7 +48,7 @@ class Pruner:
     """
 
     def __init__(self, schedules: Mapping[Any, Any]) -> None:
-        wrap = load_backend().sparsity.prune_low_magnitude
+        wrap = load_pruning().prune_low_magnitude
         self.wrappers = []
         for layer, schedule in schedules.items():
             wrapper = wrap(layer, schedule)
@@ -91,7 +91,7 @@ def prune(weights: NetworkWeights, plan: Plan) -> PruningResult:
 
 def _prune_layer(conv: ConvWeights, sparsity: float) -> ConvWeights:
     """Prune a convolution by one mask update of TF-MOT at constant sparsity."""
-    _, keras, tfmot = load_backend()
+    keras, tfmot = load_backend().keras, load_pruning()
     rows, columns, in_channels, out_channels = conv.kernel.shape
     layer = keras.layers.Conv2D(out_channels, (rows, columns))
     layer.build((None, None, None, in_channels))

@@ -6,12 +6,14 @@ layer contains the ReLU and the maximum pool that follow its convolution.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.quantization.sparse import SparseConvolution, is_sparse
 from edgel3_tflm.networks.variants import POOL_AFTER
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.types import FloatArray, Int8Array
@@ -76,14 +78,24 @@ class Layer:
     relu: bool
     pool: int
 
-    def convolve(self, maps: Any) -> Any:
-        """Compute the pre-activations of input maps of shape (n, rows, columns, in)."""
-        return load_backend().tf.nn.conv2d(maps, self.kernel, 1, "SAME") + self.bias
+    @cached_property
+    def _sparse(self) -> SparseConvolution | None:
+        return SparseConvolution.of(self.kernel) if is_sparse(self.kernel) else None
 
-    def finish(self, pre_activations: Any) -> Any:
+    def convolve(self, maps: FloatArray) -> FloatArray:
+        """Compute the pre-activations of input maps of shape (n, rows, columns, in)."""
+        if self._sparse is not None:
+            return self._sparse.run(maps, self.bias)
+        tf = load_backend().tf
+        found: FloatArray = (tf.nn.conv2d(maps, self.kernel, 1, "SAME") + self.bias).numpy()
+        return found
+
+    def finish(self, pre_activations: FloatArray) -> FloatArray:
         """Apply the ReLU and the pool."""
         tf = load_backend().tf
-        return self.take_maximum(tf.nn.relu(pre_activations) if self.relu else pre_activations)
+        values = tf.nn.relu(pre_activations) if self.relu else pre_activations
+        found: FloatArray = self.take_maximum(tf.convert_to_tensor(values)).numpy()
+        return found
 
     def take_maximum(self, maps: Any) -> Any:
         """Apply the pool without the ReLU."""
@@ -94,8 +106,7 @@ class Layer:
 
     def run(self, maps: FloatArray) -> FloatArray:
         """Compute the output maps of input maps of shape (n, rows, columns, in)."""
-        found: FloatArray = self.finish(self.convolve(maps)).numpy()
-        return found
+        return self.finish(self.convolve(maps))
 
 
 @dataclass(frozen=True)
@@ -121,10 +132,12 @@ class QuantizedLayer:
     input: Quantization
     output: Quantization
 
-    @property
-    def real_kernel(self) -> FloatArray:
-        """The kernel in real units."""
-        return self.kernel.astype(np.float32) * self.scales
+    @cached_property
+    def real(self) -> Layer:
+        """The layer in real units."""
+        kernel = self.kernel.astype(np.float32) * self.scales
+        bias = (self.bias * self.bias_scales).astype(np.float32)
+        return replace(self.layer, kernel=kernel, bias=bias)
 
     @property
     def bias_scales(self) -> FloatArray:
@@ -133,10 +146,7 @@ class QuantizedLayer:
 
     def convolve(self, quantized: Int8Array) -> FloatArray:
         """Compute the pre-activations of quantized input maps, in real units."""
-        bias = (self.bias * self.bias_scales).astype(np.float32)
-        real = replace(self.layer, kernel=self.real_kernel, bias=bias)
-        found: FloatArray = real.convolve(self.input.dequantize(quantized)).numpy()
-        return found
+        return self.real.convolve(self.input.dequantize(quantized))
 
     def finish(self, pre_activations: Any) -> Int8Array:
         """Compute the quantized outputs of pre-activations in real units.

@@ -42,9 +42,9 @@ def sum_pre_activations(layers: Sequence[Layer], inputs: FloatArray) -> tuple[Do
 
     def run(maps: FloatArray) -> FloatArray:
         for layer, found in zip(layers, sums, strict=True):
-            pre_activations = layer.convolve(maps).numpy()
+            pre_activations = layer.convolve(maps)
             found.append(pre_activations.sum((1, 2), dtype=np.float64))
-            maps = layer.finish(pre_activations).numpy()
+            maps = layer.finish(pre_activations)
         return maps
 
     in_batches(run, inputs)

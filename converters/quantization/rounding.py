@@ -5,6 +5,7 @@ output after its ReLU should be close to the output of the float network, when t
 comes from the quantized layers before it. A weight that is zero stays zero.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from edgel3_tflm.converters.backend import load_backend
 from edgel3_tflm.converters.quantization.chain import WEIGHT_MAX, QuantizedLayer
+from edgel3_tflm.converters.quantization.sparse import Taps, is_sparse
 from edgel3_tflm.types import FloatArray, IntArray
 
 # The sigmoid is stretched to this range and clipped, as in the paper, so that it reaches 0 and 1.
@@ -117,14 +119,15 @@ def round_adaptively(
     filters = layer.kernel.shape[-1]
     scaled = (layer.kernel / quantized.scales).reshape(-1, filters)
     # Only weights that are not zero become variables: pruned networks have few.
-    nonzero = np.argwhere(scaled)
-    if not len(nonzero) or not len(patches):
+    taps = Taps.of(scaled)
+    nonzero = (taps.inputs, taps.outputs)
+    if not len(taps.inputs) or not len(patches):
         return quantized
-    scaled = scaled[tuple(nonzero.T)]
+    multiply = _multiplier(scaled, taps)
+    scaled = scaled[nonzero]
     floors = np.floor(scaled).clip(-WEIGHT_MAX, WEIGHT_MAX - 1)
     rest = (scaled - floors).clip(1e-4, 1 - 1e-4)
-    scales = tf.constant(quantized.scales[nonzero[:, 1]])
-    shape = (patches.shape[1], filters)
+    scales = tf.constant(quantized.scales[taps.outputs])
 
     def choices(variable: Any) -> Any:
         return tf.clip_by_value(tf.sigmoid(variable) * (_HIGH - _LOW) + _LOW, 0.0, 1.0)
@@ -143,8 +146,8 @@ def round_adaptively(
     def learn(batch: Any, step: Any, beta: Any, weight: Any) -> None:
         with tf.GradientTape() as tape:
             soft = choices(variable)
-            kernel = tf.scatter_nd(nonzero, (below + soft) * scales, shape)
-            found = activate(tf.matmul(tf.gather(inputs, batch), kernel) + bias)
+            products = multiply(tf.gather(inputs, batch), (below + soft) * scales)
+            found = activate(products + bias)
             error = found - tf.gather(outputs, batch)
             loss = tf.reduce_mean(tf.reduce_sum(error**2, axis=1))
             loss += weight * tf.reduce_sum(1 - tf.abs(2 * soft - 1) ** beta)
@@ -176,6 +179,51 @@ def round_adaptively(
         tf.constant(betas, tf.float32),
         tf.constant(regularisations, tf.float32),
     )
-    kernel = np.zeros(shape, np.int8)
-    kernel[tuple(nonzero.T)] = floors + (choices(variable).numpy() >= 0.5)
+    kernel = np.zeros((patches.shape[1], filters), np.int8)
+    kernel[nonzero] = floors + (choices(variable).numpy() >= 0.5)
     return replace(quantized, kernel=kernel.reshape(layer.kernel.shape))
+
+
+def _multiplier(matrix: FloatArray, taps: Taps) -> Callable[[Any, Any], Any]:
+    """Return the product, for TensorFlow, of patches and a matrix of which only the taps change.
+
+    The function that is returned takes patches of shape (k, inputs) and the weights of the taps. It
+    has a gradient for the weights.
+    """
+    tf = load_backend().tf
+    if not is_sparse(matrix):
+        places = np.stack([taps.inputs, taps.outputs], axis=1)
+        return lambda patches, weights: tf.matmul(
+            patches, tf.scatter_nd(places, weights, matrix.shape)
+        )
+    filters = matrix.shape[1]
+    no_bias = np.zeros(filters, np.float32)
+
+    def offsets(columns: int) -> npt.NDArray[np.uint32]:
+        return (taps.inputs * columns).astype(np.uint32)
+
+    def product(weights: FloatArray, columns: FloatArray) -> FloatArray:
+        count = columns.shape[1]
+        return taps.multiply(weights, columns, offsets(count), no_bias, count)
+
+    def gradient(columns: FloatArray, errors: FloatArray) -> FloatArray:
+        return taps.correlate(columns, offsets(columns.shape[1]), errors)
+
+    def multiply(patches: Any, weights: Any) -> Any:
+        columns = tf.transpose(patches)
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+        def multiply_taps(weights: Any) -> Any:
+            found = tf.numpy_function(product, [weights, columns], tf.float32)
+
+            def pull_back(errors: Any) -> Any:
+                arguments = [columns, tf.transpose(errors)]
+                return tf.ensure_shape(
+                    tf.numpy_function(gradient, arguments, tf.float32), weights.shape
+                )
+
+            return tf.ensure_shape(tf.transpose(found), (None, filters)), pull_back
+
+        return multiply_taps(weights)
+
+    return multiply

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgel3_tflm._version import __version__
-from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.backend import load_backend, load_pruning
 from edgel3_tflm.converters.keras.network import MOMENTUM, build_network, read_network
 from edgel3_tflm.converters.pruning.prune import Pruner, prune
 from edgel3_tflm.converters.training.loop import Loop, ValidationScore, precision
@@ -159,7 +159,7 @@ class _Stage:
         pairs: PairBatches,
         output: Path,
     ) -> None:
-        tf, keras, tfmot = load_backend()
+        (tf, keras), tfmot = load_backend(), load_pruning()
         self._name, self._settings, self._pairs = name, settings, pairs
         self._audio, self._video = audio, video
         self._student_path = output / STUDENT_NAME

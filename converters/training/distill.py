@@ -14,7 +14,7 @@ import numpy as np
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio.clips import read_clip
-from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.backend import load_backend, load_pruning
 from edgel3_tflm.converters.keras.generate import draw_weights
 from edgel3_tflm.converters.keras.network import build_network, read_network
 from edgel3_tflm.converters.pruning.prune import Pruner
@@ -157,7 +157,8 @@ class _DistillRun:
         self._teacher = teacher.provenance
         self._output = output
         progress("load TensorFlow", 0, 0)
-        self._tf, self._keras, self._tfmot = load_backend()
+        self._tf, self._keras = load_backend()
+        self._tfmot = load_pruning()
         self._targets = TargetSource(student, teacher)
         classes = 1 + max(clip.label for clip in training)
         loaded = []

@@ -89,7 +89,7 @@ class Loop:
     """
 
     def __init__(self, output: Path, model: Any, settings: Training, **more: Any) -> None:
-        tf, keras, _ = load_backend()
+        tf, keras = load_backend()
         self._output = output
         self._settings = settings
         self.optimizer = keras.optimizers.Adam(settings.learning_rate)

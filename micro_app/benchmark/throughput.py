@@ -98,7 +98,7 @@ def build_keras_network(weights: NetworkWeights) -> Any:
         (batch, window_samples) to (batch, embedding_size), both float32.
     """
     network = build_network(weights, batch_size=None)
-    tf, keras, _ = load_backend()
+    tf, keras = load_backend()
     spec = weights.variant.frontend
     input_map = InputMap.of(weights)
     decibels_per_neper = np.float32(10 / np.log(10))

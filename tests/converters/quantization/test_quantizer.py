@@ -151,7 +151,7 @@ def test_equalization_changes_nothing_in_float(weights: NetworkWeights) -> None:
     for before, after in zip(layers, equalized, strict=True):
         maps, same = before.finish(before.convolve(maps)), after.finish(after.convolve(same))
     # Eight layers of float32 sums of at most 72 products.
-    np.testing.assert_allclose(same, maps, rtol=1e-4, atol=1e-5 * abs(maps.numpy()).max())
+    np.testing.assert_allclose(same, maps, rtol=1e-4, atol=1e-5 * abs(maps).max())
     for before, after in zip(spread[:-1], activations[:-1], strict=True):
         assert np.ptp(np.log(after.maximum)) < np.ptp(np.log(before.maximum))
     assert activations[-1] is spread[-1]
@@ -197,7 +197,7 @@ def test_adaptive_rounding_has_a_smaller_error_and_changes_weights_by_less_than_
         found = patches @ values.reshape(kernel.shape) + layer.bias
         return float(((found.clip(0) - targets.clip(0)) ** 2).sum())
 
-    assert error(rounded.real_kernel) < 0.7 * error(nearest.real_kernel)
+    assert error(rounded.real.kernel) < 0.7 * error(nearest.real.kernel)
     assert abs(layer.kernel / nearest.scales - rounded.kernel).max() < 1 + 1e-4
     assert not rounded.kernel[layer.kernel == 0].any()
 
@@ -212,7 +212,7 @@ def test_patches_are_what_a_convolution_reads() -> None:
         bias=np.zeros(2, np.float32),
     )
     found = gather_patches(map_, np.arange(35)) @ kernel.reshape(-1, 2)
-    expected = layer.convolve(map_[np.newaxis]).numpy().reshape(35, 2)
+    expected = layer.convolve(map_[np.newaxis]).reshape(35, 2)
     # Sums of 27 products of about 1.
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

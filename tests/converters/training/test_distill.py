@@ -14,7 +14,7 @@ from helpers.progress import ignore_progress
 
 from edgel3_tflm.audio.clips import read_clip
 from edgel3_tflm.audio.log_mel import log_mel
-from edgel3_tflm.converters.backend import load_backend
+from edgel3_tflm.converters.backend import load_backend, load_pruning
 from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.converters.pruning.prune import Pruner
@@ -40,7 +40,7 @@ from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME
 
 @pytest.mark.parametrize("schedule", ["gradual", "one-shot"])
 def test_zeros_stay_zero_while_weights_change(schedule: str) -> None:
-    _, keras, tfmot = load_backend()
+    keras, tfmot = load_backend().keras, load_pruning()
     layer = keras.layers.Conv2D(16, 3)
     layer.build((None, None, None, 8))
     schedules = {
