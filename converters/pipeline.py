@@ -3,7 +3,7 @@
 import json
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -69,9 +69,10 @@ class ConvertOptions:
     ----------
     variant : Variant
         The network, before ``depth`` and ``filters`` cut it.
-    weights : pathlib.Path or str
+    weights : pathlib.Path, str or NetworkWeights
         A weight file, or a word: 'published'; 'bundled', the stand-in; 'auto', the published
-        weights, or the stand-in if they cannot be fetched; 'generated', untrained weights.
+        weights, or the stand-in if they cannot be fetched; 'generated', untrained weights. Or the
+        weights of ``variant`` themselves.
     calibration : pathlib.Path, optional
         Directory of calibration clips. None takes the clips that ship with the package.
     quantization : {'int8', 'int16x8'}
@@ -84,7 +85,7 @@ class ConvertOptions:
     """
 
     variant: Variant
-    weights: WeightsSource = "auto"
+    weights: WeightsSource | NetworkWeights = "auto"
     calibration: Path | None = None
     quantization: str = "int8"
     quantizer: QuantizerOptions = AUTO
@@ -107,7 +108,11 @@ class ConvertOptions:
 
 
 def convert(
-    options: ConvertOptions, output: Path, progress: Progress, note: Note = _log.info
+    options: ConvertOptions,
+    output: Path,
+    progress: Progress,
+    note: Note = _log.info,
+    entries: Mapping[str, Any] | None = None,
 ) -> Deployment:
     """Prune, quantize and export a network.
 
@@ -119,6 +124,8 @@ def convert(
     progress : callable
     note : callable
         Called at once with one line if the stand-in is used in place of the published weights.
+    entries : mapping, optional
+        Further entries of the manifest, as plain data for JSON.
 
     Returns
     -------
@@ -142,7 +149,7 @@ def convert(
             " quantize to int8"
         )
     with new_directory(output, marker=MANIFEST_NAME) as directory:
-        _write(options, directory, progress, note)
+        _write(options, directory, progress, note, entries or {})
     return Deployment.load(output)
 
 
@@ -198,7 +205,13 @@ class _QuantizedModel:
     windows: int
 
 
-def _write(options: ConvertOptions, directory: Path, progress: Progress, note: Note) -> None:
+def _write(
+    options: ConvertOptions,
+    directory: Path,
+    progress: Progress,
+    note: Note,
+    entries: Mapping[str, Any],
+) -> None:
     """Write the files of a deployment into an empty directory."""
     target = options.target
     calibration = Calibration(options.calibration or bundled_clips_directory(), target.frontend)
@@ -233,6 +246,7 @@ def _write(options: ConvertOptions, directory: Path, progress: Progress, note: N
             name: {"bytes": len(data), "sha256": sha256_hex(data)}
             for name, data in artefacts.items()
         },
+        **entries,
     }
     artefacts[MANIFEST_NAME] = (json.dumps(manifest, indent=2) + "\n").encode()
     for name, data in artefacts.items():
@@ -245,7 +259,10 @@ def _prepare_network(
     """Load or generate the weights, cut the network, and prune it to its plan."""
     variant = options.target
     # Errors in weights are more likely than in TensorFlow, whose import is slow: weights go first.
-    given = load_given(options.variant, options.weights, note)
+    if isinstance(options.weights, NetworkWeights):
+        given: NetworkWeights | None = options.weights
+    else:
+        given = load_given(options.variant, options.weights, note)
     source_network = variant.name if given is None else given.variant.name
     if given is not None:
         given = reduce_weights(given, options.depth, options.filters)

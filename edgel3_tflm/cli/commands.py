@@ -15,6 +15,7 @@ from edgel3_tflm.audio.clips import is_audio_file
 from edgel3_tflm.cli.board.device import device_app
 from edgel3_tflm.cli.board.estimate import estimate_command
 from edgel3_tflm.cli.board.export_app import export_app_command
+from edgel3_tflm.cli.board.fit import fit_command
 from edgel3_tflm.cli.board.train_head import train_head_command
 from edgel3_tflm.cli.convert import convert_command
 from edgel3_tflm.cli.embed import embed_command
@@ -46,6 +47,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "evaluate": evaluate_command,
     },
     "On a board": {
+        "fit": fit_command,
         "estimate": estimate_command,
         "train-head": train_head_command,
         "export-app": export_app_command,

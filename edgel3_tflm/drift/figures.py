@@ -335,15 +335,16 @@ class DriftReport:
             "notes": list(self.notes),
             "damaged": dict(self.damaged),
         }
-        plain: dict[str, Any] = _plain(found)
+        plain: dict[str, Any] = to_plain(found)
         return plain
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Return data with None in place of numbers that JSON does not have: NaN and infinity."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: to_plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [to_plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -13,8 +13,9 @@ from typing import Any, Literal, cast, get_args
 
 from edgel3_tflm.errors import EdgeL3Error, WeightsError, WeightsUnreachableError
 from edgel3_tflm.files import write_whole
+from edgel3_tflm.networks.catalogue import VARIANTS
 from edgel3_tflm.networks.hints import OPTIONS, Hints
-from edgel3_tflm.networks.variants import Variant
+from edgel3_tflm.networks.variants import RetrainType, Variant
 from edgel3_tflm.networks.weights import NetworkWeights
 
 _log = logging.getLogger(__name__)
@@ -152,6 +153,15 @@ def load_bundled_weights(variant: Variant) -> NetworkWeights:
     weights = load_file(path, variant)
     provenance = replace(weights.provenance, kind="bundled", description=_BUNDLED_DESCRIPTION)
     return replace(weights, provenance=provenance)
+
+
+def find_bundled_variants(retrain_type: RetrainType = "ft") -> list[Variant]:
+    """Return the networks that this package ships stand-in weights of."""
+    return [
+        variant
+        for variant in VARIANTS.values()
+        if variant.retrain_type == retrain_type and _has_bundled_weights(variant)
+    ]
 
 
 def _has_bundled_weights(variant: Variant) -> bool:

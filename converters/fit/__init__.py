@@ -1,0 +1,1 @@
+"""The command ``fit``: the best network of the family within the limits of a board."""

@@ -1,0 +1,87 @@
+"""The figure: quality against time, with flash as the size of the dots. Needs the extra report."""
+
+import io
+from collections.abc import Sequence
+
+from edgel3_tflm.converters.fit.budget import Budget
+from edgel3_tflm.converters.fit.choice import Judged, find_front
+from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
+
+try:
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise RuntimeUnavailableError(
+        f"figures need the package {error.name}, which is not installed; {install_hint('report')}"
+    ) from error
+
+_AREA_OF_MB = 400.0
+"""Area of the dot of a network with 1 MB of flash, in square points."""
+
+
+def plot(candidates: Sequence[Judged], budget: Budget, winner: Judged | None) -> bytes:
+    """Plot the candidates; return a PNG image.
+
+    Candidates outside of the budget are hollow. A line is the budget's time, if it has one.
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    for each in candidates:
+        seconds, figures = each.needs.seconds, each.figures
+        middle = (seconds.low + seconds.high) / 2
+        interval = figures.interval_percent
+        colour = "tab:red" if each is winner else "tab:blue"
+        axes.errorbar(
+            middle,
+            each.quality,
+            xerr=middle - seconds.low if seconds.high > seconds.low else None,
+            yerr=None
+            if interval is None
+            else [[each.quality - interval[0]], [interval[1] - each.quality]],
+            fmt="none",
+            ecolor="0.75",
+            elinewidth=1,
+        )
+        axes.scatter(
+            middle,
+            each.quality,
+            s=_AREA_OF_MB * each.needs.flash_bytes / 1e6,
+            facecolors=colour if each.fits else "none",
+            edgecolors=colour,
+            zorder=3,
+        )
+        axes.annotate(
+            f"{figures.network}\n{figures.origin}",
+            (middle, each.quality),
+            xytext=(8, 6),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    front = sorted(find_front(candidates), key=lambda each: each.needs.seconds.high)
+    axes.plot(
+        [(each.needs.seconds.low + each.needs.seconds.high) / 2 for each in front],
+        [each.quality for each in front],
+        color="0.5",
+        linestyle=":",
+        label="Pareto front in quality, time, flash and RAM",
+    )
+    if budget.limits.milliseconds is not None:
+        axes.axvline(
+            budget.limits.milliseconds / 1000,
+            color="tab:red",
+            linestyle="--",
+            label=f"budget: {budget.limits.milliseconds:g} ms",
+        )
+    labelled = candidates[0].figures.accuracy_percent is not None
+    axes.set(
+        xlabel=f"time of the network for a window, s ({budget.name}; estimated)",
+        ylabel="linear probe, % right, with 95 % intervals"
+        if labelled
+        else "cosine to the teacher, by a linear map",
+        title="dot: flash by its area; hollow: outside of the budget; red: the winner",
+    )
+    axes.set_xscale("log")
+    axes.margins(x=0.25, y=0.15)
+    axes.legend(frameon=False, loc="best", fontsize=8)
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return data.getvalue()

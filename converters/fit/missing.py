@@ -1,0 +1,111 @@
+"""Trains the members of the family that no weights are given of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+from edgel3_tflm.audio.clips import bundled_clips_directory, find_clips
+from edgel3_tflm.converters.fit.candidates import Candidate, Members
+from edgel3_tflm.converters.fit.measurement import Sample
+from edgel3_tflm.converters.training.distill import DistillationFigures, distill
+from edgel3_tflm.converters.training.recipe import Recipe, StudentChoice, read_recipe
+from edgel3_tflm.converters.training.run_directory import STUDENT_NAME
+from edgel3_tflm.converters.training.split import choose_clips
+from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.networks.sources import load_weights
+from edgel3_tflm.networks.weights import NetworkWeights
+from edgel3_tflm.types import Progress
+
+_DIRECTORY = "distilled"
+
+
+def read_fit_recipe(path: Path | None) -> Recipe:
+    """Read a recipe for ``distill``; by default that of the stand-in, which ships with the package.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the file cannot be read or is no such recipe.
+    """
+    shipped = Path(str(files("edgel3_tflm.standin"))) / "recipe.toml"
+    return read_recipe(path or shipped, Recipe)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How missing members are trained.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Each plan replaces the ``sparsity`` of its student, and each depth or width is one of the
+        dense L3.
+    teacher : NetworkWeights
+    """
+
+    recipe: Recipe
+    teacher: NetworkWeights
+
+    def list_students(self, given: Sequence[Candidate], members: Members) -> list[StudentChoice]:
+        """Return the plans, depths and widths of which no weights are given."""
+        student = self.recipe.student
+        choices = [
+            *(replace(student, model_type="sparse", sparsity=plan.label) for plan in members.plans),
+            *(
+                replace(student, model_type="dense", filters=None, embedding_layer=f"conv{depth}")
+                for depth in members.depths
+            ),
+            *(
+                replace(student, model_type="dense", filters=width, embedding_layer=None)
+                for width in members.widths
+            ),
+        ]
+        names = {each.weights.variant.name for each in given}
+        plans = {each.weights.variant.plan for each in given}
+        return [
+            each
+            for each in choices
+            if each.variant.name not in names
+            and (each.variant.plan is None or each.variant.plan not in plans)
+        ]
+
+    def train(
+        self,
+        choice: StudentChoice,
+        sample: Sample,
+        output: Path,
+        progress: Progress,
+        on_validation: Callable[[DistillationFigures], None],
+    ) -> Candidate:
+        """Train a student in a directory of its own below ``output``, or continue its run.
+
+        Raises
+        ------
+        EdgeL3Error
+            As :func:`edgel3_tflm.converters.training.distill.distill`.
+        """
+        student = choice.variant
+        directory = output / _DIRECTORY / student.name
+        training, validation = choose_clips(
+            self.recipe.validation,
+            sample.clips if sample.is_labelled else [],
+            find_clips([sample.calibration or bundled_clips_directory()]),
+        )
+        try:
+            distill(
+                replace(self.recipe, student=choice),
+                student=student,
+                teacher=self.teacher,
+                training=training,
+                validation=validation,
+                output=directory,
+                progress=progress,
+                on_validation=on_validation,
+            )
+        except EdgeL3Error as error:
+            raise EdgeL3Error(f"{student.name}: {error}") from error
+        weights = load_weights(choice.uncut, directory / STUDENT_NAME)
+        if student.plan is not None:
+            weights = replace(weights, variant=student)
+        return Candidate(weights, "distilled here", is_given=True)
