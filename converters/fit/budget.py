@@ -115,8 +115,9 @@ class Budget:
         ):
             if most is not None and value > most:
                 found.append(f"{name} {value:,} of {most:,} bytes")
-        if limits.milliseconds is not None and 1000 * needs.seconds.high > limits.milliseconds:
-            found.append(f"time {1000 * needs.seconds.high:,.0f} of {limits.milliseconds:,.0f} ms")
+        milliseconds = 1000 * needs.seconds.high
+        if limits.milliseconds is not None and milliseconds > limits.milliseconds:
+            found.append(f"time {milliseconds:.4g} of {limits.milliseconds:.4g} ms")
         rate = needs.windows_per_minute
         if rate is not None and rate.low < limits.windows_per_minute:
             found.append(

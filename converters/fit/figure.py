@@ -23,9 +23,10 @@ def plot(candidates: Sequence[Judged], budget: Budget, winner: Judged | None) ->
 
     Candidates outside of the budget are hollow. A line is the budget's time, if it has one.
     """
-    figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=110)
+    figure = Figure(figsize=(9, 5 + 0.2 * len(candidates)), layout="constrained", dpi=110)
     axes = figure.add_subplot()
-    for each in candidates:
+    ranked = sorted(candidates, key=lambda each: -each.quality)
+    for number, each in enumerate(ranked, start=1):
         seconds, figures = each.needs.seconds, each.figures
         middle = (seconds.low + seconds.high) / 2
         interval = figures.interval_percent
@@ -33,7 +34,7 @@ def plot(candidates: Sequence[Judged], budget: Budget, winner: Judged | None) ->
         axes.errorbar(
             middle,
             each.quality,
-            xerr=middle - seconds.low if seconds.high > seconds.low else None,
+            xerr=middle - seconds.low,
             yerr=None
             if interval is None
             else [[each.quality - interval[0]], [interval[1] - each.quality]],
@@ -48,13 +49,13 @@ def plot(candidates: Sequence[Judged], budget: Budget, winner: Judged | None) ->
             facecolors=colour if each.fits else "none",
             edgecolors=colour,
             zorder=3,
+            label=f"{number}: {figures.network}, {figures.origin}",
         )
         axes.annotate(
-            f"{figures.network}\n{figures.origin}",
+            str(number),
             (middle, each.quality),
-            xytext=(8, 6),
+            xytext=(7 + 10 * (number % 3), 7),
             textcoords="offset points",
-            fontsize=7,
         )
     front = sorted(find_front(candidates), key=lambda each: each.needs.seconds.high)
     axes.plot(
@@ -81,7 +82,7 @@ def plot(candidates: Sequence[Judged], budget: Budget, winner: Judged | None) ->
     )
     axes.set_xscale("log")
     axes.margins(x=0.25, y=0.15)
-    axes.legend(frameon=False, loc="best", fontsize=8)
+    figure.legend(frameon=False, loc="outside lower left", fontsize=8, markerscale=0.5)
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return data.getvalue()
