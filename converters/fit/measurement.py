@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from pydantic.dataclasses import dataclass
-from scipy.stats import binomtest
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio.clips import bundled_clips_directory, find_clips
@@ -27,6 +26,7 @@ from edgel3_tflm.evaluation.probe import (
     FoldResult,
     check_folds,
     extract_features,
+    find_interval,
     map_cosine,
     probe,
 )
@@ -155,10 +155,7 @@ class Measurement:
     @property
     def interval_percent(self) -> tuple[float, float] | None:
         """Wilson's 95 % interval of the accuracy; None without labels."""
-        if not self.folds:
-            return None
-        found = binomtest(self.right, self.clips).proportion_ci(0.95, method="wilson")
-        return 100 * float(found.low), 100 * float(found.high)
+        return find_interval(self.right, self.clips) if self.folds else None
 
 
 def digest_of(candidate: Candidate, inputs: dict[str, Any]) -> str:

@@ -222,6 +222,21 @@ def probe(
     return results
 
 
+def find_interval(right: int, clips: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of an accuracy, in percent.
+
+    Parameters
+    ----------
+    right, clips : int
+        Clips that were classified correctly, and all clips; at least one.
+    """
+    # Here for the reason that map_cosine states: scipy comes with scikit-learn.
+    from scipy.stats import binomtest
+
+    found = binomtest(right, clips).proportion_ci(0.95, method="wilson")
+    return 100 * float(found.low), 100 * float(found.high)
+
+
 def map_cosine(
     clips: Sequence[LabelledClip],
     features: Features,

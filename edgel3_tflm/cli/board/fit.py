@@ -10,10 +10,13 @@ from rich.text import Text
 from edgel3_tflm.audio.manifest import read_manifest, require_files
 from edgel3_tflm.cli.options import BOARD_NAMES, MANIFEST_HELP, CalibrationOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, describe_weights, new_table, open_screen
+from edgel3_tflm.converters.fit.budget import Budget, Limits
 from edgel3_tflm.device.estimate import ACTIVE_MW, SLEEP_MW, Battery
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import WIDTHS, find_depth, find_filters, find_plan
+from edgel3_tflm.networks.hints import Hints
 from edgel3_tflm.networks.published import PUBLISHED_RESULTS
+from edgel3_tflm.networks.sources import load_weights
 
 if TYPE_CHECKING:
     from edgel3_tflm.converters.fit.choice import Judged
@@ -157,13 +160,10 @@ def fit_command(
         labelled = [] if manifest is None else read_manifest(manifest)
         if manifest is not None:
             require_files(labelled, manifest)
-        from edgel3_tflm.converters.fit.budget import Budget, Limits
         from edgel3_tflm.converters.fit.candidates import DEFAULT_PLANS, Members, load_candidates
         from edgel3_tflm.converters.fit.fit import FitOptions, fit
         from edgel3_tflm.converters.fit.measurement import Sample
         from edgel3_tflm.converters.fit.missing import Distillation, read_fit_recipe
-        from edgel3_tflm.networks.hints import Hints
-        from edgel3_tflm.networks.sources import load_weights
         from edgel3_tflm.networks.weight_files import inspect_weights
 
         battery = None
