@@ -74,7 +74,7 @@ def plot(candidates: Sequence[Judged], budget: Budget, winner: Judged | None) ->
         )
     labelled = candidates[0].figures.accuracy_percent is not None
     axes.set(
-        xlabel=f"time of the network for a window, s ({budget.name}; estimated)",
+        xlabel=f"time of the network for a window, s ({budget.name}; modelled)",
         ylabel="linear probe, % right, with 95 % intervals"
         if labelled
         else "cosine to the teacher, by a linear map",

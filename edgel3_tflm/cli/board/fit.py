@@ -49,7 +49,7 @@ def fit_command(
         float | None,
         typer.Option(
             metavar="MS",
-            help="Most milliseconds of the network for a window, by the upper end of the estimate;"
+            help="Most milliseconds of the network for the slowest window of the estimate;"
             " without --board at 480 MHz.",
         ),
     ] = None,
@@ -218,8 +218,9 @@ def _describe(result: "FitResult") -> list[Table | Text]:
             f" embeddings of {teacher['network']}, {teacher['weights']}"
         ),
         Text(
-            "time: the range of the estimate; nothing was measured on a board. SQNR: int8 against"
-            " float, and all that a device does, from 16-bit samples on, against float"
+            "time: modelled cycles, the range over windows of several sounds; nothing was measured"
+            " on a board. SQNR: int8 against float, and all that a device does, from 16-bit samples"
+            " on, against float"
         ),
         Text(f"rule: {record['rule']}"),
     ]

@@ -22,7 +22,7 @@ def measured(
 ) -> Measurement:
     folds = [] if right is None else [FoldResult(1, right, 100)]
     footprint = Footprint({"model": flash}, {"arena": 100}, "made up")
-    work = Work(Range(0, 0), Range(cycles, cycles), "made up")
+    work = Work(0, Range(cycles / 2, cycles), Range(cycles, cycles), "made up")
     return Measurement(
         network, network, "made up", True, "file", "", 0.0, footprint, work, folds, cosine,
         DRIFT, None,
