@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench throughput light pythons resolve wheel lint clean
+.PHONY: demo test bench throughput soak light pythons resolve wheel lint clean
 
 # Commands and tests run the installed package, so that a file that is missing from the wheel fails
 # them. Files of an earlier build would end up in the wheel and are removed first.
@@ -19,7 +19,7 @@ define install
 endef
 
 demo: EXTRAS := convert,report
-test bench throughput lint: EXTRAS := test
+test bench throughput soak lint: EXTRAS := test
 
 demo:
 	$(install)
@@ -41,6 +41,12 @@ bench:
 throughput:
 	$(install)
 	$(BIN)/python micro_app/benchmark/throughput.py
+
+# The engine's bytes beside the reference kernels' on thousands of windows, here and on the emulated
+# Cortex-M7. Takes an hour, and needs the tools of bench.
+soak:
+	$(install)
+	$(BIN)/python micro_app/benchmark/soak.py
 
 # The package without extras: it embeds without TensorFlow.
 light:

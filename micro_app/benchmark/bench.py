@@ -311,7 +311,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(deployments: Sequence[Path], directory: Path) -> int:
     make_directory(directory)
-    chosen: list[tuple[Deployment, Sequence[Limit]]] = [(_load(path), ()) for path in deployments]
+    chosen: list[tuple[Deployment, Sequence[Limit]]] = [
+        (load_int8(path), ()) for path in deployments
+    ]
     firmware = build(directory / "firmware")
     tflm = find_tflm()
     report: dict[str, Any] = {**describe_tools(), "networks": [], "targets": []}
@@ -319,7 +321,7 @@ def _run(deployments: Sequence[Path], directory: Path) -> int:
         lines = report[name] if isinstance(report[name], list) else [report[name]]
         print("\n".join(f"{name}: {line}" for line in lines))
     if not chosen:
-        chosen = [(_converted(each, directory), each.limits) for each in networks()]
+        chosen = [(convert_network(each, directory), each.limits) for each in networks()]
     for deployment, limits in chosen:
         figures = measure(firmware, deployment, directory)
         targets = judge(figures, limits)
@@ -335,7 +337,14 @@ def _run(deployments: Sequence[Path], directory: Path) -> int:
     return 0 if all(target["met"] for target in report["targets"]) else 1
 
 
-def _load(path: Path) -> Deployment:
+def load_int8(path: Path) -> Deployment:
+    """Load a deployment.
+
+    Raises
+    ------
+    EdgeL3Error
+        If it is not an int8 deployment.
+    """
     deployment = Deployment.load(path)
     if deployment.quantization != "int8":
         raise EdgeL3Error(
@@ -345,7 +354,7 @@ def _load(path: Path) -> Deployment:
     return deployment
 
 
-def _converted(network: Network, directory: Path) -> Deployment:
+def convert_network(network: Network, directory: Path) -> Deployment:
     """Return the deployment of a network, which is converted unless an earlier run did so."""
     path = directory / network.options.variant.name
     if path.exists():
