@@ -65,9 +65,10 @@ def dense_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def edgel3_from_file(
-    convert_to: Callable[[ConvertOptions], Deployment], dense_file: Path
+    convert_to: Callable[[ConvertOptions], Deployment], dense_file: Path, short_calibration: Path
 ) -> Deployment:
-    return convert_to(ConvertOptions(find_variant(sparsity="95.45"), dense_file))
+    variant = find_variant(sparsity="95.45")
+    return convert_to(ConvertOptions(variant, dense_file, calibration=short_calibration))
 
 
 def test_a_dense_file_is_pruned_exactly_to_the_plan(edgel3_from_file: Deployment) -> None:
