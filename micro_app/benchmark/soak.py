@@ -2,7 +2,7 @@
 
 On this machine the engine runs with each set of kernels that the processor supports; some of the
 windows also run on the emulated Cortex-M7. A window is noise, extremes, noise between rows of
-zeros, one value everywhere, or part of a clip. Its number alone determines it.
+zeros, one value everywhere, or part of a clip. Its number and the clips determine it.
 
 LiteRT's own kernels compute the expected bytes, because its reference kernels take many times as
 long. Where a result differs, the reference kernels decide.
@@ -134,7 +134,7 @@ def soak(
     result = Result()
     for numbers, batch in make_batches(windows, deployment, fast, clips):
         inputs = batch[..., np.newaxis]
-        found = {name: engine.run(inputs) for name, engine in engines.items()}
+        found: dict[str, Int8Array] = {name: engine.run(inputs) for name, engine in engines.items()}
         on_board = min(len(batch), max(0, emulated - numbers.start))
         if firmware is not None and on_board > 0:
             jobs = Jobs()
