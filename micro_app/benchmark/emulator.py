@@ -43,6 +43,7 @@ _ENGINE_SOURCES = (
     "edgel3_pairs_m7.c",
     "edgel3_pair_loops_m7.S",
     "edgel3_words_m7.c",
+    "edgel3_word_lists_m7.S",
     "edgel3_word_loops_m7.S",
 )
 # The sources of CMSIS-NN that a 3x3 convolution and a maximum pool need.

@@ -42,6 +42,7 @@ ENGINE_FILES_M7 = [
     "edgel3_loops_m7.S",
     "edgel3_pair_loops_m7.S",
     "edgel3_words_m7.c",
+    "edgel3_word_lists_m7.S",
     "edgel3_word_loops_m7.S",
     "edgel3_packed.c",
 ]

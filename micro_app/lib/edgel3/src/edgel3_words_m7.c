@@ -7,7 +7,7 @@
  * multiply-accumulates, and a shift by a column is a shift by a word: every load is aligned.
  *
  * The list of a channel holds addresses of words. edgel3_word_loops_m7.S contains the loops, one for
- * each block of four words.
+ * each block of four words, and edgel3_word_lists_m7.S the routines that write lists and words.
  */
 #include "edgel3_kernels.h"
 
