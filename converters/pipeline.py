@@ -4,8 +4,9 @@ import json
 import logging
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from edgel3_tflm.converters.quantization.quantizer import (
     quantize,
 )
 from edgel3_tflm.converters.quantization.tflite import to_float, to_quantized
-from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.files import new_directory, sha256_hex
 from edgel3_tflm.networks.sources import Note, WeightsSource, load_given
 from edgel3_tflm.networks.variants import Variant
@@ -59,6 +60,15 @@ _TOOLS = (
     "tf_keras",
     "tflite-micro",
 )
+
+
+def _tool_versions() -> dict[str, str]:
+    """Return the versions of the tools that are installed; tflite-micro may be missing."""
+    found = {}
+    for name in _TOOLS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -222,7 +232,7 @@ def _write(
     float_model = with_description(to_float(keras_network), network.description)
     quantized = _quantize(options, network, keras_network, calibration, progress)
     progress("measure arena", 0, 0)
-    arena_bytes = measure_arena_bytes(quantized.model)
+    arena_bytes = _try_arena(quantized.model, note)
     exported, packed = export_model(
         quantized.model,
         network.variant,
@@ -241,7 +251,7 @@ def _write(
             "windows": quantized.windows,
             "bundled": options.calibration is None,
         },
-        "tools": {"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
+        "tools": {"python": platform.python_version(), **_tool_versions()},
         "artefacts": {
             name: {"bytes": len(data), "sha256": sha256_hex(data)}
             for name, data in artefacts.items()
@@ -251,6 +261,15 @@ def _write(
     artefacts[MANIFEST_NAME] = (json.dumps(manifest, indent=2) + "\n").encode()
     for name, data in artefacts.items():
         (directory / name).write_bytes(data)
+
+
+def _try_arena(model: bytes, note: Note) -> int | None:
+    """Return the arena of a flatbuffer in bytes, or None where tflite-micro has no wheels."""
+    try:
+        return measure_arena_bytes(model)
+    except RuntimeUnavailableError as error:
+        note(f"TFLM's arena of the flatbuffer was not measured: {error}")
+        return None
 
 
 def _prepare_network(
@@ -341,7 +360,7 @@ def _spectrograms(calibration: Calibration, progress: Progress, step: str) -> It
 
 
 def _describe_network(
-    quantization: str, network: _Network, quantized: _QuantizedModel, arena_bytes: int
+    quantization: str, network: _Network, quantized: _QuantizedModel, arena_bytes: int | None
 ) -> dict[str, Any]:
     """Describe a network and its quantized model, as plain data for the manifest."""
     variant, weights = network.variant, network.weights

@@ -99,6 +99,11 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
     else:
         flatbuffer = deployment.read_model("int8")
         arena_bytes = deployment.manifest["arena_bytes"]
+        if arena_bytes is None:
+            raise EdgeL3Error(
+                f"{deployment.directory}: expected an arena that convert measured, found none;"
+                " convert on Linux x86-64 with the package tflite-micro, or choose another engine"
+            )
         tflm_bytes = arena_bytes + c_array.ARENA_HEADROOM_BYTES + TFLM_RECORD_BYTES
         node_arena_bytes = fast_arena_bytes = tflm_bytes + log_mel_bytes
         window_bytes = input_bytes

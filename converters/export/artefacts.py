@@ -29,7 +29,7 @@ def export_model(
     *,
     quantization: str,
     description: str,
-    arena_bytes: int,
+    arena_bytes: int | None,
     progress: Progress,
 ) -> tuple[dict[str, bytes], dict[str, Any] | None]:
     """Make every file of a quantized model: flatbuffers, packed model, C arrays and headers.
@@ -44,8 +44,8 @@ def export_model(
         Only int8 has a packed model and frontend tables.
     description : str
         Written into the packed flatbuffer and into the comment at the top of the C files.
-    arena_bytes : int
-        Arena of TFLM for the flatbuffer.
+    arena_bytes : int, optional
+        Arena of TFLM for the flatbuffer; None if it was not measured.
     progress : callable
 
     Returns

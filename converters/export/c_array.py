@@ -83,7 +83,7 @@ def write_header(
     constants: str,
     *,
     model_bytes: int,
-    arena_bytes: int,
+    arena_bytes: int | None,
     arena_source: str = "on TFLM's host build",
 ) -> str:
     """Return the .h file of a flatbuffer: its size, its arena, and the constants.
@@ -94,10 +94,19 @@ def write_header(
         From :func:`write_banner`.
     constants : str
         From :func:`write_constants`.
-    model_bytes, arena_bytes : int
+    model_bytes : int
+    arena_bytes : int, optional
+        None if it is unknown: the header then lacks the arena.
     arena_source : str
         End of the comment that states what ``arena_bytes`` was measured on.
     """
+    arena = "// Tensor arena: not measured, because tflite-micro is not installed.\n"
+    if arena_bytes is not None:
+        arena = f"""\
+// Tensor arena: {arena_bytes} bytes {arena_source}, plus {ARENA_HEADROOM_BYTES} for the
+// scratch buffers of optimised kernels.
+#define EDGEL3_MODEL_ARENA_BYTES {arena_bytes + ARENA_HEADROOM_BYTES}
+"""
     return f"""{banner}
 #ifndef EDGEL3_MODEL_H_
 #define EDGEL3_MODEL_H_
@@ -106,10 +115,7 @@ def write_header(
 #define EDGEL3_MODEL_BYTES {model_bytes}
 extern const unsigned char edgel3_model[EDGEL3_MODEL_BYTES];
 
-// Tensor arena: {arena_bytes} bytes {arena_source}, plus {ARENA_HEADROOM_BYTES} for the
-// scratch buffers of optimised kernels.
-#define EDGEL3_MODEL_ARENA_BYTES {arena_bytes + ARENA_HEADROOM_BYTES}
-
+{arena}
 {constants}
 #endif  // EDGEL3_MODEL_H_
 """

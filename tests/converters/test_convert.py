@@ -1,5 +1,6 @@
 """The deployments that ``convert`` writes, of weights from a file and of generated weights."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -19,12 +20,15 @@ from helpers.progress import ignore_progress
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.audio.framing import read_windows
 from edgel3_tflm.audio.log_mel import log_mel
+from edgel3_tflm.converters.export.app import export_app
 from edgel3_tflm.converters.export.c_array import write_banner
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
+from edgel3_tflm.device.boards import BOARDS
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.networks.catalogue import VARIANTS, find_variant
 from edgel3_tflm.networks.variants import Variant
+from edgel3_tflm.runtime import interpreters
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.flatbuffer import summarize
 from edgel3_tflm.runtime.input_map import InputMap
@@ -197,6 +201,27 @@ def test_the_same_inputs_give_the_same_bytes(tiny_int8: Deployment, tiny_weights
     assert files == DEPLOYMENT_FILES
     for name in files:
         assert (again / name).read_bytes() == (tiny_int8.directory / name).read_bytes(), name
+
+
+def test_a_conversion_without_tflm_says_that_the_arena_was_not_measured(
+    tiny_weights: Path, short_calibration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_spec(name: str) -> object:
+        return None if name == "tflite_micro" else importlib.util.find_spec(name)
+
+    monkeypatch.setattr(interpreters, "find_spec", find_spec)
+    notes: list[str] = []
+    options = ConvertOptions(SEA, tiny_weights, calibration=short_calibration, quantizer=PLAIN)
+    deployment = convert(options, tmp_path / "out", ignore_progress, notes.append)
+    (note,) = notes
+    assert note.startswith("TFLM's arena of the flatbuffer was not measured: ")
+    assert deployment.manifest["arena_bytes"] is None
+    assert deployment.manifest["packed"]["arena_bytes"] > 0
+    header = (deployment.directory / "edgel3_model.h").read_text()
+    assert "EDGEL3_MODEL_ARENA_BYTES" not in header
+    assert "EDGEL3_MODEL_BYTES" in header
+    with pytest.raises(EdgeL3Error, match="expected an arena that convert measured"):
+        export_app(deployment, BOARDS[0], tmp_path / "app", engine="tflm-builtin")
 
 
 def test_the_manifest_records_the_inputs(tiny_int8: Deployment) -> None:
