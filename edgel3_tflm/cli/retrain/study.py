@@ -159,7 +159,7 @@ def rows_table(rows: "list[StudyRow]") -> Table:
         "arena\nbytes",
         "MMAC",
         "M\ncycles",
-        *(["M instr-\nuctions"] if is_counted else []),
+        *(["M in-\nstruc-\ntions"] if is_counted else []),
     )
     for row in rows:
         table.add_row(
