@@ -219,6 +219,8 @@ class _DistillRun:
         masks = [wrapper.pruning_vars for wrapper in self._pruner.wrappers]
         self._loop = Loop(self._output, self._model, training, masks=masks)
         self._train_step = tf.function(self._compute_step)
+        network = {variable.ref() for variable in self._network.trainable_variables}
+        self._is_map = [each.ref() not in network for each in self._model.trainable_variables]
 
     def _schedules(self) -> dict[Any, Any]:
         """Return the TF-MOT schedule of each convolution that the plan prunes."""
@@ -242,7 +244,14 @@ class _DistillRun:
         return schedules
 
     def _compute_step(
-        self, decibels: Any, sound: Any, teacher: Any, statistics: Any, labels: Any
+        self,
+        decibels: Any,
+        sound: Any,
+        teacher: Any,
+        statistics: Any,
+        labels: Any,
+        *,
+        maps_only: bool,
     ) -> Any:
         tf, weights = self._tf, self._recipe.loss
         views = [decibels, sound] if weights.microphone > 0 else [decibels]
@@ -265,7 +274,16 @@ class _DistillRun:
             named = dict(zip(_TERMS, terms, strict=False))
             loss = tf.add_n([getattr(weights, name) * term for name, term in named.items()])
         variables = self._model.trainable_variables
-        gradients = tape.gradient(loss, variables)
+        if maps_only:
+            maps = [each for each, is_map in zip(variables, self._is_map, strict=True) if is_map]
+            found = iter(tape.gradient(loss, maps))
+            # Adam does not move a weight whose gradient was always zero.
+            gradients = [
+                next(found) if is_map else tf.zeros_like(each)
+                for each, is_map in zip(variables, self._is_map, strict=True)
+            ]
+        else:
+            gradients = tape.gradient(loss, variables)
         self._loop.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return named
 
@@ -292,6 +310,7 @@ class _DistillRun:
             self._scales.standardize_teacher(batch.teacher),
             self._scales.standardize_statistics(batch.statistics),
             batch.labels,
+            maps_only=step < self._recipe.loss.maps_steps,
         )
         if self._student.plan is not None and step == self._recipe.find_pruning_steps()[0]:
             dense = self._read_student("before it was pruned")

@@ -186,12 +186,16 @@ class Loss:
         Squared error between the student's embeddings of a window before and after the microphone,
         divided by the variance of the embeddings in the batch. Above 0, the other terms take both
         embeddings, and a step takes twice as long.
+    maps_steps : int
+        In so many first steps only the linear maps learn. A student that starts from trained
+        weights would otherwise follow maps that are still random.
     """
 
     teacher: Weight = 1.0
     statistics: Weight = 0.0
     labels: Weight = 0.0
     microphone: Weight = 0.0
+    maps_steps: Annotated[int, Field(ge=0, le=100_000_000)] = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
