@@ -6,11 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from helpers.progress import ignore_progress
 
+from edgel3_tflm.audio.clips import read_clip
+from edgel3_tflm.audio.framing import cut_windows
+from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.audio.manifest import read_manifest
+from edgel3_tflm.audio.pcm import to_int16
+from edgel3_tflm.drift.runtimes import open_frontend
 from edgel3_tflm.errors import WeightsError
 from edgel3_tflm.evaluation.probe import extract_features, map_cosine, probe
 from edgel3_tflm.metrics import cosine_similarity
@@ -138,3 +144,23 @@ def test_float_and_int8_embeddings_agree_on_the_validation_clips(
         for precision in ("float", "int8")
     ]
     assert cosine_similarity(*embeddings).mean() >= 0.996
+
+
+def test_sixteen_bits_move_the_embedding_little(standin: Deployment, esc10: Path) -> None:
+    """What a board computes from 16-bit samples, against the float model on unrounded samples."""
+    spec = standin.variant.frontend
+    quiet_dbfs = -60
+    cosines = []
+    frontend = open_frontend(standin)
+    embed, embed_float = (standin.embedder(*each) for each in (("int8", "engine"), ("float",)))
+    rows = read_manifest(esc10 / "manifest.tsv")
+    for row in [row for row in rows if row.fold == VALIDATION_FOLD][::10]:
+        clip = read_clip(row.path, spec.sample_rate_hz)
+        windows = cut_windows(
+            clip, window_samples=spec.window_samples, hop_samples=spec.window_samples
+        )
+        windows = windows[10 * np.log10(np.mean(windows**2, axis=1) + 1e-20) > quiet_dbfs]
+        heard = np.stack([frontend.log_mel(window) for window in to_int16(windows)])
+        pair = embed.embed_log_mel(heard), embed_float.embed_log_mel(log_mel(windows, spec))
+        cosines.append(cosine_similarity(*pair))
+    assert np.percentile(np.concatenate(cosines), 5) >= 0.99
