@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, get_args
 
 from edgel3_tflm.errors import EdgeL3Error, WeightsError, WeightsUnreachableError
 from edgel3_tflm.files import write_whole
-from edgel3_tflm.networks.catalogue import VARIANTS
+from edgel3_tflm.networks.catalogue import PLANS, VARIANTS
 from edgel3_tflm.networks.hints import OPTIONS, Hints
 from edgel3_tflm.networks.variants import RetrainType, Variant
 from edgel3_tflm.networks.weights import NetworkWeights
@@ -29,19 +29,24 @@ WeightsWord = Literal["auto", "published", "bundled", "generated"]
 
 ================= =================================================================================
 ``published``     the authors' file: from the cache, an installed edgel3, or their address
-``bundled``       the stand-in that ships with this package
-``auto``          as ``published``; where that cannot be reached, as ``bundled``
+``bundled``       weights that ship with this package: the stand-ins
+``auto``          as ``published``; where none are published or reached, as ``bundled``
 ``generated``     untrained weights, made on the spot; the caller generates them
 ================= =================================================================================
 """
 WeightsSource = Path | WeightsWord
 """A weight file, or a word."""
-_BUNDLED_PLAN = "95.45"
-_BUNDLED_NAME = "edgel3_95.45_standin.h5.gz"
-_BUNDLED_DESCRIPTION = (
-    "STAND-IN weights of this project, not the authors' EdgeL3: the 95.45 % plan distilled from the"
-    " published SEA-UST 64 (see the model card)"
-)
+_BUNDLED_DESCRIPTIONS = {
+    "95.45": (
+        "STAND-IN weights of this project, not the authors' EdgeL3: the 95.45 % plan distilled from"
+        " the published SEA-UST 64 (see the model card)"
+    ),
+    "98": (
+        "STAND-IN weights of this project, not the authors' (they published none for this plan):"
+        " the 98 % plan distilled from the published SEA-UST 64 (see the model card)"
+    ),
+}
+"""The weights that ship with this package, by the label of their plan."""
 
 Note = Callable[[str], None]
 """Callback for a line that the user should see immediately."""
@@ -144,14 +149,17 @@ def load_bundled_weights(variant: Variant) -> NetworkWeights:
     """
     from edgel3_tflm.networks.weight_files import load_file
 
-    if not _has_bundled_weights(variant):
+    label = _find_bundled_label(variant)
+    if label is None:
         raise WeightsError(
-            f"{variant.name}: expected the {_BUNDLED_PLAN} % network, the only one with bundled"
-            " weights; give --weights FILE or --weights generated"
+            f"{variant.name}: expected a network with bundled weights"
+            f" ({' or '.join(_BUNDLED_DESCRIPTIONS)} % of zeros); give --weights FILE or --weights"
+            " generated"
         )
-    path = Path(str(files("edgel3_tflm.standin"))) / _BUNDLED_NAME
+    path = Path(str(files("edgel3_tflm.standin"))) / f"edgel3_{label}_standin.h5.gz"
     weights = load_file(path, variant)
-    provenance = replace(weights.provenance, kind="bundled", description=_BUNDLED_DESCRIPTION)
+    description = _BUNDLED_DESCRIPTIONS[label]
+    provenance = replace(weights.provenance, kind="bundled", description=description)
     return replace(weights, provenance=provenance)
 
 
@@ -160,16 +168,19 @@ def find_bundled_variants(retrain_type: RetrainType = "ft") -> list[Variant]:
     return [
         variant
         for variant in VARIANTS.values()
-        if variant.retrain_type == retrain_type and _has_bundled_weights(variant)
+        if variant.retrain_type == retrain_type and _find_bundled_label(variant)
     ]
 
 
-def _has_bundled_weights(variant: Variant) -> bool:
-    return variant.plan is not None and variant.plan.package_name == _BUNDLED_PLAN
+def _find_bundled_label(variant: Variant) -> str | None:
+    plan = variant.plan
+    if plan is None or plan not in PLANS or plan.label not in _BUNDLED_DESCRIPTIONS:
+        return None
+    return plan.label
 
 
 def find_weights(variant: Variant, note: Note = _log.info) -> NetworkWeights:
-    """Load the published weights, or the stand-in if the published weights cannot be reached.
+    """Load the published weights, or a stand-in where none are published or reached.
 
     Parameters
     ----------
@@ -182,10 +193,13 @@ def find_weights(variant: Variant, note: Note = _log.info) -> NetworkWeights:
     WeightsError
         If neither is available, or a file that was found is damaged.
     """
+    if variant.published is None and _find_bundled_label(variant):
+        note(f"STAND-IN weights are used: none are published for {variant.name}")
+        return load_bundled_weights(variant)
     try:
         return load_weights(variant)
     except WeightsUnreachableError as unreachable:
-        if not _has_bundled_weights(variant):
+        if _find_bundled_label(variant) is None:
             raise
         note(
             f"STAND-IN weights take the place of the published ones of {variant.name}:"

@@ -233,3 +233,27 @@ def test_the_microphone_s_term_is_what_the_embedding_loses_relative_to_its_varia
     lost = np.mean((heard - sound) ** 2) / np.mean(np.var(sound, axis=0))
     assert lost > 1e-3
     assert terms[0] == pytest.approx(lost, rel=1e-3)
+
+
+@pytest.mark.parametrize(("maps_steps", "unchanged"), [(6, True), (5, False)])
+def test_the_maps_learn_before_the_network_does(
+    maps_steps: int,
+    unchanged: bool,
+    teacher_of_four: NetworkWeights,
+    clips: Path,
+    tmp_path: Path,
+) -> None:
+    recipe = parse_recipe(
+        TINY_RECIPE.replace("[2, 2, 2, 2, 2, 2, 2, 2]", "[4, 4, 4, 4, 4, 4, 4, 4]")
+        + f"[loss]\nmaps_steps = {maps_steps}\n",
+        Recipe,
+    )
+    start = teacher_of_four
+    cosines = train(recipe, start.variant, start, tmp_path / "run", clips=clips, initial=start)
+    assert cosines[1] != cosines[0]
+    trained = load_weights(start.variant, tmp_path / "run" / "student.h5.gz")
+    same = [
+        np.array_equal(after.kernel, before.kernel)
+        for after, before in zip(trained.convs, start.convs, strict=True)
+    ]
+    assert all(same) if unchanged else not any(same)

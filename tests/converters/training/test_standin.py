@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from edgel3_tflm.errors import WeightsError
 from edgel3_tflm.evaluation.probe import extract_features, map_cosine, probe
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.networks.catalogue import find_variant
-from edgel3_tflm.networks.sources import load_bundled_weights
+from edgel3_tflm.networks.sources import load_bundled_weights, load_given
 from edgel3_tflm.runtime.deployment import Deployment
 
 COMMAND = str(Path(sys.executable).with_name("edgel3-tflm"))
@@ -53,13 +54,35 @@ def test_zeros_are_exactly_the_plan_s(standin: Deployment) -> None:
     assert standin.manifest["weights"]["pruned_layers"] == []
 
 
-def test_the_file_is_small() -> None:
-    assert (FOLDER / "edgel3_95.45_standin.h5.gz").stat().st_size <= 1_200_000
+def test_the_files_are_small() -> None:
+    sizes = {path.name: path.stat().st_size for path in FOLDER.glob("*.h5.gz")}
+    assert sizes["edgel3_98_standin.h5.gz"] <= 500_000
+    assert sum(sizes.values()) <= 1_300_000
 
 
-def test_only_the_95_45_network_has_a_stand_in() -> None:
-    with pytest.raises(WeightsError, match="95"):
+def test_the_real_time_stand_in_has_exactly_the_plan_s_zeros() -> None:
+    variant = find_variant(sparsity="98")
+    notes: list[str] = []
+    weights = load_given(variant, "auto", note=notes.append)
+    assert weights is not None
+    assert variant.plan is not None
+    assert weights.provenance.kind == "bundled"
+    assert notes == ["STAND-IN weights are used: none are published for edgel3-98-ft"]
+    for conv, percent in zip(weights.convs, variant.plan.layers, strict=True):
+        assert conv.kernel.size - conv.zeros == round(conv.kernel.size * (1 - percent / 100))
+
+
+def test_other_networks_have_no_stand_in() -> None:
+    with pytest.raises(WeightsError, match=r"95\.45 or 98 %"):
         load_bundled_weights(find_variant(sparsity="99"))
+
+
+def test_a_plan_of_the_same_total_has_no_stand_in() -> None:
+    variant = find_variant(sparsity="98")
+    assert variant.plan is not None
+    moved = replace(variant.plan, layers=(0, *reversed(variant.plan.layers[1:])))
+    with pytest.raises(WeightsError, match="expected a network with bundled weights"):
+        load_bundled_weights(replace(variant, plan=moved))
 
 
 def test_convert_and_compare_fall_back_on_it_and_say_so(tmp_path: Path) -> None:
