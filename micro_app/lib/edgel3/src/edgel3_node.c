@@ -47,8 +47,8 @@ static uint32_t find_failures(edgel3_node *node) {
   memset(&node->info, 0, sizeof node->info);
   memset(memory, 0, sizeof *memory);
   const edgel3_status opened = model->engine->open(model, &node->info, memory);
-  if ((opened != EDGEL3_OK && opened != EDGEL3_ERROR_ARENA) ||
-      node->info.rows != frontend->mels || node->info.columns != frontend->frames ||
+  if ((opened != EDGEL3_OK && opened != EDGEL3_ERROR_ARENA) || node->info.rows != frontend->mels ||
+      node->info.columns != frontend->frames ||
       (model->head != NULL && model->head->embedding != node->info.embedding)) {
     return EDGEL3_NODE_MODEL_REFUSED;
   }
@@ -94,8 +94,7 @@ static uint32_t push(edgel3_node *node, const int16_t *samples, uint32_t count) 
 static edgel3_status embed(edgel3_node *node) {
   const edgel3_node_model *model = &node->model;
   const uint32_t start = node->port.ticks(node->port.context);
-  const edgel3_status status =
-      model->engine->run(model, node->embedding, NULL, NULL);
+  const edgel3_status status = model->engine->run(model, node->embedding, NULL, NULL);
   node->engine_ticks = node->port.ticks(node->port.context) - start;
   return status;
 }

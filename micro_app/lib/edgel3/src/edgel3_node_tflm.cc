@@ -64,8 +64,8 @@ struct Network {
 constexpr size_t kAlignment = EDGEL3_ARENA_ALIGNMENT;
 
 template <typename Resolver>
-constexpr size_t kNetworkBytes = (sizeof(Network<Resolver>) + kAlignment - 1) / kAlignment *
-                                 kAlignment;
+constexpr size_t kNetworkBytes =
+    (sizeof(Network<Resolver>) + kAlignment - 1) / kAlignment * kAlignment;
 
 /* Set up an interpreter in the arena. With `tensors`, its input and output are there instead. */
 template <typename Resolver>
@@ -114,8 +114,8 @@ edgel3_status Invoke(Network<Resolver> *network, int8_t *embedding) {
 /* The window is the interpreter's input, and the log-mel values are in the engine's arena. */
 edgel3_status OpenPacked(const edgel3_node_model *model, edgel3_info *info,
                          edgel3_node_memory *memory) {
-  const edgel3_status status = Open<PackedResolver>(model, model->arena_bytes, model->window,
-                                                    model->window_bytes, info);
+  const edgel3_status status =
+      Open<PackedResolver>(model, model->arena_bytes, model->window, model->window_bytes, info);
   if (status != EDGEL3_OK) return status;
   Network<PackedResolver> *network = Opened<PackedResolver>(model);
   uint8_t *input = network->interpreter.input(0)->data.uint8;
