@@ -21,6 +21,7 @@ from edgel3_tflm.converters.export.board_files import (
     write_platformio,
 )
 from edgel3_tflm.converters.export.head import find_head
+from edgel3_tflm.converters.export.tflm_sources import TREE_SCRIPT, find_tflm
 from edgel3_tflm.device.boards import Board
 from edgel3_tflm.device.estimate import Footprint, choose_arena, plan_footprint
 from edgel3_tflm.device.firmware import find_sources
@@ -201,6 +202,7 @@ def export_app(
     head: Path | None = None,
     *,
     engine: str = ENGINES[0],
+    tflm: Path | None = None,
 ) -> ExportedApp:
     """Write a project: sketch, library, model, build files and a README.
 
@@ -215,7 +217,10 @@ def export_app(
         Head that ``train-head`` wrote for this deployment, file or directory. If None, the head in
         the deployment's directory is used, if there is one.
     engine : str
-        One of ``ENGINES``. The project does not contain TFLM itself.
+        One of ``ENGINES``.
+    tflm : pathlib.Path, optional
+        Sources of TFLM, as for :func:`find_tflm`, which the project then contains. Only for engines
+        in TFLM. If None, PlatformIO downloads a library.
 
     Returns
     -------
@@ -224,12 +229,18 @@ def export_app(
     Raises
     ------
     EdgeL3Error
-        If the deployment has no packed model, the engine is unknown, the head was trained for
-        another model, the model is too large for the board, or the directory cannot be written.
+        If the deployment has no packed model, the engine is unknown, the sources of TFLM do not
+        fit, the head was trained for another model, the model is too large for the board, or the
+        directory cannot be written.
     """
     if engine not in ENGINES:
         raise EdgeL3Error(f"unknown engine {engine!r}: expected one of {', '.join(ENGINES)}")
-    for source in (deployment.directory, *([] if head is None else [head])):
+    if tflm is not None and engine == "packed":
+        raise EdgeL3Error(
+            f"{tflm}: expected sources of TFLM with the engine tflm or tflm-builtin only, got the"
+            " engine packed, which does not use TFLM"
+        )
+    for source in (deployment.directory, *filter(None, (head, tflm))):
         if output.resolve() in (source.resolve(), *source.resolve().parents):
             raise EdgeL3Error(
                 f"{output}: expected a directory that does not contain {source}, because export-app"
@@ -260,6 +271,7 @@ def export_app(
     _check_budget(board, network.model_bytes, least_bytes)
     arena = choose_arena(board, footprint)[1]
     sources = find_sources()
+    tflm_sources = None if tflm is None else find_tflm(tflm, dense=engine == "tflm-builtin")
     with new_directory(output, marker=MARKER_NAME) as directory:
         sketch = directory / SKETCH_NAME
         library = sketch / LIBRARY_FOLDER
@@ -271,13 +283,17 @@ def export_app(
             if path.suffix in _LIBRARY_SUFFIXES:
                 shutil.copyfile(path, library / path.name)
         shutil.copyfile(sources / "lib" / "edgel3" / "LICENSE", directory / "LICENSE")
+        if tflm_sources is not None:
+            tflm_sources.write(library)
         for name, data in model.items():
             (library / name).write_bytes(data)
         (directory / PLATFORMIO_NAME).write_text(
-            write_platformio([board], is_exported=True, uses_tflm=engine != "packed"),
+            write_platformio(
+                [board], is_exported=True, uses_tflm=engine != "packed", has_tflm=tflm is not None
+            ),
             encoding="utf-8",
         )
-        readme = _write_readme(deployment, board, engine)
+        readme = _write_readme(deployment, board, needs_tflm=engine != "packed" and tflm is None)
         (directory / "README.md").write_text(readme, encoding="utf-8")
         digests = {
             path.relative_to(directory).as_posix(): sha256_hex(path.read_bytes())
@@ -318,7 +334,7 @@ def _check_budget(board: Board, flash_bytes: int, ram_bytes: int) -> None:
             )
 
 
-def _write_readme(deployment: Deployment, board: Board, engine: str) -> str:
+def _write_readme(deployment: Deployment, board: Board, *, needs_tflm: bool) -> str:
     microphone = (
         "The board has no microphone with a driver, so audio comes from the host."
         if board.microphone is None
@@ -330,13 +346,18 @@ def _write_readme(deployment: Deployment, board: Board, engine: str) -> str:
   contains library and model, so you need not install a library.
 - arduino-cli: `arduino-cli compile -b {board.fqbn} -u -p PORT {SKETCH_NAME}`.
 """
-    if engine != "packed":
-        steps = """\
-The network runs in TensorFlow Lite Micro (TFLM), which this project does not contain. Put TFLM's
-source tree, which its `create_tflm_tree.py` writes, into `lib/tflite-micro`, and add the folders of
-its third-party code to the include path. Then run `pio run -t upload` in this directory. This was
-tried neither on a board nor with PlatformIO; the node's code with TFLM was run on an emulated
-Cortex-M7.
+    if needs_tflm:
+        steps = f"""\
+The network runs in TensorFlow Lite Micro (TFLM), which this project does not contain. With
+PlatformIO, `pio run -t upload` in this directory downloads a library of it (`lib_deps` in
+`{PLATFORMIO_NAME}`). For the Arduino IDE, or for the newest TFLM, export again with its sources:
+
+    git clone https://github.com/tensorflow/tflite-micro && pip install numpy pillow
+    (cd tflite-micro && python3 {TREE_SCRIPT} ../tflm)
+    edgel3-tflm export-app ... --tflm tflm
+
+We tried neither PlatformIO nor the Arduino IDE: the sources were compiled with the options of the
+boards' cores, and the node with TFLM was run on an emulated Cortex-M7.
 """
     return f"""\
 # {deployment.variant.name} on {board.title}

@@ -28,9 +28,17 @@ def export_app_command(
             metavar="packed|tflm|tflm-builtin",
             help="What runs the network. packed: the C library alone; tflm: TensorFlow Lite Micro"
             " (TFLM) with the library as its operator; tflm-builtin: TFLM with its own dense"
-            " kernels. The project written does not contain TFLM.",
+            " kernels.",
         ),
     ] = "packed",
+    tflm: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Sources of TFLM for the project: a tree that its create_tflm_tree.py wrote, or an"
+            " Arduino library of TFLM. Without them, PlatformIO downloads a library.",
+        ),
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +49,7 @@ def export_app_command(
 
         chosen = find_board(board)
         deployment = Deployment.load(directory)
-        exported = export_app(deployment, chosen, output, head, engine=engine)
+        exported = export_app(deployment, chosen, output, head, engine=engine, tflm=tflm)
         microphone = chosen.microphone
         screen.show(
             exported.to_json(),
@@ -60,7 +68,7 @@ def export_app_command(
                     Text(f"next: cd {output} && pio run -t upload"),
                     Text(f"or open {output / SKETCH_NAME / SKETCH_NAME}.ino in the Arduino IDE"),
                 ]
-                if engine == "packed"
-                else [Text(f"next: {output / 'README.md'} says where to put TensorFlow Lite Micro")]
+                if engine == "packed" or tflm is not None
+                else [Text(f"next: {output / 'README.md'} says how to get TensorFlow Lite Micro")]
             ),
         )
