@@ -142,7 +142,7 @@ def test_nothing_is_written_for_a_board_that_is_too_small(
 def test_nothing_is_written_when_the_disk_refuses(
     standin: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> str:
+    def refuse(*_: object, **__: object) -> str:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(app, "_write_readme", refuse)

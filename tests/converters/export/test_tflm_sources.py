@@ -204,6 +204,6 @@ def test_a_real_tree_compiles_as_the_board_s_core_does(
         f"{MICRO}/micro_allocator.cc",
         f"{MICRO}/kernels/kernel_util.cc",
     ):
-        # TFLM's headers have unused parameters.
-        errors = compile_source(library / name, board, tmp_path / "o", "-Wno-unused-parameter")
+        # TFLM's headers cause warnings, among them one about C++17 where a core chooses C++14.
+        errors = compile_source(library / name, board, tmp_path / "o", "-w")
         assert errors == "", name
