@@ -52,6 +52,7 @@ what builds for a microcontroller need more than the build for a host. In C:
 EDGEL3_NODE_TFLM_BYTES."""
 _SKETCH_SUFFIXES = (".ino", ".h", ".cpp")
 _LIBRARY_SUFFIXES = (".c", ".cc", ".h", ".S")
+_BUILTIN_SOURCE_NAME = "edgel3_node_tflm_builtin.cc"
 
 
 @dataclass(frozen=True)
@@ -280,6 +281,9 @@ def export_app(
             if path.suffix in _SKETCH_SUFFIXES:
                 shutil.copyfile(path, sketch / path.name)
         for path in sorted((sources / "lib" / "edgel3" / "src").iterdir()):
+            # It needs C++17 and TFLM's kernels.
+            if path.name == _BUILTIN_SOURCE_NAME and engine != "tflm-builtin":
+                continue
             if path.suffix in _LIBRARY_SUFFIXES:
                 shutil.copyfile(path, library / path.name)
         shutil.copyfile(sources / "lib" / "edgel3" / "LICENSE", directory / "LICENSE")
@@ -293,7 +297,7 @@ def export_app(
             ),
             encoding="utf-8",
         )
-        readme = _write_readme(deployment, board, needs_tflm=engine != "packed" and tflm is None)
+        readme = _write_readme(deployment, board, engine, needs_tflm=tflm is None)
         (directory / "README.md").write_text(readme, encoding="utf-8")
         digests = {
             path.relative_to(directory).as_posix(): sha256_hex(path.read_bytes())
@@ -334,7 +338,7 @@ def _check_budget(board: Board, flash_bytes: int, ram_bytes: int) -> None:
             )
 
 
-def _write_readme(deployment: Deployment, board: Board, *, needs_tflm: bool) -> str:
+def _write_readme(deployment: Deployment, board: Board, engine: str, *, needs_tflm: bool) -> str:
     microphone = (
         "The board has no microphone with a driver, so audio comes from the host."
         if board.microphone is None
@@ -346,7 +350,7 @@ def _write_readme(deployment: Deployment, board: Board, *, needs_tflm: bool) -> 
   contains library and model, so you need not install a library.
 - arduino-cli: `arduino-cli compile -b {board.fqbn} -u -p PORT {SKETCH_NAME}`.
 """
-    if needs_tflm:
+    if engine != "packed" and needs_tflm:
         steps = f"""\
 The network runs in TensorFlow Lite Micro (TFLM), which this project does not contain. With
 PlatformIO, `pio run -t upload` in this directory downloads a library of it (`lib_deps` in
@@ -358,6 +362,12 @@ PlatformIO, `pio run -t upload` in this directory downloads a library of it (`li
 
 We tried neither PlatformIO nor the Arduino IDE: the sources were compiled with the options of the
 boards' cores, and the node with TFLM was run on an emulated Cortex-M7.
+"""
+    if engine == "tflm-builtin" and board.fqbn.startswith("arduino:mbed"):
+        steps += """
+The kernels of the current TFLM need C++17. The Arduino IDE and arduino-cli compile for this board as
+C++14 and cannot build them. PlatformIO can, with `-std=gnu++17` in `platformio.ini`. The library
+Chirale_TensorFlowLite 2.0.0 compiles as C++14, too.
 """
     return f"""\
 # {deployment.variant.name} on {board.title}

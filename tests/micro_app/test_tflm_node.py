@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.boards.tflm import (
+    BUILTIN_ENGINE,
     COMPILERS,
     ENGINE_FILES,
     NODE_ENGINE,
@@ -83,7 +84,7 @@ def node_objects(
     gemmlowp = find_package("tensorflow") / "include" / "external" / "gemmlowp"
     moved = folder / "moved.cc"
     moved.write_text(MOVED)
-    for source in (NODE_ENGINE, moved):
+    for source in (NODE_ENGINE, BUILTIN_ENGINE, moved):
         objects.append(folder / f"{source.name}.o")
         options = [*STRICT, STATIC_MEMORY, "-isystem", gemmlowp]
         compile_for_host(source, objects[-1], options, upstream_headers)

@@ -10,6 +10,7 @@ import emulator
 import numpy as np
 import pytest
 from helpers.boards.tflm import (
+    BUILTIN_ENGINE,
     COMPILERS,
     NODE_ENGINE,
     OPERATOR,
@@ -91,7 +92,7 @@ def assert_needs_only_tflm_and_engine(output: Path) -> None:
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_without_tflm_s_headers_there_is_nothing(tmp_path: Path, compiler: str) -> None:
     output = tmp_path / "operator.i"
-    for source in (OPERATOR, NODE_ENGINE):
+    for source in (OPERATOR, NODE_ENGINE, BUILTIN_ENGINE):
         compile_to(output, [*COMPILERS[compiler], "-std=c++11", *STRICT, "-E", "-P", source])
         assert output.read_text().strip() == ""
     # A sketch can test for the operator with EDGEL3_HAS_TFLM.
@@ -104,7 +105,13 @@ def test_without_tflm_s_headers_there_is_nothing(tmp_path: Path, compiler: str) 
 
 def test_only_the_operator_and_what_runs_it_know_tflm() -> None:
     files = [path for path in SOURCES.iterdir() if "tensorflow/" in path.read_text()]
-    assert {path.name for path in files} == {OPERATOR.name, "edgel3_tflm.h", NODE_ENGINE.name}
+    assert {path.name for path in files} == {
+        OPERATOR.name,
+        "edgel3_tflm.h",
+        "edgel3_node_tflm_network.h",
+        NODE_ENGINE.name,
+        BUILTIN_ENGINE.name,
+    }
 
 
 def test_sea_64_gives_the_engine_s_bytes(

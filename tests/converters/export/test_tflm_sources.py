@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.boards.arduino import WARNINGS, compile_source, needs_arm
+from helpers.boards.arduino import WARNINGS, compile_source, find_recipe, needs_arm
 
 from edgel3_tflm.converters.export.app import LIBRARY_FOLDER, export_app
 from edgel3_tflm.converters.export.board_files import PLATFORMIO_NAME, SKETCH_NAME
@@ -169,6 +169,23 @@ def test_without_sources_the_project_says_how_to_get_them(
     assert "--tflm tflm" in readme
     packed = export_app(tiny_int8, BOARDS[0], tmp_path / "app").directory
     assert "lib_deps" not in read_environment(packed)
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_tflm_s_own_kernels_on_a_mbed_board_need_platformio(
+    board: Board, tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    sources = write_tree(tmp_path / "tree", TREE)
+    readmes = {}
+    for engine in ("tflm", "tflm-builtin"):
+        app = export_app(tiny_int8, board, tmp_path / engine, engine=engine, tflm=sources).directory
+        assert read_environment(app)["build_flags"] == "-std=gnu++17"
+        builtin = app / SKETCH_NAME / LIBRARY_FOLDER / "edgel3_node_tflm_builtin.cc"
+        assert builtin.exists() == (engine == "tflm-builtin")
+        readmes[engine] = (app / "README.md").read_text()
+
+    assert "C++14" not in readmes["tflm"]
+    assert ("C++14" in readmes["tflm-builtin"]) == ("gnu++14" in find_recipe(board).cpp)
 
 
 def test_the_library_s_engine_takes_no_sources(tiny_int8: Deployment, tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ OPERATOR = SOURCES / "edgel3_tflm.cc"
 NODE_ENGINE = SOURCES / "edgel3_node_tflm.cc"
 
 
+BUILTIN_ENGINE = SOURCES / "edgel3_node_tflm_builtin.cc"
+
+
 HOST_KERNELS = ROOT / "micro_app" / "host" / "edgel3_kernels_host.c"
 
 
