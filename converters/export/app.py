@@ -365,8 +365,8 @@ boards' cores, and the node with TFLM was run on an emulated Cortex-M7.
 """
     if engine == "tflm-builtin" and board.fqbn.startswith("arduino:mbed"):
         steps += """
-The kernels of the current TFLM need C++17. The Arduino IDE and arduino-cli compile for this board as
-C++14 and cannot build them. PlatformIO can, with `-std=gnu++17` in `platformio.ini`. The library
+The kernels of the current TFLM need C++17. The Arduino IDE and arduino-cli compile for this board
+as C++14 and cannot build them. PlatformIO can, with `-std=gnu++17` in `platformio.ini`. The library
 Chirale_TensorFlowLite 2.0.0 compiles as C++14, too.
 """
     return f"""\

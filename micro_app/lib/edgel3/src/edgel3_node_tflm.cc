@@ -31,8 +31,8 @@ class PackedResolver : public MicroOpResolver {
 /* The window is the interpreter's input, and the log-mel values are in the engine's arena. */
 edgel3_status OpenPacked(const edgel3_node_model *model, edgel3_info *info,
                          edgel3_node_memory *memory) {
-  const edgel3_status status = Open<PackedResolver>(model, model->arena_bytes, model->window,
-                                                    model->window_bytes, info);
+  const edgel3_status status =
+      Open<PackedResolver>(model, model->arena_bytes, model->window, model->window_bytes, info);
   if (status != EDGEL3_OK) return status;
   Network<PackedResolver> *network = Opened<PackedResolver>(model);
   uint8_t *input = network->interpreter.input(0)->data.uint8;

@@ -56,8 +56,8 @@ struct Network {
 constexpr size_t kAlignment = EDGEL3_ARENA_ALIGNMENT;
 
 template <typename Resolver>
-constexpr size_t kNetworkBytes = (sizeof(Network<Resolver>) + kAlignment - 1) / kAlignment *
-                                 kAlignment;
+constexpr size_t kNetworkBytes =
+    (sizeof(Network<Resolver>) + kAlignment - 1) / kAlignment * kAlignment;
 
 /* Set up an interpreter in the arena. With `tensors`, its input and output are there instead. */
 template <typename Resolver>
