@@ -109,7 +109,6 @@ def test_only_the_operator_and_what_runs_it_know_tflm() -> None:
         OPERATOR.name,
         "edgel3_tflm.h",
         "edgel3_node_tflm_network.h",
-        NODE_ENGINE.name,
         BUILTIN_ENGINE.name,
     }
 
