@@ -2,8 +2,8 @@
 
 The Arduino IDE and PlatformIO compile every file below the sketch's ``src`` folder, but search no
 folder there for headers. The copies therefore include each other by relative paths. Those of a tree
-define the macro that TFLM's own build for microcontrollers defines. An Arduino library of TFLM
-needs none, because the Arduino IDE defines none.
+define the macro that TFLM's own build for microcontrollers defines, and compile with exceptions,
+which that build turns off. An Arduino library of TFLM needs neither.
 """
 
 import functools
@@ -66,6 +66,16 @@ _STATIC_MEMORY = """\
 #define TF_LITE_STATIC_MEMORY /* added by edgel3-tflm */
 #endif
 """
+# TFLM makes this operator private, and its own build has no exceptions. With exceptions, as in the
+# Mbed core, GCC refuses to create objects of its classes.
+_COMPATIBILITY = PurePosixPath(f"{_MICRO}/compatibility.h")
+_PUBLIC_DELETE = """
+/* added by edgel3-tflm: public, for compilers with exceptions */
+#undef TF_LITE_REMOVE_VIRTUAL_DELETE
+#define TF_LITE_REMOVE_VIRTUAL_DELETE \\
+ public:                              \\
+  void operator delete(void*) {}
+"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,8 @@ class TflmSources:
                 # Latin-1 keeps every byte.
                 rewrite = functools.partial(_rewrite, includer=path, headers=headers)
                 text = _INCLUDE.sub(rewrite, data.decode("latin-1"))
-                data = (before + text).encode("latin-1")
+                after = _PUBLIC_DELETE if is_tree and path == _COMPATIBILITY else ""
+                data = (before + text + after).encode("latin-1")
             output.write_bytes(data)
         for name in _LICENSES:
             if (self.directory / name).is_file():

@@ -25,7 +25,14 @@ NO_MACRO = "#ifdef TF_LITE_STATIC_MEMORY\n#error not a library for the Arduino I
 TREE = {
     f"{MICRO}/micro_interpreter.h": f'#include "{KERNEL_UTIL}"\nint SetMicroExternalContext();\n',
     f"{MICRO}/micro_interpreter.cc": f'#include "{MICRO}/micro_interpreter.h"\n'
-    f'#  include "{MICRO}/micro_allocator.h"\n#include <string.h>\nstatic_assert(SAME == 1, "");\n',
+    f'#  include "{MICRO}/micro_allocator.h"\n#include <string.h>\nstatic_assert(SAME == 1, "");\n'
+    f'#include "{MICRO}/compatibility.h"\n#include <new>\n'
+    "class Planner {\n public:\n  virtual ~Planner() {}\n private:\n"
+    "  TF_LITE_REMOVE_VIRTUAL_DELETE\n};\n"
+    "Planner* plan(void* memory) { return new (memory) Planner; }\n",
+    f"{MICRO}/compatibility.h": "#ifdef TF_LITE_STATIC_MEMORY\n"
+    "#define TF_LITE_REMOVE_VIRTUAL_DELETE void operator delete(void*) {}\n#else\n"
+    "#define TF_LITE_REMOVE_VIRTUAL_DELETE\n#endif\n",
     f"{MICRO}/micro_allocator.h": '#include "common.h"\n#include <stddef.h>\n#include <stdint.h>\n'
     "struct Allocator {\n  Allocator* Create(uint8_t* one,\n  size_t size, uint8_t* other);\n};\n",
     f"{MICRO}/common.h": "#define SAME 1\n",
@@ -219,6 +226,8 @@ def test_a_real_tree_compiles_as_the_board_s_core_does(
         "edgel3_node_tflm.cc",
         f"{MICRO}/micro_interpreter.cc",
         f"{MICRO}/micro_allocator.cc",
+        f"{MICRO}/recording_micro_allocator.cc",
+        f"{MICRO}/tflite_bridge/micro_error_reporter.cc",
         f"{MICRO}/kernels/kernel_util.cc",
     ):
         # TFLM's headers cause warnings, among them one about C++17 where a core chooses C++14.
