@@ -141,6 +141,30 @@ def test_a_node_in_tflm_s_interpreter_on_an_emulated_cortex_m7(
         check_node(device, tiny_int8)
 
 
+def test_a_node_in_tflm_takes_the_fast_arena_where_the_budget_has_room(
+    standin: Deployment, tmp_path: Path
+) -> None:
+    includes, tflm = find_tflm_for_the_cortex_m7()
+    options = (f"-DEDGEL3_TFLM_INCLUDE={';'.join(includes)}", f"-DEDGEL3_TFLM_LIBRARY={tflm}")
+    window = np.random.default_rng(7).integers(-128, 128, (1, 256, 199, 1)).astype(np.int8)
+    expected = run_engine(standin.read_model("int8", "engine"), window)[0]
+    ticks = {}
+    for arena in ("fast", "least"):
+        model = export_model(standin, "tflm", tmp_path / arena)
+        if arena == "least":
+            header = model / "edgel3_tflm_model.h"
+            # More than any budget.
+            larger = re.sub(r"(?<=_FAST_ARENA_BYTES )(?=\d)", "9", header.read_text())
+            header.write_text(larger)
+        firmware = build_node(model, tmp_path / f"{arena}-build", options=options)
+        with Emulator(firmware) as running, Device(running.connect(), timeout_s=600) as device:
+            np.testing.assert_array_equal(device.embed_log_mel(window[0, :, :, 0]), expected)
+            ticks[arena] = device.statistics().engine_ticks
+
+    # The kernels that need the larger arena take fewer instructions.
+    assert ticks["fast"] < ticks["least"]
+
+
 def test_a_sketch_with_tflm_compiles_without_a_warning(
     upstream_headers: Path, tiny_int8: Deployment, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import re
 import struct
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,36 +194,27 @@ def test_the_arena_holds_the_engine_and_little_else(
     assert 0 <= int(total[1]) - engine - window_and_embedding <= 1024
 
 
-def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
-    tiny_int8: Deployment, tmp_path: Path
-) -> None:
-    """Needs TFLM's headers and library for the Cortex-M7, from environment variables."""
-    includes, tflm = find_tflm_for_the_cortex_m7()
-    packed = tiny_int8.directory / "int8_packed.tflite"
-    windows = np.random.default_rng(4).integers(-128, 128, (3, 64, 50, 1)).astype(np.int8)
-    (tmp_path / "windows").write_bytes(windows.tobytes())
-    (tmp_path / "data.S").write_text(
-        ".section .rodata\n.balign 16\n.global test_model, test_windows, test_windows_end\n"
-        f'test_model: .incbin "{packed}"\n'
-        f'test_windows: .incbin "{tmp_path / "windows"}"\n'
-        "test_windows_end:\n"
-    )
+def run_on_an_emulated_cortex_m7(
+    folder: Path, program: str, data: str, headers: Sequence[str | Path], *libraries: str
+) -> str:
+    """Return what a C++ program with operator, engine and data (in assembly) writes."""
+    (folder / "data.S").write_text(f".section .rodata\n.balign 16\n{data}")
     c = (*emulator.FLAGS, f"-I{SOURCES}", f"-I{BOARD}")
-    vendor = [word for folder in includes for word in ("-isystem", folder)]
+    vendor = [word for header in headers for word in ("-isystem", header)]
     options = [*COMPILERS["cortex-m7"][1:], "-std=c++17", *STRICT, STATIC_MEMORY, *vendor]
-    sources = {BOARD / "board.c": c, tmp_path / "data.S": c}
+    sources = {BOARD / "board.c": c, folder / "data.S": c}
     sources |= {SOURCES / name: c for name in ENGINE_FILES_M7}
     objects = []
     for source, flags in sources.items():
-        objects.append(tmp_path / f"{source.name}.o")
+        objects.append(folder / f"{source.name}.o")
         compile_to(objects[-1], ["arm-none-eabi-gcc", *flags, "-c", source])
-    for source in (OPERATOR, Path(__file__).parents[1] / "native" / "tflm_main_m7.cc"):
-        objects.append(tmp_path / f"{source.name}.o")
+    for source in (OPERATOR, Path(__file__).parents[1] / "native" / program):
+        objects.append(folder / f"{source.name}.o")
         compile_to(objects[-1], ["arm-none-eabi-g++", *c, *options, "-c", source])
-    elf = tmp_path / "test.elf"
+    elf = folder / "test.elf"
     script = ("-nostartfiles", "--specs=nosys.specs", "-T", BOARD / "mps2_an500.ld")
     linking = (*script, "-Wl,--gc-sections", "-Wl,--defsym=end=board_bss_end")
-    compile_to(elf, ["arm-none-eabi-g++", *emulator.FLAGS, *linking, *objects, tflm])
+    compile_to(elf, ["arm-none-eabi-g++", *emulator.FLAGS, *linking, *objects, *libraries])
     done = subprocess.run(
         [
             *(find_tool(emulator.QEMU), "-M", emulator.MACHINE, "-icount", "shift=0"),
@@ -235,8 +227,64 @@ def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
         timeout=300,
     )
     assert done.returncode == 0, done
-    *embeddings, arena = done.stdout.split()
+    return done.stdout
+
+
+def test_on_an_emulated_cortex_m7_it_gives_the_engine_s_bytes(
+    tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    """Needs TFLM's headers and library for the Cortex-M7, from environment variables."""
+    includes, tflm = find_tflm_for_the_cortex_m7()
+    packed = tiny_int8.directory / "int8_packed.tflite"
+    windows = np.random.default_rng(4).integers(-128, 128, (3, 64, 50, 1)).astype(np.int8)
+    (tmp_path / "windows").write_bytes(windows.tobytes())
+    data = (
+        ".global test_model, test_windows, test_windows_end\n"
+        f'test_model: .incbin "{packed}"\n'
+        f'test_windows: .incbin "{tmp_path / "windows"}"\n'
+        "test_windows_end:\n"
+    )
+    output = run_on_an_emulated_cortex_m7(tmp_path, "tflm_main_m7.cc", data, includes, tflm)
+    *embeddings, arena = output.split()
     blob = tiny_int8.read_model("int8", "engine")
     assert embeddings == [values.tobytes().hex() for values in run_engine(blob, windows)]
     # The arena contains the engine, window and embedding; the rest are TFLM's records.
     assert 0 <= int(arena) - plan_memory(blob).arena_bytes - 64 * 50 - 4 <= 1024
+
+
+def test_the_operator_takes_the_fast_arena_where_the_limit_has_room(
+    upstream_headers: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(6)
+    network = draw_network(
+        rng,
+        rows=9,
+        columns=33,
+        filters=[16, 24, 24, 11],
+        pools=["none", "none", "2x2", "global"],
+        sparsity=[0, 0.95, 0.95, 0.98],
+    )
+    blob = pack(build(network))
+    window = rng.integers(-128, 128, (1, 9, 33, 1)).astype(np.int8)
+    least, fast = (plan_memory(blob, widen=widen) for widen in (False, True))
+    assert least.arena_bytes < fast.arena_bytes
+    limits = [0, fast.arena_bytes - 1, fast.arena_bytes, 2 * fast.arena_bytes]
+    (tmp_path / "model").write_bytes(blob)
+    (tmp_path / "window").write_bytes(window.tobytes())
+    data = (
+        ".global test_model, test_model_bytes, test_window, test_limits, test_limits_end\n"
+        f'test_model: .incbin "{tmp_path / "model"}"\n'
+        f'test_window: .incbin "{tmp_path / "window"}"\n'
+        f".balign 4\ntest_model_bytes: .word {len(blob)}\n"
+        f"test_limits: .word {', '.join(map(str, limits))}\ntest_limits_end:\n"
+    )
+
+    output = run_on_an_emulated_cortex_m7(
+        tmp_path, "tflm_arena_main_m7.cc", data, [upstream_headers]
+    )
+
+    expected = run_engine(blob, window)[0].tobytes().hex()
+    rows = [line.split() for line in output.splitlines()]
+    arenas = [least.arena_bytes, least.arena_bytes, fast.arena_bytes, fast.arena_bytes]
+    assert [int(row[0]) for row in rows] == arenas
+    assert [row[1] for row in rows] == [expected] * 4

@@ -8,7 +8,8 @@
  * AllocateTensors() fails.
  *
  * Compile with the macros that TFLM's library was compiled with. TFLM's own build defines
- * TF_LITE_STATIC_MEMORY, which changes the layout of TFLM's structures. TFLM's headers need C++17.
+ * TF_LITE_STATIC_MEMORY, which changes the layout of TFLM's structures. The headers of
+ * TFLM's kernels need C++17.
  *
  * Without TFLM's headers on the include path, this header declares nothing and does not define
  * EDGEL3_HAS_TFLM.
