@@ -1,11 +1,15 @@
-"""The figure: quality against time, with flash as the size of the dots. Needs the extra report."""
+"""The figures: quality against time, and accuracy against sparsity. Needs the extra report."""
 
 import io
 from collections.abc import Sequence
 
+from edgel3_tflm.converters.fit.baselines import Baselines
 from edgel3_tflm.converters.fit.budget import Budget
 from edgel3_tflm.converters.fit.choice import Judged, find_front
+from edgel3_tflm.converters.fit.measurement import Measurement
 from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
+from edgel3_tflm.evaluation.probe import find_interval
+from edgel3_tflm.networks.catalogue import VARIANTS
 
 try:
     from matplotlib.figure import Figure
@@ -16,6 +20,7 @@ except ImportError as error:
 
 _AREA_OF_MB = 400.0
 """Area of the dot of a network with 1 MB of flash, in square points."""
+_TRAINED = "trained at this sparsity"
 
 
 def plot(candidates: Sequence[Judged], budget: Budget, winner: Judged | None) -> bytes:
@@ -83,6 +88,49 @@ def plot(candidates: Sequence[Judged], budget: Budget, winner: Judged | None) ->
     axes.set_xscale("log")
     axes.margins(x=0.25, y=0.15)
     figure.legend(frameon=False, loc="outside lower left", fontsize=8, markerscale=0.5)
+    return _encode(figure)
+
+
+def _encode(figure: Figure) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return data.getvalue()
+
+
+def plot_curves(
+    candidates: Sequence[Measurement], baselines: Baselines, teacher: dict[str, str]
+) -> bytes:
+    """Plot the candidates that have a plan; return a PNG image."""
+    figure = Figure(figsize=(8, 5.5), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    curves: dict[str, list[Measurement]] = {}
+    for each in candidates:
+        if VARIANTS[each.network].plan is not None:
+            curves.setdefault(_TRAINED if each.is_given else each.origin, []).append(each)
+    for name, points in curves.items():
+        points.sort(key=lambda each: each.zeros_percent)
+        right = [100 * each.right / each.clips for each in points]
+        bounds = [find_interval(each.right, each.clips) for each in points]
+        axes.errorbar(
+            [each.zeros_percent for each in points],
+            right,
+            yerr=[
+                [at - low for at, (low, _) in zip(right, bounds, strict=True)],
+                [high - at for at, (_, high) in zip(right, bounds, strict=True)],
+            ],
+            marker="o",
+            capsize=3,
+            label=name,
+        )
+    for name, folds, style in (
+        (f"teacher: {teacher['network']}, {teacher['precision']}", baselines.teacher, "--"),
+        ("mean and standard deviation of the log-mel", baselines.statistics, ":"),
+    ):
+        accuracy = 100 * sum(each.right for each in folds) / sum(each.clips for each in folds)
+        axes.axhline(accuracy, color="0.4", linestyle=style, label=f"{name}: {accuracy:.1f} %")
+    axes.set(
+        xlabel="zeros in all kernels, %",
+        ylabel="linear probe on int8 embeddings, % right, with 95 % intervals",
+    )
+    figure.legend(frameon=False, loc="outside lower left", fontsize=8)
+    return _encode(figure)

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgel3_tflm._version import __version__
+from edgel3_tflm.converters.fit.baselines import find_baselines
 from edgel3_tflm.converters.fit.budget import Budget
 from edgel3_tflm.converters.fit.candidates import Candidate, Members, derive, find_reference
 from edgel3_tflm.converters.fit.choice import (
@@ -17,14 +18,14 @@ from edgel3_tflm.converters.fit.choice import (
     choose,
     find_front,
 )
-from edgel3_tflm.converters.fit.figure import plot
+from edgel3_tflm.converters.fit.figure import plot, plot_curves
 from edgel3_tflm.converters.fit.measurement import (
     Measurement,
     Sample,
     Teacher,
     digest_of,
     measure,
-    read_measurement,
+    read_figures,
     write_measurement,
 )
 from edgel3_tflm.converters.fit.missing import Distillation
@@ -39,6 +40,7 @@ from edgel3_tflm.types import Progress
 
 JSON_NAME = "fit.json"
 FIGURE_NAME = "fit.png"
+CURVES_NAME = "sparsity.png"
 WINNER_NAME = "winner"
 _CANDIDATES_NAME = "candidates"
 MANIFEST_ENTRY = "fit"
@@ -62,6 +64,8 @@ class FitOptions:
         measured in any case.
     distillation : Distillation, optional
         Trains the members of which no weights are given.
+    curves : bool
+        Also plot accuracy against sparsity, with the teacher and log-mel statistics as baselines.
     """
 
     budget: Budget
@@ -70,6 +74,7 @@ class FitOptions:
     sample: Sample
     teacher: NetworkWeights | None = None
     distillation: Distillation | None = None
+    curves: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,12 @@ def fit(
         "test_folds": sample.test_folds,
         "candidates": [each.to_json() for each in judged],
     }
+    if options.curves:
+        path = output / _CANDIDATES_NAME / "baselines.json"
+        baselines = find_baselines(inputs, sample, teacher, path, progress)
+        record["baselines"] = asdict(baselines)
+        image = plot_curves([each.figures for each in judged], baselines, teacher.describe())
+        write_whole(output / CURVES_NAME, image)
     record = to_plain(record)
     write_whole(output / FIGURE_NAME, plot(judged, options.budget, winner))
     write_whole(output / JSON_NAME, (json.dumps(record, indent=2) + "\n").encode())
@@ -188,7 +199,7 @@ def _list_candidates(
             note(f"{name}, step {found.step}: cosine to the teacher {cosine}")
 
         show = _prefix(progress, f"{number} of {len(students)}, {name}")
-        candidates.append(distillation.train(choice, options.sample, output, show, report))
+        candidates += distillation.train(choice, options.sample, output, show, report)
     return candidates
 
 
@@ -203,7 +214,7 @@ def _find_measurement(
     """Read the figures of a candidate, or measure and keep them."""
     digest = digest_of(candidate, inputs)
     path = output / _CANDIDATES_NAME / f"{digest[:16]}.json"
-    found = read_measurement(path, digest)
+    found = read_figures(path, digest, Measurement)
     if found is None:
         found = measure(candidate, digest, sample, teacher, progress)
         write_measurement(path, found)

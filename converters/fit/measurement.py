@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -172,16 +172,19 @@ def digest_of(candidate: Candidate, inputs: dict[str, Any]) -> str:
     return sha256_hex(json.dumps(identity, sort_keys=True).encode())
 
 
-def read_measurement(path: Path, digest: str) -> Measurement | None:
-    """Read a measurement; None if there is none of this digest."""
+_Figures = TypeVar("_Figures")
+
+
+def read_figures(path: Path, digest: str, kind: type[_Figures]) -> _Figures | None:
+    """Read figures of a class with the field ``digest``; None if there are none of this digest."""
     with suppress(OSError, EdgeL3Error):
-        found = parse_json(path.read_bytes(), Measurement)
-        return found if found.digest == digest else None
+        found = parse_json(path.read_bytes(), kind)
+        return found if getattr(found, "digest", None) == digest else None
     return None
 
 
 def write_measurement(path: Path, found: Measurement) -> None:
-    """Write a measurement that :func:`read_measurement` can read."""
+    """Write a measurement that :func:`read_figures` can read."""
     write_whole(path, (json.dumps(to_plain(asdict(found)), indent=2) + "\n").encode())
 
 

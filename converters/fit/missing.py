@@ -8,7 +8,7 @@ from pathlib import Path
 from edgel3_tflm.audio.clips import bundled_clips_directory, find_clips
 from edgel3_tflm.converters.fit.candidates import Candidate, Members
 from edgel3_tflm.converters.fit.measurement import Sample
-from edgel3_tflm.converters.training.distill import DistillationFigures, distill
+from edgel3_tflm.converters.training.distill import DENSE_NAME, DistillationFigures, distill
 from edgel3_tflm.converters.training.recipe import Recipe, StudentChoice, read_recipe
 from edgel3_tflm.converters.training.run_directory import STUDENT_NAME
 from edgel3_tflm.converters.training.split import choose_clips
@@ -77,8 +77,14 @@ class Distillation:
         output: Path,
         progress: Progress,
         on_validation: Callable[[DistillationFigures], None],
-    ) -> Candidate:
+    ) -> list[Candidate]:
         """Train a student in a directory of its own below ``output``, or continue its run.
+
+        Returns
+        -------
+        list of Candidate
+            The student and, if it has a plan, the network before it was pruned, which is pruned to
+            the plan and not trained further.
 
         Raises
         ------
@@ -105,7 +111,11 @@ class Distillation:
             )
         except EdgeL3Error as error:
             raise EdgeL3Error(f"{student.name}: {error}") from error
-        weights = load_weights(choice.uncut, directory / STUDENT_NAME)
-        if student.plan is not None:
-            weights = replace(weights, variant=student)
-        return Candidate(weights, "distilled here", is_given=True)
+        trained = load_weights(choice.uncut, directory / STUDENT_NAME)
+        if student.plan is None:
+            return [Candidate(trained, "distilled here", is_given=True)]
+        dense = load_weights(choice.uncut, directory / DENSE_NAME)
+        return [
+            Candidate(replace(trained, variant=student), "distilled here", is_given=True),
+            Candidate(replace(dense, variant=student), "pruned alone here", is_given=False),
+        ]

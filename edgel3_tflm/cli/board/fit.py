@@ -139,6 +139,14 @@ def fit_command(
         Path | None,
         typer.Option(metavar="FILE", help="Recipe of --distill. Default: the stand-in's."),
     ] = None,
+    curves: Annotated[
+        bool,
+        typer.Option(
+            "--curves",
+            help="Also write sparsity.png: accuracy against zeros, pruned alone and trained, with"
+            " the teacher and the statistics of the log-mel as lines. Needs --manifest.",
+        ),
+    ] = False,
     calibration: CalibrationOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -154,6 +162,8 @@ def fit_command(
             battery_mwh = _CELL_VOLTS * battery_mah
         if recipe is not None and not distill:
             raise EdgeL3Error("expected --recipe together with --distill")
+        if curves and manifest is None:
+            raise EdgeL3Error("expected --curves together with --manifest")
         plans = [find_plan(each) for each in sparsity or []]
         depths = [find_depth(each) for each in embedding_layer or []]
         widths = [find_filters(each) for each in filters or []]
@@ -191,6 +201,7 @@ def fit_command(
             Sample.of(labelled, calibration, fold),
             teacher if distill or teacher_weights is not None else None,
             distillation,
+            curves,
         )
         with screen.progress() as progress:
             result = fit(options, output, progress, progress.note)

@@ -17,7 +17,14 @@ from edgel3_tflm.cli.commands import app
 from edgel3_tflm.converters.fit import fit as fit_module
 from edgel3_tflm.converters.fit.budget import Budget, Limits
 from edgel3_tflm.converters.fit.candidates import Candidate, Members, derive, load_candidates
-from edgel3_tflm.converters.fit.fit import FIGURE_NAME, JSON_NAME, FitOptions, FitResult, fit
+from edgel3_tflm.converters.fit.fit import (
+    CURVES_NAME,
+    FIGURE_NAME,
+    JSON_NAME,
+    FitOptions,
+    FitResult,
+    fit,
+)
 from edgel3_tflm.converters.fit.measurement import Measurement, Sample
 from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.evaluation.probe import extract_features, probe
@@ -172,6 +179,7 @@ def test_the_command_shows_the_winner(
     [
         ((), "expected a board (--board)"),
         (("--ms", "1", "--recipe", "r.toml"), "together with --distill"),
+        (("--ms", "1", "--curves"), "together with --manifest"),
         (("--ms", "1", "--battery-mah", "9", "--battery-mwh", "9"), "got both"),
         (("--ms", "1", "--weights", "none.h5"), "none.h5"),
         (("--ms", "1", "--sparsity", "42"), "unknown sparsity '42'"),
@@ -258,17 +266,23 @@ def test_distill_trains_the_plans_that_are_missing(
     words = [
         "fit", "--no-bundled", "--weights", tiny_weights, "--manifest", sounds / "manifest.tsv",
         "--calibration", short_calibration, "--teacher-weights", tiny_weights, "--distill",
-        "--recipe", recipe, "--sparsity", "97", "--ms", "0.000001", "-o", output,
+        "--recipe", recipe, "--sparsity", "97", "--ms", "0.000001", "--curves", "-o", output,
     ]  # fmt: skip
     status, messages = run_in_process(*words)
     assert status == 1
     assert "error: no candidate is within the budget" in messages
     record = json.loads((output / JSON_NAME).read_bytes())
-    given, trained = record["candidates"]
+    given, trained, alone = record["candidates"]
     assert given["network"] == TINY.name
     assert trained["network"] == "edgel3-97-kd-filters-4-4-4-4-4-4-4-4"
     assert (trained["origin"], trained["weights_kind"]) == ("distilled here", "distilled")
-    assert trained["zeros_percent"] > 90
+    assert (alone["network"], alone["origin"]) == (trained["network"], "pruned alone here")
+    assert alone["zeros_percent"] == trained["zeros_percent"] > 90
+    assert (output / CURVES_NAME).read_bytes().startswith(PNG)
+    assert {name: len(record["baselines"][name]) for name in ("teacher", "statistics")} == {
+        "teacher": 1,
+        "statistics": 1,
+    }
     assert record["test_folds"] == [3]  # the students have not learned from it
     student = output / "distilled" / trained["network"] / "student.h5.gz"
     before = student.read_bytes(), student.stat().st_mtime_ns
