@@ -199,7 +199,9 @@ def _list_candidates(
             note(f"{name}, step {found.step}: cosine to the teacher {cosine}")
 
         show = _prefix(progress, f"{number} of {len(students)}, {name}")
-        candidates += distillation.train(choice, options.sample, output, show, report)
+        candidates += distillation.train(
+            choice, options.given, options.sample, output, show, report
+        )
     return candidates
 
 

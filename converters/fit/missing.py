@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from edgel3_tflm.audio.clips import bundled_clips_directory, find_clips
-from edgel3_tflm.converters.fit.candidates import Candidate, Members
+from edgel3_tflm.converters.fit.candidates import Candidate, Members, find_reference
 from edgel3_tflm.converters.fit.measurement import Sample
 from edgel3_tflm.converters.training.distill import DENSE_NAME, DistillationFigures, distill
 from edgel3_tflm.converters.training.recipe import Recipe, StudentChoice, read_recipe
@@ -14,6 +14,7 @@ from edgel3_tflm.converters.training.run_directory import STUDENT_NAME
 from edgel3_tflm.converters.training.split import choose_clips
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.sources import load_weights
+from edgel3_tflm.networks.variants import Variant
 from edgel3_tflm.networks.weights import NetworkWeights
 from edgel3_tflm.types import Progress
 
@@ -73,6 +74,7 @@ class Distillation:
     def train(
         self,
         choice: StudentChoice,
+        given: Sequence[Candidate],
         sample: Sample,
         output: Path,
         progress: Progress,
@@ -80,11 +82,14 @@ class Distillation:
     ) -> list[Candidate]:
         """Train a student in a directory of its own below ``output``, or continue its run.
 
+        A student with a plan starts from the given network of its shape that has the fewest zeros,
+        or else from random weights.
+
         Returns
         -------
         list of Candidate
-            The student and, if it has a plan, the network before it was pruned, which is pruned to
-            the plan and not trained further.
+            The student. If it has a plan and started from random weights, also the network before
+            it was pruned, which is pruned to the plan and not trained further.
 
         Raises
         ------
@@ -92,6 +97,7 @@ class Distillation:
             As :func:`edgel3_tflm.converters.training.distill.distill`.
         """
         student = choice.variant
+        initial = None if student.plan is None else _find_initial(student, given)
         directory = output / _DIRECTORY / student.name
         training, validation = choose_clips(
             self.recipe.validation,
@@ -108,14 +114,25 @@ class Distillation:
                 output=directory,
                 progress=progress,
                 on_validation=on_validation,
+                initial=initial,
             )
         except EdgeL3Error as error:
             raise EdgeL3Error(f"{student.name}: {error}") from error
         trained = load_weights(choice.uncut, directory / STUDENT_NAME)
-        if student.plan is None:
-            return [Candidate(trained, "distilled here", is_given=True)]
-        dense = load_weights(choice.uncut, directory / DENSE_NAME)
-        return [
-            Candidate(replace(trained, variant=student), "distilled here", is_given=True),
-            Candidate(replace(dense, variant=student), "pruned alone here", is_given=False),
-        ]
+        if student.plan is not None:
+            trained = replace(trained, variant=student)
+        found = [Candidate(trained, "distilled here", is_given=True)]
+        if student.plan is not None and initial is None:
+            dense = load_weights(choice.uncut, directory / DENSE_NAME)
+            dense = replace(dense, variant=student)
+            found.append(Candidate(dense, "pruned alone here", is_given=False))
+        return found
+
+
+def _find_initial(student: Variant, given: Sequence[Candidate]) -> NetworkWeights | None:
+    fitting = [each for each in given if _shape(each.weights.variant) == _shape(student)]
+    return find_reference(fitting).weights if fitting else None
+
+
+def _shape(variant: Variant) -> tuple[object, ...]:
+    return variant.frontend, variant.filters, variant.final_relu

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.command_line import run_in_process
-from helpers.networks.tiny_network import TINY
+from helpers.networks.tiny_network import TINY, draw
 from helpers.progress import ignore_progress
 from typer.testing import CliRunner
 
@@ -26,8 +26,11 @@ from edgel3_tflm.converters.fit.fit import (
     fit,
 )
 from edgel3_tflm.converters.fit.measurement import Measurement, Sample
+from edgel3_tflm.converters.fit.missing import Distillation
 from edgel3_tflm.converters.pipeline import ConvertOptions
+from edgel3_tflm.converters.training.recipe import Recipe, parse_recipe
 from edgel3_tflm.evaluation.probe import extract_features, probe
+from edgel3_tflm.networks.catalogue import VARIANTS, find_plan
 from edgel3_tflm.networks.sources import find_bundled_variants, load_bundled_weights
 from edgel3_tflm.networks.weight_files import pack_weights
 from edgel3_tflm.runtime.deployment import Deployment
@@ -241,7 +244,7 @@ def test_the_stand_ins_are_tried_and_a_file_given_twice_is_tried_once(
 RECIPE = """
 [student]
 model_type = "sparse"
-filters = [4, 4, 4, 4, 4, 4, 4, 4]
+filters = {filters}
 [teacher]
 model_type = "sea"
 emb_dim = 64
@@ -261,8 +264,9 @@ validate_every_steps = 2
 def test_distill_trains_the_plans_that_are_missing(
     tiny_weights: Path, sounds: Path, short_calibration: Path, tmp_path: Path
 ) -> None:
+    """A student of another shape than the given network starts from random weights."""
     recipe, output = tmp_path / "recipe.toml", tmp_path / "out"
-    recipe.write_text(RECIPE)
+    recipe.write_text(RECIPE.format(filters=[*TINY.filters[:-1], 3]))
     words = [
         "fit", "--no-bundled", "--weights", tiny_weights, "--manifest", sounds / "manifest.tsv",
         "--calibration", short_calibration, "--teacher-weights", tiny_weights, "--distill",
@@ -274,7 +278,7 @@ def test_distill_trains_the_plans_that_are_missing(
     record = json.loads((output / JSON_NAME).read_bytes())
     given, trained, alone = record["candidates"]
     assert given["network"] == TINY.name
-    assert trained["network"] == "edgel3-97-kd-filters-4-4-4-4-4-4-4-4"
+    assert trained["network"] == "edgel3-97-kd-filters-4-4-4-4-4-4-4-3"
     assert (trained["origin"], trained["weights_kind"]) == ("distilled here", "distilled")
     assert (alone["network"], alone["origin"]) == (trained["network"], "pruned alone here")
     assert alone["zeros_percent"] == trained["zeros_percent"] > 90
@@ -289,3 +293,22 @@ def test_distill_trains_the_plans_that_are_missing(
     assert run_in_process(*words)[0] == 1
     assert (student.read_bytes(), student.stat().st_mtime_ns) == before
     assert json.loads((output / JSON_NAME).read_bytes()) == record
+
+
+def test_distill_starts_a_plan_from_the_given_network_of_its_shape(
+    tiny_weights: Path, sounds: Path, short_calibration: Path, tmp_path: Path
+) -> None:
+    (sea,) = load_candidates([tiny_weights], bundled=False)
+    dense = VARIANTS["l3-dense"].with_filters(TINY.filters)
+    weights = draw(dense)
+    given = [sea, Candidate(weights, "drawn", is_given=True)]
+    recipe = parse_recipe(RECIPE.format(filters=list(TINY.filters)), Recipe)
+    distillation = Distillation(recipe, sea.weights)
+    sample = Sample.of(read_manifest(sounds / "manifest.tsv"), short_calibration, [3])
+    (choice,) = distillation.list_students(given, Members(plans=(find_plan("97"),)))
+    (trained,) = distillation.train(
+        choice, given, sample, tmp_path, ignore_progress, lambda _figures: None
+    )
+    assert trained.weights.sparsity_percent > 90
+    (identity,) = tmp_path.glob("distilled/*/recipe.json")
+    assert json.loads(identity.read_bytes())["initial"] == weights.provenance.sha256
