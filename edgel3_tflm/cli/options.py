@@ -17,7 +17,7 @@ HEAD_HELP = (
 MANIFEST_HELP = "tab-separated, with the columns file, label and fold"
 WEIGHTS_HELP = (
     "An .h5 or .h5.gz file; published: the authors' file, from the cache, an installed edgel3 or a"
-    " download; bundled: a stand-in of this package (95.45 or 98 % of zeros); auto: published, or a"
+    " download; bundled: a stand-in of this package (95.45 or 99 % of zeros); auto: published, or a"
     " stand-in if none are published or the authors' file cannot be reached"
 )
 

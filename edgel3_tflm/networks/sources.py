@@ -41,9 +41,9 @@ _BUNDLED_DESCRIPTIONS = {
         "STAND-IN weights of this project, not the authors' EdgeL3: the 95.45 % plan distilled from"
         " the published SEA-UST 64 (see the model card)"
     ),
-    "98": (
+    "99": (
         "STAND-IN weights of this project, not the authors' (they published none for this plan):"
-        " the 98 % plan distilled from the published SEA-UST 64 (see the model card)"
+        " the 99 % plan distilled from the published SEA-UST 64 (see the model card)"
     ),
 }
 """The weights that ship with this package, by the label of their plan."""

@@ -76,8 +76,8 @@ def networks() -> list[Network]:
             ),
         ),
         Network(
-            ConvertOptions(find_variant(sparsity="99"), "generated"),
-            (Limit("instructions_max", 0.6e9),),
+            ConvertOptions(find_variant(sparsity="99"), "bundled"),
+            (Limit("instructions_max", 0.6e9), Limit("cycles_max", 0.45e9)),
         ),
         Network(
             ConvertOptions(find_variant("sea", embedding_size=64), sea),

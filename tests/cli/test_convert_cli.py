@@ -108,7 +108,7 @@ PLAN = "[zeros_percent]\n"
         (
             nothing,
             "--weights bundled",
-            ["expected a network with bundled weights (95.45 or 98 %"],
+            ["expected a network with bundled weights (95.45 or 99 %"],
         ),
         (nothing, "--calibration none", ["none: no such file or directory"]),
         (nothing, "--calibration tiny.h5.gz", ["tiny.h5.gz"]),

@@ -55,7 +55,7 @@ class TestRecipes:
     def test_the_stand_ins_recipes_are_valid(self) -> None:
         directory = Path(__file__).parents[3] / "edgel3_tflm" / "standin"
         recipes = [parse_recipe(path.read_text(), Recipe) for path in directory.glob("*.toml")]
-        assert {recipe.student.sparsity for recipe in recipes} == {"95.45", "98", "99"}
+        assert {recipe.student.sparsity for recipe in recipes} == {"95.45", "99"}
         assert {recipe.validation.fold for recipe in recipes} == {4}
 
 

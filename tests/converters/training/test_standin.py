@@ -56,29 +56,29 @@ def test_zeros_are_exactly_the_plan_s(standin: Deployment) -> None:
 
 def test_the_files_are_small() -> None:
     sizes = {path.name: path.stat().st_size for path in FOLDER.glob("*.h5.gz")}
-    assert sizes["edgel3_98_standin.h5.gz"] <= 500_000
+    assert sizes["edgel3_99_standin.h5.gz"] <= 500_000
     assert sum(sizes.values()) <= 1_300_000
 
 
 def test_the_real_time_stand_in_has_exactly_the_plan_s_zeros() -> None:
-    variant = find_variant(sparsity="98")
+    variant = find_variant(sparsity="99")
     notes: list[str] = []
     weights = load_given(variant, "auto", note=notes.append)
     assert weights is not None
     assert variant.plan is not None
     assert weights.provenance.kind == "bundled"
-    assert notes == ["STAND-IN weights are used: none are published for edgel3-98-ft"]
+    assert notes == ["STAND-IN weights are used: none are published for edgel3-99-ft"]
     for conv, percent in zip(weights.convs, variant.plan.layers, strict=True):
         assert conv.kernel.size - conv.zeros == round(conv.kernel.size * (1 - percent / 100))
 
 
 def test_other_networks_have_no_stand_in() -> None:
-    with pytest.raises(WeightsError, match=r"95\.45 or 98 %"):
-        load_bundled_weights(find_variant(sparsity="99"))
+    with pytest.raises(WeightsError, match=r"95\.45 or 99 %"):
+        load_bundled_weights(find_variant(sparsity="98"))
 
 
 def test_a_plan_of_the_same_total_has_no_stand_in() -> None:
-    variant = find_variant(sparsity="98")
+    variant = find_variant(sparsity="99")
     assert variant.plan is not None
     moved = replace(variant.plan, layers=(0, *reversed(variant.plan.layers[1:])))
     with pytest.raises(WeightsError, match="expected a network with bundled weights"):
