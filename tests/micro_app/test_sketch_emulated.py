@@ -144,7 +144,7 @@ def test_a_byte_that_arrives_just_before_sleep_is_read(
     frame = encode(Packet(Command.INFO, 1))
 
     with Emulator(firmware) as emulator, closing(emulator.connect()) as transport:
-        # The core of the tests handles each byte's interrupt between the sketch's check and WFI.
+        # The core of the tests requests each byte's interrupt between the sketch's check and WFI.
         # No later byte or interrupt ends a sleep that the last byte did not prevent.
         answers: list[Packet] = []
         transport.write(frame[:-1])

@@ -34,6 +34,21 @@ def compile_changed(name: str, changed: str, old: str, new: str, folder: Path) -
                 ("uint32_t negatives;", "uint32_t other, negatives;", "differs_from_the_registers"),
             )
         ),
+        *(
+            ("edgel3_words_m7.c", "edgel3_words_m7.c", old, f"uint32_t other[2]; {old}", refused)
+            for old, refused in (
+                ("int64_t start; ", "edgel3_words_layout"),
+                ("uint32_t half; ", "edgel3_words_layout"),
+            )
+        ),
+        *(
+            ("edgel3_pairs_m7.c", "edgel3_pairs_m7.c", old, f"uint32_t other[2]; {old}", refused)
+            for old, refused in (
+                ("int32_t addend; ", "edgel3_pairs_layout"),
+                ("edgel3_half lower;", "edgel3_pairs_layout"),
+                ("uint32_t threes; ", "edgel3_pairs_layout"),
+            )
+        ),
     ],
 )
 def test_sizes_and_layouts_that_do_not_fit_are_refused(

@@ -48,6 +48,7 @@ def test_platformio_has_an_environment_for_every_board() -> None:
     assert all(parser[f"env:{board.name}"]["board"] == board.name for board in BOARDS)
     # PlatformIO's default split is another than that of the Arduino IDE, which the budgets assume.
     for name in ("giga_r1_m7", "nicla_vision"):
+        assert parser[f"env:{name}"]["board_build.arduino.flash_layout"] == "100_0"
         size = parser[f"env:{name}"]["board_upload.maximum_size"]
         assert int(size) == find_board(name).flash_bytes == 1_966_080
     assert (MICRO_APP / parser["platformio"]["src_dir"] / f"{SKETCH_NAME}.ino").is_file()

@@ -4,9 +4,10 @@
  * at 8197 Hz, as real ones run at other rates than those asked for. No other interrupt occurs while
  * the sketch waits, not even every millisecond.
  *
- * Bytes arrive at the worst moment. The interrupt that receives them, masked by BASEPRI otherwise,
- * is let in by Serial.available() after it has counted. A sketch that sleeps because of that count
- * has lost its wake-up: a pending interrupt ends WFI, one that was handled before does not.
+ * Bytes arrive at the worst moment: right after the second time that a pass of loop() finds none.
+ * Serial.available() requests their interrupt (PendSV) after it has counted. A sketch that sleeps
+ * because of that count has lost its wake-up: a pending interrupt ends WFI, one that was handled
+ * before does not.
  */
 #include <Arduino.h>
 #include <PDM.h>
@@ -35,24 +36,23 @@ volatile uint32_t &word(uintptr_t address) {
   return *reinterpret_cast<volatile uint32_t *>(address);
 }
 
-constexpr uintptr_t kNvicEnable = 0xe000e100u, kNvicPriority = 0xe000e400u;
+constexpr uintptr_t kNvicEnable = 0xe000e100u, kInterruptControl = 0xe000ed04u;
+constexpr uint32_t kSetPendSv = 1u << 28;
 constexpr uintptr_t kSysTick = 0xe000e010u, kSysTickReload = 0xe000e014u, kVtor = 0xe000ed08u;
-constexpr uint32_t kSysTickVector = 15, kSerialVector = 16, kVectors = 17;
-constexpr uint32_t kMasked = 0x80;
+constexpr uint32_t kPendSvVector = 14, kSysTickVector = 15, kSerialVector = 16, kVectors = 17;
 
-/* Received bytes; their interrupt writes, the sketch reads. */
+/* Bytes that the UART received. The sketch reads those before `arrived`. */
 volatile uint8_t received[256];
-volatile uint32_t received_head = 0, received_tail = 0;
+volatile uint32_t received_head = 0, arrived = 0, received_tail = 0;
+uint32_t empty_checks = 0; /* in this pass of loop() */
+
+void arrive() { arrived = received_head; }
 
 void receive_byte() {
   if (received_head - received_tail == sizeof received) board_exit(1);
   uart().interrupts = 2;
   received[received_head % sizeof received] = static_cast<uint8_t>(uart().data);
   received_head = received_head + 1;
-}
-
-void set_mask(uint32_t priority) {
-  __asm__ volatile("msr basepri, %0\n\tisb" ::"r"(priority) : "memory");
 }
 
 constexpr uint32_t kSampleMicroseconds = 122;
@@ -81,14 +81,13 @@ alignas(256) void (*vectors[kVectors])();
 
 /* Take handlers of our own; those of board.c report a fault. */
 void take_vectors() {
-  for (uint32_t i = 0; i < kSysTickVector; ++i) {
+  for (uint32_t i = 0; i < kPendSvVector; ++i) {
     vectors[i] = reinterpret_cast<void (*)()>(word(4 * i));
   }
+  vectors[kPendSvVector] = arrive;
   vectors[kSysTickVector] = record;
   vectors[kSerialVector] = receive_byte;
   word(kVtor) = reinterpret_cast<uintptr_t>(vectors);
-  word(kNvicPriority) = kMasked;
-  set_mask(kMasked);
 }
 
 }  // namespace
@@ -124,13 +123,15 @@ void SerialStub::begin(unsigned long) {
   word(kNvicEnable) = 1;
 }
 int SerialStub::available() {
-  const uint32_t counted = received_head - received_tail;
-  set_mask(0);
-  set_mask(kMasked);
+  const uint32_t counted = arrived - received_tail;
+  if (counted == 0 && ++empty_checks == 2 && arrived != received_head) {
+    word(kInterruptControl) = kSetPendSv;
+    __asm__ volatile("dsb\n\tisb" ::: "memory");
+  }
   return static_cast<int>(counted);
 }
 int SerialStub::read() {
-  if (received_head == received_tail) return -1;
+  if (arrived == received_tail) return -1;
   const uint8_t byte = received[received_tail % sizeof received];
   received_tail = received_tail + 1;
   return byte;
@@ -164,5 +165,8 @@ uint32_t millis() { return micros() / 1000; }
 
 int main() {
   setup();
-  for (;;) loop();
+  for (;;) {
+    empty_checks = 0;
+    loop();
+  }
 }
