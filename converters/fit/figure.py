@@ -86,6 +86,8 @@ def plot(candidates: Sequence[Judged], budget: Budget, winner: Judged | None) ->
         title="dot: flash by its area; hollow: outside of the budget; red: the winner",
     )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.margins(x=0.25, y=0.15)
     figure.legend(frameon=False, loc="outside lower left", fontsize=8, markerscale=0.5)
     return _encode(figure)
