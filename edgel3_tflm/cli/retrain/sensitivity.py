@@ -236,20 +236,24 @@ def _describe(found: "Sensitivity") -> list[Text]:
 
 
 def _scores_table(found: "Sensitivity", name: str, title: str) -> Table:
+    """Return a table with a column for each layer, which 80 characters have room for."""
     percents = found.inputs["sparsities"]
-    table = new_table(title, "as given", *(f"{percent:g} %" for percent in percents))
+    table = new_table(title, *(curve.name for curve in found.layers))
+    columns = []
     for curve in found.layers:
         # A layer has no points for percents that it exceeded when given: the lowest ones.
-        cells = [_format(name, getattr(point.score, name)) for point in curve.points]
-        missing = 1 + len(percents) - len(cells)
-        table.add_row(curve.name, cells[0], *["-"] * missing, *cells[1:])
+        given, *cells = [_format(name, getattr(point.score, name)) for point in curve.points]
+        columns.append([given, *["-"] * (len(percents) - len(cells)), *cells])
+    rows = ["as given", *(f"{percent:g} %" for percent in percents)]
+    for row, values in zip(rows, zip(*columns, strict=True), strict=True):
+        table.add_row(row, *values)
     return table
 
 
 def _format(name: str, value: float) -> str:
     if name == "mean_squared_error":
-        return f"{value:.3g}"
-    return f"{value:.1f}" if name == "probe_percent" else f"{value:.4f}"
+        return f"{value:.2g}"
+    return f"{value:.1f}" if name == "probe_percent" else f"{value:.3f}"
 
 
 def _describe_plan(study: "SensitivityStudy") -> list[Any]:

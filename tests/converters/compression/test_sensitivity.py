@@ -353,7 +353,10 @@ def test_the_command_measures_once_and_proposes_plans(weights_file: Path, tmp_pa
     common += ("--windows", 8, "--sparsities", "50,90")
     done = run(*common)
     assert done.returncode == 0, done.stderr
-    assert "conv8" in done.stdout
+    table = done.stdout.splitlines()
+    (head, *_) = [line for line in table if "conv1 " in line and "conv8" in line]
+    assert len(head) <= 80
+    assert sum(line.split()[:2] == ["50", "%"] for line in table) == 3  # one in each table
     first = json.loads((output / "sensitivity.json").read_text())
     assert (output / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
     assert not (output / "plan.toml").exists()
