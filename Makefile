@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench throughput soak light pythons resolve wheel lint clean
+.PHONY: demo test bench throughput soak hear light pythons resolve wheel lint clean
 
 # Commands and tests run the installed package, so that a file that is missing from the wheel fails
 # them. Files of an earlier build would end up in the wheel and are removed first.
@@ -19,7 +19,7 @@ define install
 endef
 
 demo: EXTRAS := convert,report
-test bench throughput soak lint: EXTRAS := test
+test bench throughput soak hear lint: EXTRAS := test
 
 demo:
 	$(install)
@@ -47,6 +47,12 @@ throughput:
 soak:
 	$(install)
 	$(BIN)/python micro_app/benchmark/soak.py
+
+# A node with open ears on the emulated Cortex-M7, fed with 60 s of sound while it embeds: coverage,
+# lost samples, and each embedding beside this machine's. Needs the tools of bench but llvm-14.
+hear:
+	$(install)
+	$(BIN)/python micro_app/benchmark/hear.py
 
 # The package without extras: it embeds without TensorFlow.
 light:

@@ -23,10 +23,10 @@ from edgel3_tflm.converters.quantization.chain import (
     fold,
     quantize_layer,
 )
-from edgel3_tflm.device.cycles import count_cycles, expect_work
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.variants import POOL_AFTER, ConvLayer, Plan, Variant
 from edgel3_tflm.networks.weights import ConvWeights, NetworkWeights
+from edgel3_tflm.runtime.c_library.cycles import count_cycles, expect_work
 from edgel3_tflm.runtime.packed import CHANNEL_TABLE_BYTES, HEADER, RECORD, Pooling, round_up
 from edgel3_tflm.types import BoolArray, DoubleArray, Int8Array, IntArray, Progress
 

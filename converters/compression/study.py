@@ -25,9 +25,9 @@ from typing import Any
 
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
-from edgel3_tflm.device.cycles import modelled_cycles
-from edgel3_tflm.device.estimate import count_instructions, require_packed_model
+from edgel3_tflm.device.estimate import count_instructions
 from edgel3_tflm.device.firmware import QEMU, build_node, has_compiler
+from edgel3_tflm.device.footprint import require_packed_model
 from edgel3_tflm.errors import RuntimeUnavailableError, WeightsUnreachableError
 from edgel3_tflm.networks.catalogue import WIDTHS, find_depth, find_variant
 from edgel3_tflm.networks.published import (
@@ -37,6 +37,7 @@ from edgel3_tflm.networks.published import (
 )
 from edgel3_tflm.networks.sources import WeightsSource, WeightsWord, find_weights
 from edgel3_tflm.networks.variants import Variant
+from edgel3_tflm.runtime.c_library.cycles import modelled_cycles
 from edgel3_tflm.types import Progress
 
 STUDY = tuple(each for each in PUBLISHED_RESULTS if each.kind in ("plan", "depth", "width"))

@@ -23,8 +23,13 @@ from edgel3_tflm.converters.export.board_files import (
 from edgel3_tflm.converters.export.head import find_head
 from edgel3_tflm.converters.export.tflm_sources import TREE_SCRIPT, find_tflm
 from edgel3_tflm.device.boards import Board
-from edgel3_tflm.device.estimate import Footprint, choose_arena, plan_footprint
 from edgel3_tflm.device.firmware import find_sources
+from edgel3_tflm.device.footprint import (
+    Footprint,
+    MemoryPlan,
+    choose_memory,
+    plan_footprint,
+)
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import new_directory, sha256_hex
 from edgel3_tflm.runtime.arena import plan_memory
@@ -41,6 +46,7 @@ MARKER_NAME = "app.json"
 FORMAT = "edgel3-tflm application"
 LIBRARY_FOLDER = Path("src") / "edgel3"
 """Folder of library and model in an exported sketch."""
+OPTIONS_NAME = "edgel3_node_options.h"
 ENGINES = ("packed", "tflm", "tflm-builtin")
 """What runs the network on a board: the library's engine alone, the library's engine as a custom
 operator in the interpreter of TensorFlow Lite Micro (TFLM), or TFLM's own dense kernels."""
@@ -64,16 +70,21 @@ class _Network:
     footprint: Footprint
 
 
+def _check_constant(deployment: Deployment, header: str, constant: str) -> None:
+    """Raise an error if a deployment of an older version lacks a constant that the node needs."""
+    if f"EDGEL3_{constant}" not in (deployment.directory / header).read_text():
+        raise EdgeL3Error(
+            f"{deployment.directory}: expected EDGEL3_{constant} in {header}, found none; convert"
+            " again"
+        )
+
+
 def _read_network(deployment: Deployment, engine: str) -> _Network:
     """Return the C files of the network for an engine."""
     packed = {name: (deployment.directory / name).read_bytes() for name in _PACKED_FILES}
     footprint = plan_footprint(deployment)
     if engine == "packed":
-        if b"EDGEL3_PACKED_MODEL_FAST_ARENA_BYTES" not in packed[c_array.PACKED_HEADER_NAME]:
-            raise EdgeL3Error(
-                f"{deployment.directory}: expected the arena of the fastest kernels in"
-                f" {c_array.PACKED_HEADER_NAME}, found none; convert again"
-            )
+        _check_constant(deployment, c_array.PACKED_HEADER_NAME, "PACKED_MODEL_FAST_ARENA_BYTES")
         return _Network(packed, footprint.flash["model"], footprint)
     quantized = quantized_model_name("int8")
     source_sha256 = deployment.manifest["artefacts"][quantized]["sha256"]
@@ -86,12 +97,12 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
         (1, model.embedding_size), kind, model.output_scale, model.output_zero_point
     )
     input_bytes = model.rows * model.columns
-    log_mel_bytes = c_array.FLOAT_BYTES * input_bytes
+    levels_bytes = c_array.LEVEL_BYTES * input_bytes
     if engine == "tflm":
         flatbuffer = (deployment.directory / PACKED_FLATBUFFER_NAME).read_bytes()
-        # The log-mel values are in the engine's arena, after its state.
+        # With closed ears, the frontend's levels are in the engine's arena, after its state.
         node_arena_bytes, fast_arena_bytes = (
-            max(memory.arena_bytes, round_up(memory.state + log_mel_bytes, 16)) + TFLM_RECORD_BYTES
+            max(memory.arena_bytes, round_up(memory.state + levels_bytes, 16)) + TFLM_RECORD_BYTES
             for memory in (plan_memory(blob), plan_memory(blob, widen=True))
         )
         window_bytes = round_up(input_bytes, 16) + round_up(model.embedding_size, 16)
@@ -107,7 +118,7 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
                 " convert on Linux x86-64 with the package tflite-micro, or choose another engine"
             )
         tflm_bytes = arena_bytes + c_array.ARENA_HEADROOM_BYTES + TFLM_RECORD_BYTES
-        node_arena_bytes = fast_arena_bytes = tflm_bytes + log_mel_bytes
+        node_arena_bytes = fast_arena_bytes = tflm_bytes + levels_bytes
         window_bytes = input_bytes
         arena_source = "on TFLM's host build"
         runner = "edgel3_node_tflm_builtin"
@@ -137,6 +148,7 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
         window_bytes=window_bytes,
         source_sha256=source_sha256,
         self_test_crc32=found[1],
+        opens_ears=engine == "tflm",
     )
     files = {
         c_array.SOURCE_NAME: c_array.write_source(flatbuffer, banner),
@@ -151,7 +163,13 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
     return _Network(
         {name: text.encode() for name, text in files.items()},
         len(flatbuffer),
-        replace(footprint, ram=ram, spare_arena_bytes=fast_arena_bytes - node_arena_bytes),
+        replace(
+            footprint,
+            ram=ram,
+            spare_arena_bytes=fast_arena_bytes - node_arena_bytes,
+            # TFLM's own kernels cannot be interrupted.
+            ears_bytes=footprint.ears_bytes if engine == "tflm" else None,
+        ),
     )
 
 
@@ -167,8 +185,7 @@ class ExportedApp:
         One of ``ENGINES``.
     model : str
         Name of the network.
-    arena : str
-        "fast" if the engine's fastest kernels fit the board's RAM, otherwise "least".
+    memory : MemoryPlan
     classes : int
         Number of classes of the head; 0 without a head.
     files : int
@@ -179,7 +196,7 @@ class ExportedApp:
     board: Board
     engine: str
     model: str
-    arena: str
+    memory: MemoryPlan
     classes: int
     files: int
 
@@ -190,7 +207,7 @@ class ExportedApp:
             "board": self.board.name,
             "engine": self.engine,
             "model": self.model,
-            "arena": self.arena,
+            **self.memory.to_json(),
             "classes": self.classes,
             "files": self.files,
         }
@@ -259,6 +276,7 @@ def export_app(
             f"{deployment.directory}: expected {', '.join(missing)}, found none of that name;"
             f" {reason}"
         )
+    _check_constant(deployment, c_array.FRONTEND_HEADER_NAME, "MODEL_FRONTEND_LEVELS_BYTES")
     network = _read_network(deployment, engine)
     tables = {name: (deployment.directory / name).read_bytes() for name in _FRONTEND_FILES}
     model = network.files | tables
@@ -270,7 +288,7 @@ def export_app(
     footprint = network.footprint
     least_bytes = footprint.ram["arena"] + footprint.ram["window"] - footprint.spare_arena_bytes
     _check_budget(board, network.model_bytes, least_bytes)
-    arena = choose_arena(board, footprint)[1]
+    memory = choose_memory(board, footprint)
     sources = find_sources()
     tflm_sources = None if tflm is None else find_tflm(tflm, dense=engine == "tflm-builtin")
     with new_directory(output, marker=MARKER_NAME) as directory:
@@ -289,6 +307,7 @@ def export_app(
         shutil.copyfile(sources / "lib" / "edgel3" / "LICENSE", directory / "LICENSE")
         if tflm_sources is not None:
             tflm_sources.write(library)
+        model[OPTIONS_NAME] = _write_options(memory)
         for name, data in model.items():
             (library / name).write_bytes(data)
         (directory / PLATFORMIO_NAME).write_text(
@@ -310,7 +329,8 @@ def export_app(
             "generator": f"edgel3-tflm {__version__}",
             "board": board.name,
             "engine": engine,
-            "arena": arena,
+            "arena": memory.arena,
+            "ears": memory.ears,
             "model": deployment.variant.name,
             "weights": deployment.manifest["weights"]["description"],
             "classes": classes,
@@ -318,8 +338,16 @@ def export_app(
         }
         (directory / MARKER_NAME).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     return ExportedApp(
-        output, board, engine, deployment.variant.name, arena, classes, len(digests) + 1
+        output, board, engine, deployment.variant.name, memory, classes, len(digests) + 1
     )
+
+
+def _write_options(memory: MemoryPlan) -> bytes:
+    """Return the header that tells the node what to give up."""
+    return f"""\
+// Open ears (1) or the fastest kernels (0), if the budget does not allow both.
+#define EDGEL3_NODE_PREFERS_EARS {int(memory.ears == "open")}
+""".encode()
 
 
 def _check_budget(board: Board, flash_bytes: int, ram_bytes: int) -> None:

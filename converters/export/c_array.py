@@ -31,7 +31,8 @@ _NUMBERS_PER_LINE = 6
 ARENA_HEADROOM_BYTES = 2048
 """Scratch memory that optimised kernels need in addition to the host's reference kernels: the
 im2col rows of CMSIS-NN and their alignment to 16 bytes."""
-FLOAT_BYTES = 4
+LEVEL_BYTES = 2
+"""Size of a level of the frontend: an int16 for each log-mel value."""
 
 
 def _write_bytes(data: bytes) -> str:
@@ -183,6 +184,7 @@ def write_tflm_header(
     window_bytes: int,
     source_sha256: str,
     self_test_crc32: str,
+    opens_ears: bool,
 ) -> str:
     """Return the .h file for a node that runs the flatbuffer in TFLM's interpreter.
 
@@ -201,7 +203,15 @@ def write_tflm_header(
         Digest of the dense flatbuffer, in hexadecimal.
     self_test_crc32 : str
         The number in the packed model's header, as C.
+    opens_ears : bool
+        Whether the engine lets the node hear while the network runs.
     """
+    closed = """
+// TFLM's own kernels cannot be interrupted, so the node does not hear while the network runs.
+#ifndef EDGEL3_NODE_OPENS_EARS
+#define EDGEL3_NODE_OPENS_EARS 0
+#endif
+"""
     half = ", ".join(f"0x{value:02x}" for value in bytes.fromhex(source_sha256)[:16])
     return f"""{banner}
 #ifndef EDGEL3_TFLM_MODEL_H_
@@ -217,7 +227,7 @@ def write_tflm_header(
 #define EDGEL3_TFLM_MODEL_ARENA_BYTES {arena_bytes}
 #define EDGEL3_TFLM_MODEL_FAST_ARENA_BYTES {fast_arena_bytes}
 #define EDGEL3_TFLM_MODEL_WINDOW_BYTES {window_bytes}
-
+{"" if opens_ears else closed}
 // CRC-32 of the embedding that the reference kernels give for the window of a node's self-test.
 #define EDGEL3_TFLM_MODEL_SELF_TEST_CRC32 {self_test_crc32}
 
@@ -321,9 +331,8 @@ def write_frontend_header(spec: FrontendSpec, banner: str) -> str:
 extern "C" {{
 #endif
 
-// For edgel3_frontend_open(), which wants this much memory of each kind. The log-mel values may lie
-// in the engine's arena where that is large enough.
-#define EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES {FLOAT_BYTES * spec.mels * spec.frames}
+// For edgel3_frontend_open(), which needs this much memory: the levels; spectrum and ring together.
+#define EDGEL3_MODEL_FRONTEND_LEVELS_BYTES {LEVEL_BYTES * spec.mels * spec.frames}
 #define EDGEL3_MODEL_FRONTEND_WORK_BYTES EDGEL3_FRONTEND_WORK_BYTES({spec.dft_samples}u)
 extern const edgel3_frontend_config edgel3_model_frontend;
 

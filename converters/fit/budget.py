@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgel3_tflm.device.boards import Board, find_board
-from edgel3_tflm.device.estimate import Battery, BoardEstimate, Footprint, Work, estimate_board
+from edgel3_tflm.device.estimate import Battery, BoardEstimate, Work, estimate_board
+from edgel3_tflm.device.footprint import Footprint
 from edgel3_tflm.errors import EdgeL3Error
 
 DEFAULT_BOARD = "nucleo_h743zi"
@@ -111,7 +112,7 @@ class Budget:
         found = []
         for name, value, most in (
             ("flash", needs.flash_bytes, self.flash_bytes),
-            ("RAM", needs.ram_bytes, self.ram_bytes),
+            ("RAM", needs.memory.ram_bytes, self.ram_bytes),
         ):
             if most is not None and value > most:
                 found.append(f"{name} {value:,} of {most:,} bytes")

@@ -49,7 +49,7 @@ class Judged:
     @property
     def _costs(self) -> tuple[float, ...]:
         needs = self.needs
-        return (-self.quality, needs.seconds.high, needs.flash_bytes, needs.ram_bytes)
+        return (-self.quality, needs.seconds.high, needs.flash_bytes, needs.memory.ram_bytes)
 
     def dominates(self, other: "Judged") -> bool:
         """Return whether it is no worse in quality, time, flash and RAM, and better in one."""
@@ -74,7 +74,7 @@ class Judged:
         return {
             **{name: found[name] for name in (*names, "excesses")},
             "flash_bytes": self.needs.flash_bytes,
-            "ram_bytes": self.needs.ram_bytes,
+            "ram_bytes": self.needs.memory.ram_bytes,
             "seconds": [self.needs.seconds.low, self.needs.seconds.high],
         }
 

@@ -17,7 +17,8 @@ from edgel3_tflm.audio.manifest import LabelledClip
 from edgel3_tflm.converters.fit.candidates import Candidate
 from edgel3_tflm.converters.pipeline import ConvertOptions, convert
 from edgel3_tflm.converters.quantization.quantizer import PLAIN
-from edgel3_tflm.device.estimate import Footprint, Work, estimate_work, plan_footprint
+from edgel3_tflm.device.estimate import Work, estimate_work
+from edgel3_tflm.device.footprint import Footprint, plan_footprint
 from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.drift.figures import EmbeddingDrift, to_plain
 from edgel3_tflm.errors import EdgeL3Error

@@ -3,10 +3,16 @@
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from edgel3_tflm.device.client import Device
 from edgel3_tflm.device.firmware import QEMU, find_tool
 from edgel3_tflm.device.transports import Closing, DeviceError, SocketTransport
 
@@ -14,6 +20,9 @@ MACHINE = "mps2-an500"
 INSTRUCTIONS_PER_TICK = 40
 """QEMU executes one instruction per nanosecond of emulated time, and the board's timer runs at
 25 MHz."""
+PATIENCE_S = 900.0
+"""Time limit in seconds for an answer of the emulated board. A busy machine runs it slowly, and it
+loses no request; the limit ends only a wait for firmware that hangs."""
 _START_TIMEOUT_S = 30.0
 
 
@@ -67,9 +76,17 @@ class Emulator(Closing):
         """Connect as the node's host. The node serves one host at a time."""
         return SocketTransport(self._connect(self._host), "the emulated board")
 
-    def connect_microphone(self) -> socket.socket:
-        """Connect as the node's microphone: send samples as little-endian int16."""
-        return self._connect(self._microphone)
+    def open_device(self) -> Device:
+        """Connect a client to the node. It waits for answers as long as a busy machine needs."""
+        return Device(self.connect(), timeout_s=PATIENCE_S, compute_timeout_s=PATIENCE_S)
+
+    def play(self, samples: npt.NDArray[np.int16]) -> None:
+        """Play samples to the node's microphone, then silence, until the emulation ends.
+
+        The node hears them while it streams, at its sample rate by the emulated clock.
+        """
+        microphone = self._connect(self._microphone)
+        threading.Thread(target=_play, args=(microphone, samples), daemon=True).start()
 
     def failure(self) -> str | None:
         """Return exit code and output if the emulator has ended, or None while it runs."""
@@ -110,6 +127,14 @@ class Emulator(Closing):
                 time.sleep(0.02)
             else:
                 return connected
+
+
+def _play(microphone: socket.socket, samples: npt.NDArray[np.int16]) -> None:
+    silence = bytes(4096)
+    with microphone, suppress(OSError):  # the emulation has ended
+        microphone.sendall(samples.astype("<i2").tobytes())
+        while True:
+            microphone.sendall(silence)
 
 
 class Program(Closing):

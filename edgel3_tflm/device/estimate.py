@@ -3,7 +3,7 @@
 Nothing here was measured on a board. Each figure states its source and its assumptions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,33 +13,24 @@ from typing_extensions import Self
 
 from edgel3_tflm.audio.clips import bundled_clips_directory, read_clip
 from edgel3_tflm.audio.framing import cut_windows
-from edgel3_tflm.audio.log_mel import FrontendTables, log_mel
+from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.audio.pcm import FULL_SCALE, to_int16
 from edgel3_tflm.device.boards import Board
-from edgel3_tflm.device.cycles import modelled_cycles, modelled_frontend_cycles
-from edgel3_tflm.errors import EdgeL3Error, ModelFileError
+from edgel3_tflm.device.footprint import Footprint, MemoryPlan, choose_memory, require_packed_model
+from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.variants import FrontendSpec
-from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.artefacts import quantized_model_name
+from edgel3_tflm.runtime.c_library.cycles import modelled_cycles, modelled_frontend_cycles
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.types import FloatArray
 
-ASSUMED_CODE_BYTES = 40 * 1024
-ASSUMED_NODE_BYTES = 8 * 1024
-"""Sizes of the code (without the Arduino core) and of the node's buffers, if there is no build."""
-MICROPHONE_RING_BYTES = 8192
-"""Twice kMicrophoneRingSamples in the sketch's edgel3_microphone.h: samples have two bytes."""
 WINDOW_S = 1.0
 TIMED_CLIPS = ("street", "rain_heavy", "siren_wail", "dog_bark", "voice_low")
 """Clips of the package whose middle windows are timed, here and by ``make bench``."""
-_EMULATION_TIMEOUT_S = 900.0
 """Time limit for a window: the dense L3 takes minutes in QEMU on a busy machine."""
 ACTIVE_MW, SLEEP_MW = 600.0, 10.0
 """Assumed power of a whole board in mW: while it records or computes at full clock, and asleep with
 its RAM powered. Replace them by your own measurement."""
-
-_TABLE_NAMES = {"window", "cosines", "mel_first", "mel_count", "mel_weights"}
-_HEAD_NAMES = {"edgel3_model_head", "weights", "scale", "bias", "labels"}
 
 
 @dataclass(frozen=True)
@@ -56,20 +47,6 @@ class Range:
     def __add__(self, other: Self) -> "Range":
         """Add the low ends and the high ends."""
         return Range(self.low + other.low, self.high + other.high)
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Flash and static RAM in bytes by part, and the source of the figures.
-
-    The part "arena" is that of the engine's fastest kernels. It may be smaller by
-    ``spare_arena_bytes``; the kernels are then slower.
-    """
-
-    flash: Mapping[str, int]
-    ram: Mapping[str, int]
-    source: str
-    spare_arena_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,9 +125,8 @@ class BoardEstimate:
     Parameters
     ----------
     board : Board
-    flash_bytes, ram_bytes : int
-    arena : str
-        "fast", or "least" if the arena of the fastest kernels exceeds the board's budget.
+    flash_bytes : int
+    memory : MemoryPlan
     frontend_seconds : float
         Time for the log-mel spectrogram of a window. The frontend computes it while samples arrive.
     seconds : Range
@@ -161,8 +137,7 @@ class BoardEstimate:
 
     board: Board
     flash_bytes: int
-    ram_bytes: int
-    arena: str
+    memory: MemoryPlan
     frontend_seconds: float
     seconds: Range
     windows_per_minute: Range | None
@@ -172,7 +147,7 @@ class BoardEstimate:
         """Whether flash and RAM are within the board's budgets."""
         return (
             self.flash_bytes <= self.board.flash_budget_bytes
-            and self.ram_bytes <= self.board.ram_budget_bytes
+            and self.memory.ram_bytes <= self.board.ram_budget_bytes
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -182,9 +157,9 @@ class BoardEstimate:
             "board": self.board.name,
             "flash_bytes": self.flash_bytes,
             "flash_budget_bytes": self.board.flash_budget_bytes,
-            "ram_bytes": self.ram_bytes,
+            "ram_bytes": self.memory.ram_bytes,
             "ram_budget_bytes": self.board.ram_budget_bytes,
-            "arena": self.arena,
+            **self.memory.to_json(),
             "fits": self.fits,
             "frontend_seconds": self.frontend_seconds,
             "engine_seconds": [self.seconds.low, self.seconds.high],
@@ -220,8 +195,8 @@ def estimate_board(
     if awake_s is not None and not 0 < awake_s < float("inf"):
         raise EdgeL3Error(f"expected an awake time above 0 s for each window, got {awake_s:g}")
 
-    ram, arena = choose_arena(board, footprint)
-    cycles = work.engine if arena == "fast" else work.engine_least
+    memory = choose_memory(board, footprint)
+    cycles = work.engine if memory.arena == "fast" else work.engine_least
     engine_seconds = cycles * (1 / board.clock_hz)
     rate = None
     if battery is not None and board.can_sleep:
@@ -235,97 +210,10 @@ def estimate_board(
     return BoardEstimate(
         board,
         sum(footprint.flash.values()),
-        ram,
-        arena,
+        memory,
         work.frontend / board.clock_hz,
         engine_seconds,
         rate,
-    )
-
-
-def choose_arena(board: Board, footprint: Footprint) -> tuple[int, str]:
-    """Return the static RAM in bytes on a board, and its arena: "fast" or "least".
-
-    The node's headers choose by the same rule when they are compiled.
-    """
-    ram = sum(footprint.ram.values()) + (MICROPHONE_RING_BYTES if board.microphone else 0)
-    if footprint.spare_arena_bytes == 0 or ram <= board.ram_budget_bytes:
-        return ram, "fast"
-    return ram - footprint.spare_arena_bytes, "least"
-
-
-def plan_footprint(deployment: Deployment) -> Footprint:
-    """Return a footprint from the converter's figures, with assumed sizes of code and buffers.
-
-    Raises
-    ------
-    ModelFileError
-        If the deployment has no packed model.
-    """
-    blob = require_packed_model(deployment)
-    spec = deployment.variant.frontend
-    tables = FrontendTables.of(spec)
-    table_bytes = sum(getattr(tables, name).nbytes for name in vars(tables))
-    fast, least = _plan_arenas(blob, spec)
-    return Footprint(
-        {"model": len(blob), "frontend tables": table_bytes, "code": ASSUMED_CODE_BYTES},
-        {
-            "arena": fast,
-            "window": max(spec.mels * spec.frames, 6 * spec.dft_samples + 8),
-            "node": ASSUMED_NODE_BYTES,
-        },
-        "the converter's figures; sizes of code and node are assumed, nothing was built",
-        fast - least,
-    )
-
-
-def _plan_arenas(blob: bytes, spec: FrontendSpec) -> tuple[int, int]:
-    """Return the arena of the fastest kernels and the least one, both in bytes.
-
-    As in edgel3_node_model.h: before the engine runs, its arena has the log-mel values.
-    """
-    fast, least = (
-        max(plan_memory(blob, widen=widen).arena_bytes, 4 * spec.mels * spec.frames)
-        for widen in (True, False)
-    )
-    return fast, least
-
-
-def measure_footprint(firmware: Path, deployment: Deployment) -> Footprint:
-    """Return the footprint of the emulated board's firmware from its ELF file.
-
-    The firmware's arena is replaced by that of the fastest kernels, if it is the least one.
-
-    Raises
-    ------
-    ModelFileError
-        If the file is not a 32-bit ELF file of this project's node.
-    """
-    from edgel3_tflm.device.elf import read_firmware_sizes
-
-    sizes = read_firmware_sizes(firmware)
-    constants = sizes.constants
-    try:
-        flash = {
-            "model": constants["edgel3_packed_model"],
-            "frontend tables": sum(constants[name] for name in _TABLE_NAMES),
-            "head": sum(constants.get(name, 0) for name in _HEAD_NAMES),
-        }
-        ram = {name: sizes.variables[name] for name in ("arena", "window", "node")}
-    except KeyError as error:
-        raise ModelFileError(
-            f"{firmware}: expected firmware of this project's node, it has no object {error}"
-        ) from error
-    flash["code"] = sizes.constant + sizes.initialized - sum(flash.values())
-    ram["rest"] = sizes.initialized + sizes.zeroed - sum(ram.values())
-    fast, least = _plan_arenas(require_packed_model(deployment), deployment.variant.frontend)
-    ram["arena"] = fast
-    return Footprint(
-        {name: size for name, size in flash.items() if size},
-        ram,
-        "the ELF file of a build for the emulated Cortex-M7 (GCC -O3), without Arduino core and"
-        " stack",
-        fast - least,
     )
 
 
@@ -414,31 +302,10 @@ def count_instructions(firmware: Path, spec: FrontendSpec) -> int:
         If the extra ``device`` is not installed.
     """
     # Imported here because only this function needs the extra `device`.
-    from edgel3_tflm.device.client import Device
     from edgel3_tflm.device.emulation import INSTRUCTIONS_PER_TICK, Emulator
 
     # The engine skips rows of zeros, so the count depends on the sound. A fixed seed fixes it.
     noise = np.random.default_rng(0).normal(0, 3000 / FULL_SCALE, spec.window_samples)
-    with (
-        Emulator(firmware) as emulator,
-        Device(emulator.connect(), compute_timeout_s=_EMULATION_TIMEOUT_S) as device,
-    ):
+    with Emulator(firmware) as emulator, emulator.open_device() as device:
         device.embed_pcm(to_int16(noise))
         return int(device.statistics().engine_ticks * INSTRUCTIONS_PER_TICK)
-
-
-def require_packed_model(deployment: Deployment) -> bytes:
-    """Return the packed model of a deployment.
-
-    Raises
-    ------
-    ModelFileError
-        If it has none.
-    """
-    blob = deployment.read_packed_model()
-    if blob is None:
-        raise ModelFileError(
-            f"{deployment.directory}: expected a packed model, it has none; an estimate needs an"
-            " int8 network that the engine can run"
-        )
-    return blob

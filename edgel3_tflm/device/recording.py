@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -17,6 +17,15 @@ from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import write_whole
 
 SUFFIXES = (".csv", ".npz")
+# The figures of a window, and their types in an .npz file.
+_COLUMNS: dict[str, type[np.unsignedinteger[Any]]] = {
+    "milliseconds": np.uint32,
+    "number": np.uint32,
+    "first_sample": np.uint64,
+    "missed_samples": np.uint32,
+    "frontend_ticks": np.uint32,
+    "engine_ticks": np.uint32,
+}
 
 
 @dataclass
@@ -24,11 +33,13 @@ class Recording(Closing):
     """A file with the results of a device's windows.
 
     A ``.csv`` file is written line by line. Its columns are time_s (host's clock, seconds since
-    1970), milliseconds (node's clock, since its start), number, e0, e1 and so on (int8 values of
-    the embedding), and a score for each class. A ``.npz`` file is written at the end. Its arrays
-    have the same names; ``embedding`` has shape (n, d), int8, and ``scores`` has shape
-    (n, classes), float32; it also contains ``classes``, ``scale`` and ``zero_point``
-    (``real = scale * (embedding - zero_point)``). If no window was added, no file is written and an
+    1970), milliseconds (node's clock, since its start), number, first_sample (position in the
+    microphone's sound), missed_samples (lost since the node's start), frontend_ticks and
+    engine_ticks (time of the window), e0, e1 and so on (int8 values of the embedding), and a score
+    for each class. A ``.npz`` file is written at the end. Its arrays have the same names;
+    ``embedding`` has shape (n, d), int8, and ``scores`` has shape (n, classes), float32. It also
+    contains ``classes``, ``scale``, ``zero_point`` (``real = scale * (embedding - zero_point)``),
+    ``window_samples`` and ``ticks_per_second``. If no window was added, no file is written and an
     existing file is kept.
 
     Parameters
@@ -68,10 +79,10 @@ class Recording(Closing):
             if self._file is None:
                 self._file = self.path.open("w", newline="", encoding="utf-8")
                 values = (f"e{position}" for position in range(self.info.embedding_size))
-                self._write_row("time_s", "milliseconds", "number", *values, *self.info.classes)
+                self._write_row("time_s", *_COLUMNS, *values, *self.info.classes)
             scores = (f"{score:.6g}" for score in event.scores)
-            start = f"{time_s:.3f}", event.milliseconds, event.number
-            self._write_row(*start, *event.embedding.tolist(), *scores)
+            figures = (getattr(event, name) for name in _COLUMNS)
+            self._write_row(f"{time_s:.3f}", *figures, *event.embedding.tolist(), *scores)
 
     def close(self) -> None:
         """Close a CSV file, or write an NPZ file."""
@@ -85,8 +96,10 @@ class Recording(Closing):
         np.savez(
             data,
             time_s=np.array([time_s for time_s, _ in self._events], np.float64),
-            milliseconds=np.array([event.milliseconds for event in events], np.uint32),
-            number=np.array([event.number for event in events], np.uint32),
+            **{
+                name: np.array([getattr(event, name) for event in events], dtype)
+                for name, dtype in _COLUMNS.items()
+            },
             embedding=np.array([event.embedding for event in events], np.int8).reshape(
                 len(events), self.info.embedding_size
             ),
@@ -96,6 +109,8 @@ class Recording(Closing):
             classes=np.array(self.info.classes, np.str_),
             scale=np.float32(self.info.embedding_scale),
             zero_point=np.int32(self.info.embedding_zero_point),
+            window_samples=np.uint32(self.info.window_samples),
+            ticks_per_second=np.uint32(self.info.ticks_per_second),
         )
         write_whole(self.path, data.getvalue())
 

@@ -24,7 +24,7 @@ except ImportError as error:
         f" {install_hint('device')}"
     ) from error
 
-VERSION = 1
+VERSION = 2
 MAX_BODY = 2048
 _HEAD = struct.Struct("<3B")
 _CHECKSUM = struct.Struct("<I")
@@ -257,12 +257,12 @@ class Info:
         )
 
 
-_STATISTICS = struct.Struct("<6I")
+_STATISTICS = struct.Struct("<6I2Q")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counters of a node since its start, modulo 2^32.
+    """Counters of a node since its start, modulo 2^32 or, for the last two, 2^64.
 
     Parameters
     ----------
@@ -273,9 +273,15 @@ class Statistics:
     windows : int
         Windows computed.
     missed_samples : int
-        Samples from the microphone that the node discarded because it was computing.
+        Samples from the microphone that were lost, because the node was computing with closed ears
+        or did not keep up.
     frontend_ticks, engine_ticks : int
         Time for the last window. ``frontend_ticks`` is 0 if the host sent log-mel values.
+    covered_samples : int
+        Samples from the microphone in windows that were computed.
+    skipped_samples : int
+        Samples from the microphone that were heard, but are in no window, because the network takes
+        longer than a window lasts.
     """
 
     requests: int
@@ -284,6 +290,16 @@ class Statistics:
     missed_samples: int
     frontend_ticks: int
     engine_ticks: int
+    covered_samples: int
+    skipped_samples: int
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the microphone's sound that is in windows; None if none was computed."""
+        if self.covered_samples == 0:
+            return None
+        other = self.skipped_samples + self.missed_samples
+        return self.covered_samples / (self.covered_samples + other)
 
     @classmethod
     def parse(cls, body: bytes) -> "Statistics":
@@ -293,7 +309,7 @@ class Statistics:
         return cls(*_STATISTICS.unpack(body))
 
 
-_LIVE = struct.Struct("<II")
+_LIVE = struct.Struct("<IIQIII")
 
 
 @dataclass(frozen=True)
@@ -306,12 +322,23 @@ class LiveEvent:
         Number of the window since the node's start.
     milliseconds : int
         Time at which it was computed, in ms since the node's start.
+    first_sample : int
+        Position of the window's first sample: samples that the microphone heard or lost since the
+        stream began.
+    missed_samples : int
+        Samples lost since the node's start, as in :class:`Statistics`.
+    frontend_ticks, engine_ticks : int
+        Time for the window.
     embedding : numpy.ndarray, shape (embedding_size,), int8
     scores : numpy.ndarray, shape (classes,), float32
     """
 
     number: int
     milliseconds: int
+    first_sample: int
+    missed_samples: int
+    frontend_ticks: int
+    engine_ticks: int
     embedding: npt.NDArray[np.int8]
     scores: npt.NDArray[np.float32]
 
@@ -322,10 +349,17 @@ class LiveEvent:
         expected = split + 4 * len(info.classes)
         if len(body) != expected:
             raise WireError(f"expected a live event of {expected} bytes, got {len(body)}")
-        number, milliseconds = _LIVE.unpack_from(body)
+        embedding = np.frombuffer(body[_LIVE.size : split], np.int8)
+        scores = np.frombuffer(body[split:], "<f4").astype(np.float32)
+        number, milliseconds, first_sample, *figures = _LIVE.unpack_from(body)
+        missed, frontend_ticks, engine_ticks = figures
         return cls(
             number,
             milliseconds,
-            np.frombuffer(body[_LIVE.size : split], np.int8),
-            np.frombuffer(body[split:], "<f4").astype(np.float32),
+            first_sample,
+            missed,
+            frontend_ticks,
+            engine_ticks,
+            embedding,
+            scores,
         )

@@ -17,13 +17,10 @@ from emulator import EmulatorError
 from edgel3_tflm.converters.export.app import LIBRARY_FOLDER, export_app
 from edgel3_tflm.converters.export.board_files import SKETCH_NAME
 from edgel3_tflm.device.boards import BOARDS
-from edgel3_tflm.device.client import Device
 from edgel3_tflm.device.elf import read_firmware_sizes
 from edgel3_tflm.device.emulation import INSTRUCTIONS_PER_TICK, Emulator
 from edgel3_tflm.device.firmware import build_node, find_tool, run_tool
 from edgel3_tflm.runtime.deployment import Deployment
-
-_TIMEOUT_S = 3600.0
 
 
 def find_tflm() -> tuple[str, ...] | None:
@@ -74,7 +71,7 @@ def measure_node(
     instructions = []
     with (
         Emulator(firmware, options=("-plugin", plugin)) as emulator,
-        Device(emulator.connect(), compute_timeout_s=_TIMEOUT_S) as device,
+        emulator.open_device() as device,
     ):
         for window, embedding in zip(windows, expected, strict=True):
             differing = int((device.embed_log_mel(window) != embedding).sum())

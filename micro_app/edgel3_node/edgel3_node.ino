@@ -21,6 +21,9 @@
 
 constexpr uint32_t kMicrophoneBytes = EDGEL3_BOARD_HAS_MICROPHONE ? kMicrophoneRingBytes : 0;
 #define EDGEL3_NODE_RAM_BUDGET_BYTES (EDGEL3_BOARD_RAM_BUDGET_BYTES - kMicrophoneBytes)
+#if !EDGEL3_BOARD_HAS_MICROPHONE
+#define EDGEL3_NODE_OPENS_EARS 0
+#endif
 #if __has_include("src/edgel3/edgel3_node_model.h")
 #include "src/edgel3/edgel3_node_model.h"
 #include "src/edgel3/edgel3_resampler.h"
@@ -38,7 +41,9 @@ constexpr uint32_t kMicrophoneBytes = EDGEL3_BOARD_HAS_MICROPHONE ? kMicrophoneR
 constexpr uint32_t kArenaBytes = EDGEL3_NODE_ARENA_BYTES;
 constexpr uint32_t kWindowBytes = EDGEL3_NODE_WINDOW_BYTES;
 constexpr uint32_t kNodeBytes = sizeof(edgel3_node);
-constexpr uint32_t kRamBytes = kArenaBytes + kWindowBytes + kNodeBytes + kMicrophoneBytes;
+constexpr uint32_t kEarsBytes = EDGEL3_NODE_EARS_BYTES;
+constexpr uint32_t kRamBytes =
+    kArenaBytes + kWindowBytes + kEarsBytes + kNodeBytes + kMicrophoneBytes;
 constexpr uint32_t kModelBytes = EDGEL3_NODE_NETWORK_BYTES;
 static_assert(kRamBytes <= EDGEL3_BOARD_RAM_BUDGET_BYTES,
               "the node needs more RAM than the board's budget");
@@ -47,6 +52,7 @@ static_assert(kModelBytes <= EDGEL3_BOARD_FLASH_BUDGET_BYTES,
 
 EDGEL3_BOARD_ARENA alignas(32) static uint8_t arena[kArenaBytes];
 EDGEL3_BOARD_ARENA alignas(32) static uint8_t window[kWindowBytes];
+EDGEL3_BOARD_ARENA alignas(32) static uint8_t ears[kEarsBytes];
 static edgel3_node node;
 static char board_name[96] = EDGEL3_BOARD;
 
@@ -163,14 +169,16 @@ static int listen_to_microphone(void *, int on) {
   return rate.is_usable;
 }
 
-/* Pass samples or losses from the microphone to the node. Return whether there were any. */
+/* Pass samples or losses from the microphone to the node. Return whether there were any. The node
+ * takes all samples before it runs the network, so that calls meanwhile may use the same buffers. */
 static bool hear() {
   constexpr uint32_t kSamples = 128;
   static int16_t heard[kSamples];
   static int16_t samples[EDGEL3_RESAMPLER_OUTPUTS(kSamples)];
   const uint32_t lost = microphone_take_lost();
   if (lost > 0) {
-    edgel3_node_miss(&node, lost);
+    const uint64_t missed = static_cast<uint64_t>(lost) * EDGEL3_MODEL_SAMPLE_RATE_HZ;
+    edgel3_node_miss(&node, static_cast<uint32_t>(missed / microphone_hz));
     edgel3_resampler_begin(&resampler, microphone_hz, EDGEL3_MODEL_SAMPLE_RATE_HZ);
     return true;
   }
@@ -179,8 +187,15 @@ static bool hear() {
   edgel3_node_hear(&node, samples, edgel3_resampler_run(&resampler, heard, count, samples));
   return true;
 }
+
+/* Called between the rows of the network. */
+static void hear_all(void *) {
+  while (hear()) {
+  }
+}
 #else
 static int (*const listen_to_microphone)(void *, int) = nullptr;
+static void (*const hear_all)(void *) = nullptr;
 static bool hear() { return false; }
 #endif
 
@@ -191,7 +206,7 @@ static bool has_work() {
 void setup() {
   Serial.begin(EDGEL3_BAUD);
   start_cycles();
-  static const edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window);
+  static const edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window, ears);
   const edgel3_node_port port = {
       /*board=*/board_name,
       /*context=*/nullptr,
@@ -200,6 +215,7 @@ void setup() {
       /*ticks_per_second=*/measure_ticks_per_second(),
       /*milliseconds=*/read_milliseconds,
       /*listen=*/listen_to_microphone,
+      /*hear=*/hear_all,
   };
   edgel3_node_open(&node, &model, &port);
 }

@@ -8,7 +8,7 @@ from helpers.boards.nodes import Expected, Int16Array, read_pcm
 
 from edgel3_tflm.audio.clips import find_clips
 from edgel3_tflm.device.client import Device
-from edgel3_tflm.device.emulation import Emulator, Program
+from edgel3_tflm.device.emulation import PATIENCE_S, Emulator, Program
 from edgel3_tflm.device.firmware import build_node
 from edgel3_tflm.device.transports import SocketTransport
 from edgel3_tflm.runtime.deployment import Deployment
@@ -68,5 +68,5 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[], SocketTrans
 
 @pytest.fixture
 def device(connect: Callable[[], SocketTransport]) -> Iterator[Device]:
-    with Device(connect()) as found:
+    with Device(connect(), timeout_s=PATIENCE_S, compute_timeout_s=PATIENCE_S) as found:
         yield found

@@ -124,7 +124,7 @@ def test_a_port_that_cannot_be_opened_is_an_error(port: str, message: str) -> No
         open_transport(port)
 
 
-@pytest.mark.parametrize(("budget", "compiles"), [(30_000, True), (25_000, False)])
+@pytest.mark.parametrize(("budget", "compiles"), [(20_000, True), (15_000, False)])
 def test_memory_beyond_the_budget_does_not_compile(
     sea: Expected, budget: int, compiles: bool
 ) -> None:

@@ -210,7 +210,7 @@ def test_the_emulated_board_hears_clips_and_scores_them(
     lines = done.stdout.splitlines()
     assert len(lines) == 4
     assert "window 1" in lines[0]
-    assert lines[3].startswith("3 windows, 0 samples missed")
+    assert lines[3].startswith("3 windows, coverage 100.0 %, 0 samples lost")
     with record.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["number"]) for row in rows] == [1, 2, 3]

@@ -47,7 +47,7 @@ def u32(*values: int) -> bytes:
 
 
 def test_a_request_without_an_answer_is_sent_again_as_it_was(clock: Clock) -> None:
-    node, device = open_scripted(clock, stay_silent, stay_silent, answer(bytes(24)))
+    node, device = open_scripted(clock, stay_silent, stay_silent, answer(bytes(40)))
     assert device.statistics().requests == 0
     *_, first, second, third = node.requests
     assert first == second == third
@@ -74,8 +74,8 @@ def test_a_node_that_says_nonsense_without_end_is_an_error_in_bounded_time(clock
 
 
 def test_answers_to_other_requests_are_dropped(clock: Clock) -> None:
-    right = u32(1, 2, 3, 4, 5, 6)
-    stale = u32(9, 9, 9, 9, 9, 9)
+    right = u32(1, 2, 3, 4, 5, 6, 7, 0, 8, 0)
+    stale = u32(*[9] * 10)
 
     def reply(request: Packet) -> list[Item]:
         return [
@@ -92,7 +92,7 @@ def test_answers_to_other_requests_are_dropped(clock: Clock) -> None:
 
 
 def test_sequence_numbers_go_round_without_the_one_of_live_events(clock: Clock) -> None:
-    node, device = open_scripted(clock, *[answer(bytes(24))] * 600)
+    node, device = open_scripted(clock, *[answer(bytes(40))] * 600)
     for _ in range(600):
         device.statistics()
     numbers = [request.sequence for request in node.requests]
@@ -103,7 +103,7 @@ def test_sequence_numbers_go_round_without_the_one_of_live_events(clock: Clock) 
 @pytest.mark.parametrize(
     ("call", "replies", "message"),
     [
-        (Device.statistics, [b"\0" * 23], "statistics of 24 bytes, got 23"),
+        (Device.statistics, [b"\0" * 39], "statistics of 40 bytes, got 39"),
         (Device.self_test, [b"\0"], "an answer of 4 bytes, got 1"),
         (Device.log_mel, [b"\0" * 5], "2048 log-mel values, got 5"),
         (Device.scores, [b"\0"], "0 scores, got 1 bytes"),
@@ -152,7 +152,7 @@ def test_windows_of_another_shape_are_refused(clock: Clock) -> None:
 
 
 def live(number: int) -> Packet:
-    body = u32(number, 1000 * number) + bytes(64)
+    body = u32(number, 1000 * number) + bytes(20) + bytes(64)
     return Packet(Command.LIVE, 0, 0, body, is_answer=True)
 
 
@@ -162,7 +162,7 @@ def listen(*items: Item) -> Callable[[Packet], list[Item]]:
 
 
 def test_a_stream_stops_when_it_is_closed(clock: Clock) -> None:
-    node, device = open_scripted(clock, listen(live(1), live(2)), answer(), answer(bytes(24)))
+    node, device = open_scripted(clock, listen(live(1), live(2)), answer(), answer(bytes(40)))
     stream = device.stream()
     assert [next(stream).number, next(stream).number] == [1, 2]
     stream.close()
@@ -285,7 +285,7 @@ def test_a_self_test_names_all_that_fails(
     command: Callable[..., Result], bits: int, names: list[str]
 ) -> None:
     assert Failure(bits).names == names
-    replies = answer(bytes(24)), answer(u32(bits))
+    replies = answer(bytes(40)), answer(u32(bits))
     done = command(["info", "--json"], *replies)
     assert done.exit_code == bool(names)
     assert json.loads(done.stdout)["self_test_failures"] == names

@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +16,25 @@ import soundfile
 
 from edgel3_tflm.cli.board.estimate import estimate_command
 from edgel3_tflm.device import estimate as estimates
+from edgel3_tflm.device import footprint as footprints
 from edgel3_tflm.device.boards import BOARDS
-from edgel3_tflm.device.cycles import modelled_cycles
 from edgel3_tflm.device.estimate import (
     Battery,
-    Footprint,
     Range,
     Work,
     estimate_board,
     estimate_work,
-    measure_footprint,
-    plan_footprint,
     read_bench,
 )
 from edgel3_tflm.device.firmware import build_node, has_compiler
+from edgel3_tflm.device.footprint import (
+    Footprint,
+    choose_memory,
+    measure_footprint,
+    plan_footprint,
+)
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
+from edgel3_tflm.runtime.c_library.cycles import modelled_cycles
 from edgel3_tflm.runtime.deployment import Deployment
 
 SKETCH = Path(__file__).parents[2] / "micro_app" / "edgel3_node"
@@ -52,18 +57,18 @@ def test_time_is_cycles_by_clock() -> None:
 
 def test_a_microphone_takes_ram() -> None:
     with_one, without = (
-        estimate_board(board, FOOTPRINT, WORK).ram_bytes for board in (PORTENTA, NUCLEO)
+        estimate_board(board, FOOTPRINT, WORK).memory.ram_bytes for board in (PORTENTA, NUCLEO)
     )
 
-    assert with_one - without == estimates.MICROPHONE_RING_BYTES
+    assert with_one - without == footprints.MICROPHONE_RING_BYTES
     header = (SKETCH / "edgel3_microphone.h").read_text()
     samples = re.search(r"kMicrophoneRingSamples = (\d+);", header)
     assert samples is not None
-    assert 2 * int(samples[1]) == estimates.MICROPHONE_RING_BYTES
+    assert 2 * int(samples[1]) == footprints.MICROPHONE_RING_BYTES
 
 
 def test_what_exceeds_a_budget_does_not_fit() -> None:
-    largest = PORTENTA.ram_budget_bytes - estimates.MICROPHONE_RING_BYTES
+    largest = PORTENTA.ram_budget_bytes - footprints.MICROPHONE_RING_BYTES
 
     assert estimate_board(PORTENTA, Footprint({}, {"arena": largest}, ""), WORK).fits
     assert not estimate_board(PORTENTA, Footprint({}, {"arena": largest + 1}, ""), WORK).fits
@@ -72,15 +77,51 @@ def test_what_exceeds_a_budget_does_not_fit() -> None:
 
 
 def test_the_least_arena_replaces_one_that_does_not_fit() -> None:
-    largest = PORTENTA.ram_budget_bytes - estimates.MICROPHONE_RING_BYTES
+    largest = PORTENTA.ram_budget_bytes - footprints.MICROPHONE_RING_BYTES
 
     for size, arena, ram, seconds in (
         (largest, "fast", PORTENTA.ram_budget_bytes, Range(1.0, 2.0)),
         (largest + 1, "least", PORTENTA.ram_budget_bytes - 99, Range(2.0, 3.0)),
     ):
         found = estimate_board(PORTENTA, Footprint({}, {"arena": size}, "", 100), WORK)
-        assert (found.arena, found.ram_bytes, found.fits) == (arena, ram, True)
+        assert (found.memory.arena, found.memory.ram_bytes, found.fits) == (arena, ram, True)
         assert found.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("fast_s", "least_s", "either", "gives_up"),
+    [(0.5, 0.8, ["least", "open"], "fast kernels"), (2.5, 4.0, ["fast", "closed"], "ears")],
+)
+def test_a_board_gives_up_what_hears_less_if_both_do_not_fit(
+    fast_s: float, least_s: float, either: list[str], gives_up: str
+) -> None:
+    fast, spare, ears = 1000, 100, 150
+    cycles = {
+        "fast": round(fast_s * PORTENTA.clock_hz),
+        "least": round(least_s * PORTENTA.clock_hz),
+    }
+    footprint = Footprint({}, {"arena": fast}, "", spare, ears, cycles)
+    for budget, plan, yields in (
+        (fast + ears, ["fast", "open"], None),
+        (fast + ears - 1, either, gives_up),
+        (fast - spare + ears, either, gives_up),
+        (fast - spare + ears - 1, ["fast", "closed"], None),
+        (fast - 1, ["least", "closed"], None),
+        (0, ["least", "closed"], None),
+    ):
+        ram_bytes = PORTENTA.core_ram_bytes + footprints.MICROPHONE_RING_BYTES + budget
+        found = choose_memory(replace(PORTENTA, ram_bytes=ram_bytes), footprint)
+        assert ([found.arena, found.ears], found.gives_up) == (plan, yields)
+
+
+def test_coverage_is_the_part_of_the_time_in_which_a_board_hears() -> None:
+    footprint = Footprint({}, {}, "", ears_bytes=0, cycles={"fast": 2 * PORTENTA.clock_hz})
+
+    assert choose_memory(PORTENTA, footprint).coverage == 0.5
+    closed = choose_memory(PORTENTA, replace(footprint, ears_bytes=None))
+    assert closed.coverage == pytest.approx(1 / 3)
+    assert choose_memory(PORTENTA, replace(footprint, cycles={"fast": 1000})).coverage == 1
+    assert choose_memory(NUCLEO, footprint).coverage is None
 
 
 def test_a_battery_allows_what_its_mean_power_leaves() -> None:
@@ -156,15 +197,16 @@ def test_parts_of_a_build_are_those_planned_and_add_up(standin: Deployment, tmp_
         assert built.flash[part] == planned.flash[part]
     for part in ("arena", "window"):
         assert built.ram[part] == planned.ram[part]
-    assert built.ram["node"] <= estimates.ASSUMED_NODE_BYTES
-    assert built.flash["code"] <= estimates.ASSUMED_CODE_BYTES
+    assert built.ram["node"] <= footprints.ASSUMED_NODE_BYTES
+    assert built.flash["code"] <= footprints.ASSUMED_CODE_BYTES
     printed = subprocess.run(
         ["arm-none-eabi-size", str(firmware)], capture_output=True, text=True, check=True
     ).stdout
     text, data, bss = map(int, printed.splitlines()[1].split()[:3])
     assert sum(built.flash.values()) == text + data
     # The budget leaves room for the board's stack. That of the emulated board, 16 KiB, is no part.
-    assert sum(built.ram.values()) == data + bss - 16 * 1024
+    # The ears are closed, and take four bytes.
+    assert sum(built.ram.values()) + 4 == data + bss - 16 * 1024
 
 
 @pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="needs arm-none-eabi-gcc")

@@ -1,12 +1,14 @@
 """Building firmware: a tool that fails is one line and a log."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from edgel3_tflm.device.firmware import ToolError, build_node, run_tool
+from edgel3_tflm.runtime.deployment import Deployment
 
 
 def read_log(error: BaseException) -> str:
@@ -39,6 +41,24 @@ def test_a_compiler_s_first_error_is_the_message(tmp_path: Path) -> None:
     ) as info:
         build_node(tmp_path, tmp_path / "build", "host")
     assert "CMakeFiles" in read_log(info.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "constant"),
+    [("edgel3_packed_model.h", "FAST_ARENA"), ("edgel3_model_frontend.h", "LEVELS")],
+)
+def test_a_deployment_of_an_older_version_must_be_converted_again(
+    name: str, constant: str, tiny_int8: Deployment, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(tiny_int8.directory, older)
+    header = older / name
+    header.write_text(header.read_text().replace(constant, "OTHER"))
+    with pytest.raises(
+        ToolError, match=rf"#error .*{name} is from an older edgel3-tflm: convert the network again"
+    ) as info:
+        build_node(older, tmp_path / "build", "host", options=("-DCMAKE_BUILD_TYPE=Debug",))
+    read_log(info.value)
 
 
 def test_cmake_s_first_error_is_the_message(tmp_path: Path) -> None:

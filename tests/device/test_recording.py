@@ -12,7 +12,11 @@ from edgel3_tflm.device.wire import Info, LiveEvent
 from edgel3_tflm.errors import EdgeL3Error
 
 INFO = replace(Info.parse(write_info()), classes=("dog", "cat", "été"))
-EVENT = LiveEvent(7, 1234, np.arange(64, dtype=np.int8), np.array([0.5, 0.25, 0.25], np.float32))
+EVENT = LiveEvent(
+    *(7, 1234, 56000, 99, 11, 22),
+    embedding=np.arange(64, dtype=np.int8),
+    scores=np.array([0.5, 0.25, 0.25], np.float32),
+)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "npz"])
@@ -25,16 +29,21 @@ def test_recordings_hold_what_they_were_given(tmp_path: Path, suffix: str, count
     assert list(tmp_path.iterdir()) == [path]
     if suffix == "csv":
         head, *lines = path.read_text(encoding="utf-8").splitlines()
-        assert head.startswith("time_s,milliseconds,number,e0,e1,")
+        figures = "number,first_sample,missed_samples,frontend_ticks,engine_ticks"
+        assert head.startswith(f"time_s,milliseconds,{figures},e0,e1,")
         assert head.endswith(",e63,dog,cat,été")
         assert len(lines) == count
-        assert all(line.startswith("1700000000.125,1234,7,0,1,2,") for line in lines)
+        assert all(line.startswith("1700000000.125,1234,7,56000,99,11,22,0,1,2,") for line in lines)
         return
     with np.load(path) as data:
         assert data["embedding"].shape == (count, 64)
         assert data["scores"].shape == (count, 3)
         assert data["time_s"].tolist() == [1.7e9 + 0.125] * count
         assert data["zero_point"] == INFO.embedding_zero_point
+        for name in ("milliseconds", "number", "first_sample", "missed_samples", "engine_ticks"):
+            assert data[name].tolist() == [getattr(EVENT, name)] * count
+        assert data["window_samples"] == INFO.window_samples
+        assert data["ticks_per_second"] == INFO.ticks_per_second
 
 
 @pytest.mark.parametrize("suffix", ["csv", "npz"])

@@ -28,6 +28,8 @@ from edgel3_tflm.device.wire import (
 SOURCES = Path(__file__).parents[2] / "micro_app" / "lib" / "edgel3" / "src"
 # A packet of the greatest length, its COBS, and the zero.
 MAX_FRAME = 3 + MAX_BODY + 4 + 9 + 1
+# EDGEL3_WIRE_BODY_OFFSET: the packet ends where the frame's memory ends.
+BODY_OFFSET = MAX_FRAME - MAX_BODY - 4
 
 settings.register_profile("wire", deadline=None, derandomize=True, max_examples=150)
 settings.load_profile("wire")
@@ -58,16 +60,24 @@ class CWire:
         self._library = ctypes.CDLL(str(library))
 
     def encode(self, packet: Packet) -> bytes:
+        frame = (ctypes.c_uint8 * MAX_FRAME)()
         body = ctypes.create_string_buffer(packet.body, len(packet.body) + 1)
+        encoded = self._encode(packet, frame, ctypes.addressof(body))
+        # Again, with the body in the memory of the frame.
+        in_place = ctypes.addressof(frame) + BODY_OFFSET
+        ctypes.memmove(in_place, packet.body, len(packet.body))
+        assert self._encode(packet, frame, in_place) == encoded
+        return encoded
+
+    def _encode(self, packet: Packet, frame: "ctypes.Array[ctypes.c_uint8]", body: int) -> bytes:
         command = packet.command | 0x80 * packet.is_answer
         c_packet = CPacket(
             command,
             packet.sequence,
             packet.status,
-            ctypes.cast(body, ctypes.c_void_p),
+            body,
             len(packet.body),
         )
-        frame = (ctypes.c_uint8 * MAX_FRAME)()
         size = self._library.edgel3_wire_encode(ctypes.byref(c_packet), frame)
         return bytes(frame[:size])
 
@@ -232,7 +242,7 @@ def test_what_does_not_fit_is_refused(wrong: dict[str, object]) -> None:
 
 
 INFO = struct.pack(
-    "<HHII4Hfi16s4I", 1, 2, 8000, 8000, 64, 50, 64, 0, 0.25, -128, b"s" * 16, 4, 5, 6, 7
+    "<HHII4Hfi16s4I", 2, 2, 8000, 8000, 64, 50, 64, 0, 0.25, -128, b"s" * 16, 4, 5, 6, 7
 )
 
 
@@ -262,7 +272,7 @@ def test_info_is_read_field_by_field() -> None:
     [
         (b"", "a whole description of the node, got 0 bytes"),
         (INFO, "a whole description of the node, got 60 bytes"),
-        (b"\2" + INFO[1:], "version 1 of the protocol, got version 2"),
+        (b"\1" + INFO[1:], "version 2 of the protocol, got version 1"),
         (INFO + b"board\x000.1.0\0dog\0", "names of 2 classes, got 1"),
     ],
 )
@@ -281,13 +291,26 @@ def test_no_body_is_more_than_a_wire_error(body: bytes) -> None:
             assert "expected" in str(error)  # noqa: PT017
 
 
+def test_the_coverage_is_the_share_of_sound_that_is_in_windows() -> None:
+    body = struct.pack("<6I2Q", 1, 2, 3, 1000, 5, 6, 6 * 2**40, 2 * 2**40 - 1000)
+    statistics = Statistics.parse(body)
+    assert (statistics.windows, statistics.missed_samples) == (3, 1000)
+    assert statistics.coverage == 0.75
+    assert Statistics.parse(bytes(40)).coverage is None
+    with pytest.raises(WireError, match="statistics of 40 bytes, got 24"):
+        Statistics.parse(body[:24])
+
+
 def test_a_live_event_is_read_part_by_part() -> None:
     info = Info.parse(INFO + b"board\x000.1.0\0a\0b\0")
     embedding = np.arange(-32, 32, dtype=np.int8)
-    body = struct.pack("<II", 3, 4000) + embedding.tobytes() + struct.pack("<ff", 0.25, 0.75)
+    figures = (3, 4000, 2**40, 5, 6, 7)
+    head = struct.pack("<IIQIII", *figures)
+    body = head + embedding.tobytes() + struct.pack("<ff", 0.25, 0.75)
     event = LiveEvent.parse(body, info)
-    assert (event.number, event.milliseconds) == (3, 4000)
+    assert (event.number, event.milliseconds, event.first_sample) == figures[:3]
+    assert (event.missed_samples, event.frontend_ticks, event.engine_ticks) == figures[3:]
     np.testing.assert_array_equal(event.embedding, embedding)
     np.testing.assert_array_equal(event.scores, [0.25, 0.75])
-    with pytest.raises(WireError, match="expected a live event of 80 bytes, got 79"):
+    with pytest.raises(WireError, match="expected a live event of 100 bytes, got 99"):
         LiveEvent.parse(body[:-1], info)

@@ -27,11 +27,11 @@ from helpers.networks.int8_network import (
 
 from edgel3_tflm.converters.export.pack import pack
 from edgel3_tflm.converters.pipeline import ConvertOptions
-from edgel3_tflm.device.cycles import count_cycles, describe_work, modelled_cycles
 from edgel3_tflm.device.estimate import TIMED_CLIPS, estimate_work
 from edgel3_tflm.device.firmware import ToolError
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.runtime.arena import Kernels, plan_memory
+from edgel3_tflm.runtime.c_library.cycles import count_cycles, describe_work, modelled_cycles
 from edgel3_tflm.runtime.c_library.engine import Engine
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.interpreters import open_interpreter
@@ -205,8 +205,9 @@ def make_networks() -> dict[str, Int8Network]:
 
 
 NETWORKS = make_networks()
-# Largest relative error of the formula of edgel3_tflm.device.cycles. Its fit is within 1.1 % of the
-# cycles of every network, and llvm-mca's cycles depend on where the linker places a loop.
+# Largest relative error of the formula of edgel3_tflm.runtime.c_library.cycles. Its fit is within
+# 1.1 % of the cycles of every network, and llvm-mca's cycles depend on where the linker places a
+# loop.
 FORMULA = 0.03
 KINDS = ("best kernels", "least arena", "portable kernels", "CMSIS-NN")
 

@@ -37,11 +37,14 @@ def corpus(tmp_path: Path) -> Path:
         on + sound(25) + sound(100) + missed + sound(39) + request(Command.INFO) + off,
         entry(b"\3\1\2\0\0\x05abcd\0", 0x8000) + pcm,
     ]
+    heard = on + sound(25) + sound(100) + sound(39) + missed + sound(80) + off
     directory = tmp_path / "corpus"
     directory.mkdir()
-    for number, content in enumerate(inputs):
-        for refused in range(2):
-            (directory / f"{number}{refused}").write_bytes(bytes([refused]) + content)
+    # As it is, with a refused model, and with open ears that hear 1 or 20 samples a row.
+    settings = (0, 1, 2 | 1 << 2, 2 | 20 << 2, 2 | 20 << 2 | 1 << 7)
+    for number, content in enumerate([*inputs, heard]):
+        for setting in settings:
+            (directory / f"{number}-{setting}").write_bytes(bytes([setting]) + content)
     return directory
 
 

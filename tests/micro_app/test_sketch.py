@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from helpers.boards.arduino import MICRO_APP, compile_source, needs_arm, sources_of
 
+from edgel3_tflm.converters.export import app
 from edgel3_tflm.converters.export.app import (
     LIBRARY_FOLDER,
     export_app,
 )
 from edgel3_tflm.converters.export.board_files import BOARD_HEADER_NAME, SKETCH_NAME
 from edgel3_tflm.device.boards import BOARDS, Board, find_board
-from edgel3_tflm.device.estimate import plan_footprint
+from edgel3_tflm.device.footprint import plan_footprint
 from edgel3_tflm.runtime.deployment import Deployment
 
 EXAMPLES = MICRO_APP / "lib" / "edgel3" / "examples"
@@ -118,8 +119,29 @@ def test_the_budget_decides_on_the_arena(
     sketch = tmp_path / "app" / SKETCH_NAME / f"{SKETCH_NAME}.ino"
     assert compile_source(sketch, board, tmp_path / "o") == ""
 
-    assert exported.arena == arena
+    assert exported.memory.arena == arena
     assert standin.manifest["packed"][size] in sizes_of(tmp_path / "o")
+
+
+@needs_arm
+@pytest.mark.parametrize("cycles", [1, 10**12])
+def test_an_exported_sketch_divides_the_ram_as_planned(
+    cycles: int, standin: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = find_board("portenta_h7_m7")
+    planned = replace(plan_footprint(standin), cycles={"fast": cycles, "least": 2 * cycles})
+    monkeypatch.setattr(app, "plan_footprint", lambda _: planned)
+    exported = export_app(standin, board, tmp_path / "app")
+
+    sketch = tmp_path / "app" / SKETCH_NAME / f"{SKETCH_NAME}.ino"
+    assert compile_source(sketch, board, tmp_path / "o") == ""
+
+    # A network without work hears more with open ears, one with much work with fast kernels.
+    assert exported.memory.gives_up == ("fast kernels" if cycles == 1 else "ears")
+    size, closed = ("arena_bytes", False) if cycles == 1 else ("fast_arena_bytes", True)
+    sizes = sizes_of(tmp_path / "o")
+    assert standin.manifest["packed"][size] in sizes
+    assert (planned.ears_bytes in sizes) is not closed
 
 
 @needs_arm

@@ -29,7 +29,7 @@ from edgel3_tflm.converters.export.app import (
 )
 from edgel3_tflm.converters.export.board_files import SKETCH_NAME
 from edgel3_tflm.device.boards import Board, find_board
-from edgel3_tflm.device.client import Device, RefusedError
+from edgel3_tflm.device.client import RefusedError
 from edgel3_tflm.device.emulation import Emulator
 from edgel3_tflm.device.wire import Command, Decoder, Packet, encode
 from edgel3_tflm.runtime.c_library.engine import Engine
@@ -117,7 +117,7 @@ def test_the_sketch_answers_its_host_with_the_engines_bytes(
     assert packed is not None
     samples = np.random.default_rng(0).normal(0, 3000, 8000).astype(np.int16)
 
-    with Emulator(firmware) as emulator, Device(emulator.connect()) as device:
+    with Emulator(firmware) as emulator, emulator.open_device() as device:
         assert device.info.board == EMULATED.title
         # QEMU has no cycle counter: the sketch detects this and counts microseconds.
         assert device.info.ticks_per_second == 1_000_000
@@ -165,10 +165,10 @@ def test_the_sketch_streams_what_its_microphone_hears(
     firmware = emulation.build(sea_generated, board, tmp_path)
 
     with Emulator(firmware, is_idle_skipped=True) as emulator:
-        with Device(emulator.connect(), timeout_s=600) as device:
+        with emulator.open_device() as device:
             events = list(itertools.islice(device.stream(), 8))
             statistics = device.statistics()
-        with Device(emulator.connect()) as device:
+        with emulator.open_device() as device:
             measured = re.fullmatch(rf"{board.title}, microphone on at (\d+) Hz", device.info.board)
 
     assert measured is not None
@@ -193,12 +193,13 @@ def test_sound_that_a_busy_node_misses_is_counted_and_windows_go_on(
         "kMicrophoneRingSamples = 4096", "kMicrophoneRingSamples = 512"
     )
     assert smaller != header.read_text()
-    header.write_text(smaller)
+    # With closed ears, the sketch does not read the ring while the network runs.
+    header.write_text(smaller + "\n#define EDGEL3_NODE_OPENS_EARS 0\n")
     firmware = emulation.link(tmp_path / "app", board, tmp_path)
 
     with (
         Emulator(firmware, is_idle_skipped=True) as emulator,
-        Device(emulator.connect(), timeout_s=600) as device,
+        emulator.open_device() as device,
     ):
         stream = device.stream()
         events = list(itertools.islice(stream, 3))

@@ -26,7 +26,7 @@ from helpers.boards.tflm import (
 
 from edgel3_tflm.converters.export.app import LIBRARY_FOLDER, TFLM_RECORD_BYTES, export_app
 from edgel3_tflm.converters.export.board_files import SKETCH_NAME
-from edgel3_tflm.device import estimate as estimates
+from edgel3_tflm.device import footprint as footprints
 from edgel3_tflm.device.boards import BOARDS, Board
 from edgel3_tflm.device.client import Device
 from edgel3_tflm.device.emulation import Emulator, Program
@@ -137,7 +137,7 @@ def test_a_node_in_tflm_s_interpreter_on_an_emulated_cortex_m7(
     model = export_model(tiny_int8, engine, tmp_path / "app")
     options = [f"-DEDGEL3_TFLM_INCLUDE={';'.join(includes)}", f"-DEDGEL3_TFLM_LIBRARY={tflm}"]
     firmware = build_node(model, tmp_path / "build", options=tuple(options))
-    with Emulator(firmware) as running, Device(running.connect()) as device:
+    with Emulator(firmware) as running, running.open_device() as device:
         check_node(device, tiny_int8)
 
 
@@ -191,7 +191,7 @@ def test_the_95_45_network_in_tflm_fits_every_board(
     board: Board, standin: Deployment, tmp_path: Path
 ) -> None:
     exported = export_app(standin, board, tmp_path / "app", engine="tflm")
-    assert exported.arena == "fast"
+    assert exported.memory.arena == "fast"
     model = exported.directory
     header = (model / SKETCH_NAME / LIBRARY_FOLDER / "edgel3_tflm_model.h").read_text()
     sizes = re.findall(r"_TFLM_MODEL_(\w+)_BYTES (\d+)", header)
@@ -204,7 +204,7 @@ def test_the_95_45_network_in_tflm_fits_every_board(
     assert least - TFLM_RECORD_BYTES == plan_memory(blob).arena_bytes
     assert fast - TFLM_RECORD_BYTES == plan_memory(blob, widen=True).arena_bytes
     assert window == 256 * 199 + 512
-    others = estimates.ASSUMED_NODE_BYTES + estimates.MICROPHONE_RING_BYTES
+    others = footprints.ASSUMED_NODE_BYTES + footprints.MICROPHONE_RING_BYTES
     assert least + window + others <= 300_000
     assert fast + window + others <= board.ram_budget_bytes
 
@@ -212,7 +212,8 @@ def test_the_95_45_network_in_tflm_fits_every_board(
 def test_a_board_with_less_ram_has_the_least_arena(standin: Deployment, tmp_path: Path) -> None:
     small = dataclasses.replace(BOARDS[0], core_ram_bytes=200 * 1024)
 
-    assert export_app(standin, small, tmp_path / "app", engine="tflm").arena == "least"
+    exported = export_app(standin, small, tmp_path / "app", engine="tflm")
+    assert exported.memory.arena == "least"
 
 
 def test_c_and_the_converter_reserve_as_much_for_tflm() -> None:

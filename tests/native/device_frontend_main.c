@@ -12,10 +12,10 @@
 
 #define WINDOWS_ADDRESS 0x60000000u
 #define BLOCK_SAMPLES 256u
-#define CELLS (EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES / sizeof(float))
+#define CELLS (EDGEL3_MODEL_FRONTEND_LEVELS_BYTES / sizeof(int16_t))
 #define GUARD 0x5au
 
-static float log_mel[CELLS];
+static int16_t levels[CELLS];
 /* A guard of four bytes follows the working memory. */
 static uint32_t work[EDGEL3_MODEL_FRONTEND_WORK_BYTES / 4u + 1u];
 
@@ -27,13 +27,13 @@ int main(void) {
   const edgel3_frontend_config *config = &edgel3_model_frontend;
   const uint32_t *image = (const uint32_t *)WINDOWS_ADDRESS;
   const int16_t *samples = (const int16_t *)(image + 1);
-  int8_t *cells = (int8_t *)log_mel;
+  int8_t *cells = (int8_t *)levels;
   edgel3_frontend frontend;
   const uint32_t last = sizeof work / sizeof work[0] - 1u;
   work[last] = GUARD;
-  if (edgel3_frontend_work_bytes(config) != EDGEL3_MODEL_FRONTEND_WORK_BYTES ||
-      edgel3_frontend_log_mel_bytes(config) != sizeof log_mel ||
-      edgel3_frontend_open(&frontend, config, log_mel, work) != EDGEL3_OK) {
+  void *ring = (uint8_t *)work + EDGEL3_FRONTEND_SPECTRUM_BYTES(config->dft_samples);
+  if (edgel3_frontend_levels_bytes(config) != sizeof levels ||
+      edgel3_frontend_open(&frontend, config, levels, ring, work) != EDGEL3_OK) {
     return 2;
   }
   for (uint32_t window = 0; window < image[0]; ++window) {

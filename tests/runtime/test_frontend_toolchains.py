@@ -33,21 +33,28 @@ HOST_MAIN = """
 #include "edgel3_model_frontend.h"
 int main(void) {
   const edgel3_frontend_config *config = &edgel3_model_frontend;
-  const size_t cells = EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES / sizeof(float);
+  const size_t cells = EDGEL3_MODEL_FRONTEND_LEVELS_BYTES / sizeof(int16_t);
   /* Blocks of the exact size, so that a sanitizer sees the first byte beyond. */
-  float *log_mel = (float *)malloc(EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES);
-  void *work = malloc(EDGEL3_MODEL_FRONTEND_WORK_BYTES);
+  int16_t *levels = (int16_t *)malloc(EDGEL3_MODEL_FRONTEND_LEVELS_BYTES);
+  void *ring = malloc(EDGEL3_FRONTEND_RING_BYTES(config->dft_samples));
+  void *spectrum = malloc(EDGEL3_FRONTEND_SPECTRUM_BYTES(config->dft_samples));
   int16_t *samples = (int16_t *)malloc(config->window_samples * sizeof(int16_t));
   int8_t *window = (int8_t *)malloc(cells);
   edgel3_frontend frontend;
-  if (log_mel == NULL || work == NULL || samples == NULL || window == NULL) return 1;
-  if (edgel3_frontend_log_mel_bytes(config) != EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES) return 2;
-  if (edgel3_frontend_work_bytes(config) != EDGEL3_MODEL_FRONTEND_WORK_BYTES) return 3;
-  if (edgel3_frontend_open(&frontend, NULL, log_mel, work) != EDGEL3_ERROR_ARGUMENT) return 4;
-  if (edgel3_frontend_open(&frontend, config, NULL, work) != EDGEL3_ERROR_ARGUMENT) return 5;
-  if (edgel3_frontend_open(&frontend, config, (char *)log_mel + 2, work) !=
+  if (!levels || !ring || !spectrum || samples == NULL || window == NULL) return 1;
+  if (edgel3_frontend_levels_bytes(config) != EDGEL3_MODEL_FRONTEND_LEVELS_BYTES) return 2;
+  if (EDGEL3_FRONTEND_RING_BYTES(8u) + EDGEL3_FRONTEND_SPECTRUM_BYTES(8u) !=
+      EDGEL3_FRONTEND_WORK_BYTES(8u)) return 3;
+  if (edgel3_frontend_open(&frontend, NULL, levels, ring, spectrum) != EDGEL3_ERROR_ARGUMENT ||
+      edgel3_frontend_open(&frontend, config, NULL, ring, spectrum) != EDGEL3_ERROR_ARGUMENT ||
+      edgel3_frontend_open(&frontend, config, levels, NULL, spectrum) != EDGEL3_ERROR_ARGUMENT ||
+      edgel3_frontend_open(&frontend, config, levels, ring, NULL) != EDGEL3_ERROR_ARGUMENT)
+    return 4;
+  if (edgel3_frontend_open(&frontend, config, (char *)levels + 1, ring, spectrum) !=
+      EDGEL3_ERROR_ARGUMENT) return 5;
+  if (edgel3_frontend_open(&frontend, config, levels, ring, (char *)spectrum + 2) !=
       EDGEL3_ERROR_ARGUMENT) return 6;
-  if (edgel3_frontend_open(&frontend, config, log_mel, work) != EDGEL3_OK) return 7;
+  if (edgel3_frontend_open(&frontend, config, levels, ring, spectrum) != EDGEL3_OK) return 7;
   while (fread(samples, sizeof *samples, config->window_samples, stdin) ==
          config->window_samples) {
     edgel3_frontend_begin(&frontend);
@@ -56,11 +63,12 @@ int main(void) {
     edgel3_frontend_quantize(&frontend, window);
     fwrite(window, 1, cells, stdout);
     /* Also in place. */
-    edgel3_frontend_quantize(&frontend, (int8_t *)log_mel);
-    fwrite(log_mel, 1, cells, stdout);
+    edgel3_frontend_quantize(&frontend, (int8_t *)levels);
+    fwrite(levels, 1, cells, stdout);
   }
-  free(log_mel);
-  free(work);
+  free(levels);
+  free(ring);
+  free(spectrum);
   free(samples);
   free(window);
   return 0;

@@ -82,7 +82,7 @@ def open_device(
         firmware = build_node(emulate, Path(build) / "node", head=head_sources)
         with Emulator(firmware) as emulator:
             try:
-                with Device(emulator.connect()) as device:
+                with emulator.open_device() as device:
                     progress.finish()
                     yield device, emulator
             except DeviceError as error:

@@ -26,7 +26,7 @@ from edgel3_tflm.runtime.deployment import Deployment
 
 # cobs and pyserial are loaded only when a command runs.
 if TYPE_CHECKING:
-    from edgel3_tflm.device.wire import Info
+    from edgel3_tflm.device.wire import Info, Statistics
 
 device_app = typer.Typer(help="Talk to a board that runs the node, or to the emulated board.")
 device_app.command("monitor")(monitor_command)
@@ -66,8 +66,9 @@ def info_command(
             "RAM": f"arena {info.arena_bytes:,} bytes, window {info.window_bytes:,} bytes",
             "a tick": _describe_tick(info),
             "counted": f"{statistics.requests:,} requests, {statistics.dropped_frames:,} frames"
-            f" dropped, {statistics.windows:,} windows, {statistics.missed_samples:,} samples"
-            " missed",
+            f" dropped, {statistics.windows:,} windows",
+            "microphone": _describe_hearing(statistics),
+            "latest window": _describe_window(info, statistics),
             "self-test": ", ".join(names) or "passed",
         }
         table = Table(box=None, show_header=False, pad_edge=False)
@@ -75,7 +76,7 @@ def info_command(
             table.add_row(name, Text(value))
         result = {
             "info": {**vars(info), "source_sha256": info.source_sha256.hex()},
-            "statistics": vars(statistics),
+            "statistics": {**vars(statistics), "coverage": statistics.coverage},
             "self_test_failures": names,
         }
         screen.show(result, table)
@@ -113,10 +114,14 @@ def embed_command(
         recording = Recording(record, device.info) if record is not None else None
         ((_, windows),) = read_pcm_windows(device.info, [clip], hop)
         events = []
+        rate_hz = device.info.sample_rate_hz
         for number, window in enumerate(windows):
             embedding = device.embed_pcm(window)
             scores = device.scores() if device.info.classes else np.empty(0, np.float32)
-            events.append(LiveEvent(number, round(1000 * hop * number), embedding, scores))
+            used = device.statistics()
+            milliseconds, first = (round(per_s * hop * number) for per_s in (1000, rate_hz))
+            ticks = used.frontend_ticks, used.engine_ticks
+            events.append(LiveEvent(number, milliseconds, first, 0, *ticks, embedding, scores))
             progress("windows through the device", number + 1, len(windows))
         progress.finish()
         if recording is not None:
@@ -273,6 +278,26 @@ def bench_command(
                 " time; interrupts, resampling and serial port are not counted"
             ),
         )
+
+
+def _describe_hearing(statistics: "Statistics") -> str:
+    lost = f"{statistics.missed_samples:,} samples lost since the start"
+    if statistics.coverage is None:
+        return f"no window heard yet, {lost}"
+    return (
+        f"coverage {100 * statistics.coverage:.1f} %: {statistics.covered_samples:,} samples in"
+        f" windows, {statistics.skipped_samples:,} skipped, {lost}"
+    )
+
+
+def _describe_window(info: "Info", statistics: "Statistics") -> str:
+    if statistics.engine_ticks == 0:
+        return "none yet"
+    log_mel, network = (
+        f"{1000 * ticks / info.ticks_per_second:,.1f} ms"
+        for ticks in (statistics.frontend_ticks, statistics.engine_ticks)
+    )
+    return f"log-mel {log_mel}, network {network}"
 
 
 def _describe_tick(info: "Info") -> str:

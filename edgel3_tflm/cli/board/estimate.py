@@ -13,6 +13,7 @@ from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
 from edgel3_tflm.device import estimate
 from edgel3_tflm.device.boards import BOARDS, find_board
 from edgel3_tflm.device.firmware import build_node, has_compiler
+from edgel3_tflm.device.footprint import Footprint, measure_footprint, plan_footprint
 from edgel3_tflm.runtime.deployment import Deployment
 
 
@@ -61,7 +62,7 @@ def estimate_command(
         battery = None
         if battery_mwh is not None:
             battery = estimate.Battery(battery_mwh, days, active_mw, sleep_mw)
-        footprint = estimate.plan_footprint(deployment)
+        footprint = plan_footprint(deployment)
         work = (
             estimate.estimate_work(deployment)
             if bench is None
@@ -71,7 +72,7 @@ def estimate_command(
             with tempfile.TemporaryDirectory() as scratch, screen.progress() as progress:
                 progress("build firmware", 0, 0)
                 firmware = build_node(directory, Path(scratch))
-                footprint = estimate.measure_footprint(firmware, deployment)
+                footprint = measure_footprint(firmware, deployment)
         estimates = [
             estimate.estimate_board(each, footprint, work, battery=battery, awake_s=awake_s)
             for each in boards
@@ -81,6 +82,7 @@ def estimate_command(
             f"cycles: {work.source}",
             "time: cycles by the board's clock, without waits for flash, RAM and mispredicted"
             " branches; nothing was measured on a board",
+            *_describe_hearing(estimates),
             "budgets: the RAM left by the Arduino core with its stack, as boards.py says; the flash"
             " reserved for the core is an allowance",
         ]
@@ -115,7 +117,20 @@ def estimate_command(
         )
 
 
-def _parts_table(footprint: estimate.Footprint) -> Table:
+def _describe_hearing(estimates: list[estimate.BoardEstimate]) -> list[str]:
+    """Describe how much of the sound the boards with a microphone hear."""
+    boards: dict[str, list[str]] = {}
+    for each in estimates:
+        if each.memory.coverage is not None:
+            heard = f"ears {each.memory.ears}, {100 * each.memory.coverage:.0f} % of the sound"
+            boards.setdefault(heard, []).append(each.board.title)
+    return [
+        f"while the network runs: {heard} is in windows at least ({', '.join(titles)})"
+        for heard, titles in boards.items()
+    ]
+
+
+def _parts_table(footprint: Footprint) -> Table:
     table = new_table("part", "flash\nbytes", "RAM\nbytes")
     for name, size in footprint.flash.items():
         table.add_row(name, f"{size:,}", "")
@@ -153,8 +168,8 @@ def _estimates_table(estimates: list[estimate.BoardEstimate]) -> Table:
             each.board.title,
             Text("yes", "green") if each.fits else Text("no", "red"),
             f"{each.flash_bytes / 1024:,.0f} of {each.board.flash_budget_bytes // 1024:,}",
-            f"{each.ram_bytes / 1024:,.0f} of {each.board.ram_budget_bytes // 1024:,}",
-            each.arena,
+            f"{each.memory.ram_bytes / 1024:,.0f} of {each.board.ram_budget_bytes // 1024:,}",
+            each.memory.arena,
             f"{each.frontend_seconds * 1000:,.0f}",
             _format_range(each.seconds, 2),
             *(["no sleep" if rate is None else _format_range(rate, 1)] if rates else []),

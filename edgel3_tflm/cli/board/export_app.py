@@ -9,6 +9,7 @@ from rich.text import Text
 from edgel3_tflm.cli.options import BOARD_NAMES, HEAD_HELP, DeploymentArgument
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, open_screen
 from edgel3_tflm.device.boards import find_board
+from edgel3_tflm.device.footprint import MemoryPlan
 from edgel3_tflm.runtime.deployment import Deployment
 
 
@@ -50,7 +51,7 @@ def export_app_command(
         chosen = find_board(board)
         deployment = Deployment.load(directory)
         exported = export_app(deployment, chosen, output, head, engine=engine, tflm=tflm)
-        microphone = chosen.microphone
+        microphone, memory = chosen.microphone, exported.memory
         screen.show(
             exported.to_json(),
             Text(deployment.manifest["weights"]["description"]),
@@ -63,6 +64,7 @@ def export_app_command(
                 if microphone
                 else "no microphone: audio comes from the host"
             ),
+            *([] if memory.coverage is None else [Text(_describe_hearing(memory))]),
             *(
                 [
                     Text(f"next: cd {output} && pio run -t upload"),
@@ -72,3 +74,18 @@ def export_app_command(
                 else [Text(f"next: {output / 'README.md'} says how to get TensorFlow Lite Micro")]
             ),
         )
+
+
+def _describe_hearing(memory: MemoryPlan) -> str:
+    """Describe whether the node hears while its network runs, and what the board gives up."""
+    hears = "hears" if memory.ears == "open" else "does not hear"
+    reason = (
+        ""
+        if memory.gives_up is None
+        else "; open ears and the fastest kernels do not both fit, so it gives up the"
+        f" {memory.gives_up}"
+    )
+    return (
+        f"the node {hears} while its network runs: about {100 * (memory.coverage or 0):.0f} % of"
+        f" the sound is in windows{reason}"
+    )

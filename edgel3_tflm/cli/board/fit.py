@@ -268,7 +268,7 @@ def _table(ranked: "list[Judged]", result: "FitResult") -> Table:
             Text(f"{number}{' +' if each in front else ''}"),
             Text("yes", "green") if each.fits else Text("no", "red"),
             f"{needs.flash_bytes / 1024:,.0f}",
-            f"{needs.ram_bytes / 1024:,.0f}",
+            f"{needs.memory.ram_bytes / 1024:,.0f}",
             low if low == high else f"{low} to {high}",
             *(["-" if rate is None else f"{rate.low:.3g}"] if rates else []),
             _format_probe(figures.accuracy_percent, figures.interval_percent),

@@ -1,9 +1,7 @@
 """The command ``device monitor``: windows as the device hears them."""
 
-import threading
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,18 +72,8 @@ def monitor_command(
             )
             heard = len(sound) // device.info.window_samples
             windows = min(windows or heard, heard)
-            microphone = emulator.connect_microphone()
-            with closing(microphone):
-                data = sound.astype("<i2").tobytes()
-                threading.Thread(target=_play, args=(microphone.sendall, data), daemon=True).start()
-                _monitor(device, windows, record, screen)
-        else:
-            _monitor(device, windows, record, screen)
-
-
-def _play(send: Callable[[bytes], object], data: bytes) -> None:
-    with suppress(OSError):  # the emulator has ended and reads no more
-        send(data)
+            emulator.play(sound)
+        _monitor(device, windows, record, screen)
 
 
 def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen) -> None:
@@ -95,7 +83,9 @@ def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen
 
     console = Console(highlight=False, quiet=screen.quiet)
     recording = Recording(record, device.info) if record is not None else None
-    count, previous = 0, None
+    count, coverage = 0, 0.0
+    first: LiveEvent | None = None
+    previous: LiveEvent | None = None
     try:
         with (
             closing(device.stream()) as stream,
@@ -103,12 +93,14 @@ def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen
         ):
             for event in stream:
                 count += 1
+                first = first or event
+                coverage = _measure_coverage(device.info, first, event)
                 if recording is not None:
                     recording.add(time.time(), event)
                 if console.is_terminal:
-                    live.update(_draw(device.info, event, previous), refresh=True)
+                    live.update(_draw(device.info, event, previous, coverage), refresh=True)
                 else:
-                    line = _describe_event(device.info, event, previous)
+                    line = _describe_event(device.info, event, previous, coverage)
                     console.print(line, soft_wrap=True)
                 previous = event
                 if count == windows:
@@ -119,11 +111,21 @@ def _monitor(device: "Device", windows: int, record: Path | None, screen: Screen
         if recording is not None:
             recording.close()
     try:
-        missed = f"{device.statistics().missed_samples:,} samples missed since the start"
+        lost = f"{device.statistics().missed_samples:,} samples lost since the node's start"
     except DeviceError:
-        missed = "the node is busy and did not report the missed samples"
+        lost = "the node is busy and did not report the lost samples"
+    heard = f"coverage {100 * coverage:.1f} %, " if count else ""
     written = f"; written: {record}" if record is not None and count else ""
-    console.print(Text(f"{count:,} windows, {missed}{written}"), soft_wrap=True)
+    console.print(Text(f"{count:,} windows, {heard}{lost}{written}"), soft_wrap=True)
+
+
+def _measure_coverage(info: "Info", first: "LiveEvent", event: "LiveEvent") -> float:
+    """Return the share of the sound from the stream's start to a window's end that is in windows.
+
+    ``first`` is the stream's first window. Windows whose result was not received count, too.
+    """
+    windows = event.number - first.number + 1
+    return windows * info.window_samples / (event.first_sample + info.window_samples)
 
 
 def _format_similarity(info: "Info", event: "LiveEvent", previous: "LiveEvent | None") -> str:
@@ -134,20 +136,24 @@ def _format_similarity(info: "Info", event: "LiveEvent", previous: "LiveEvent | 
     return f"{cosine_similarity(*pair)[0]:.3f}"
 
 
-def _describe_event(info: "Info", event: "LiveEvent", previous: "LiveEvent | None") -> Text:
+def _describe_event(
+    info: "Info", event: "LiveEvent", previous: "LiveEvent | None", coverage: float
+) -> Text:
     """Describe a window on one line."""
     scores = sorted(zip(event.scores.tolist(), info.classes, strict=True), reverse=True)
     best = "".join(f"  {label} {score:.2f}" for score, label in scores[:3])
     similarity = _format_similarity(info, event, previous)
+    seconds = (event.frontend_ticks + event.engine_ticks) / info.ticks_per_second
     return Text(
-        f"{event.milliseconds / 1000:9.2f} s  window {event.number}"
+        f"{event.milliseconds / 1000:9.2f} s  window {event.number}  computed in {seconds:.3f} s"
+        f"  coverage {100 * coverage:.1f} %  lost {event.missed_samples:,}"
         f"  cosine to the window before {similarity}{best}"
     )
 
 
-def _draw(info: "Info", event: "LiveEvent", previous: "LiveEvent | None") -> Group:
+def _draw(info: "Info", event: "LiveEvent", previous: "LiveEvent | None", coverage: float) -> Group:
     """Draw a window: a bar for each class, or the embedding as a strip."""
-    heading = _describe_event(info, event, None if info.classes else previous)
+    heading = _describe_event(info, event, None if info.classes else previous, coverage)
     if not info.classes:
         return Group(heading, Text(_draw_strip(event.embedding)))
     table = Table(box=None, show_header=False, pad_edge=False)

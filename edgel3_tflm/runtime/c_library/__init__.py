@@ -1,1 +1,1 @@
-"""The C library edgel3, built for this machine: its engine and its log-mel front end."""
+"""The C library edgel3, built for this machine, and the modelled cycles of its loops on a board."""

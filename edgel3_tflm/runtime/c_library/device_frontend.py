@@ -6,7 +6,7 @@ import numpy.typing as npt
 from edgel3_tflm.audio.log_mel import DYNAMIC_RANGE_DB, FrontendTables
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.variants import FrontendSpec
-from edgel3_tflm.runtime.c_library.library import allocate, ffi, lib, pointer
+from edgel3_tflm.runtime.c_library.library import ffi, lib, pointer
 from edgel3_tflm.runtime.input_map import InputMap
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.types import FloatArray, Int8Array
@@ -57,20 +57,16 @@ class DeviceFrontend:
                 **self._tables,
             },
         )
-        self._log_mel = np.empty((spec.mels, spec.frames), np.float32)
-        self._work = allocate(lib.edgel3_frontend_work_bytes(self._config))
+        self._levels = np.empty((spec.mels, spec.frames), np.int16)
+        self._ring = np.empty(spec.dft_samples, np.int16)
+        self._spectrum = np.empty(spec.dft_samples + 2, np.float32)
         self._frontend = ffi.new("edgel3_frontend *")
-        memory = ffi.from_buffer(self._log_mel), ffi.from_buffer(self._work)
+        memory = map(ffi.from_buffer, (self._levels, self._ring, self._spectrum))
         if lib.edgel3_frontend_open(self._frontend, self._config, *memory) != lib.EDGEL3_OK:
             raise EdgeL3Error(
                 f"the frontend refuses {spec}: expected frames of a power of two samples, from 8"
                 " to 16384, and one frame for each hop that begins in the window"
             )
-
-    @property
-    def work_bytes(self) -> int:
-        """Bytes of working memory, without the log-mel values."""
-        return len(self._work)
 
     def begin(self) -> None:
         """Begin a window. Samples that were pushed before are discarded."""
@@ -101,7 +97,8 @@ class DeviceFrontend:
     def finish(self) -> FloatArray:
         """Return the log-mel spectrogram of the window, shape (mels, frames), float32, in dB.
 
-        The largest value is 0 dB, the smallest possible is -80 dB.
+        The largest value is 0 dB, the smallest possible is -80 dB. The values are whole multiples
+        of 1/512 dB.
 
         Raises
         ------
@@ -112,7 +109,11 @@ class DeviceFrontend:
             raise EdgeL3Error(
                 f"the window is not full: push {self._spec.window_samples} samples, then finish"
             )
-        return self._log_mel.copy()
+        levels = self._levels - np.float32(self._frontend.maximum)
+        decibels: FloatArray = np.maximum(
+            levels / lib.EDGEL3_FRONTEND_LEVELS_PER_DB, -DYNAMIC_RANGE_DB
+        )
+        return decibels
 
     def quantize(self) -> Int8Array:
         """Return the network input of the finished window, shape (mels, frames), int8."""

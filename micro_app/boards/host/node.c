@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define EDGEL3_NODE_OPENS_EARS 0
 #include "edgel3_node_model.h"
 
 static edgel3_node node;
@@ -46,10 +47,12 @@ int main(void) {
       .ticks_per_second = 1000000u,
       .milliseconds = read_milliseconds,
       .listen = NULL,
+      .hear = NULL,
   };
   static uint8_t window[EDGEL3_NODE_WINDOW_BYTES] __attribute__((aligned(16)));
   static uint8_t arena[EDGEL3_NODE_ARENA_BYTES] __attribute__((aligned(16)));
-  edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window);
+  static uint8_t ears[EDGEL3_NODE_EARS_BYTES] __attribute__((aligned(16)));
+  edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window, ears);
 #ifdef EDGEL3_NODE_USES_TFLM
   const size_t arena_bytes = 64u * 1024u * 1024u;
 #else

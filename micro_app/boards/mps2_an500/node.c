@@ -2,7 +2,12 @@
  *
  * UART 0 is the connection to the host. UART 1 replaces the microphone: it receives little-endian
  * int16 samples, which the node reads only while it listens. QEMU delivers a byte only when the
- * UART can take it, so no byte is lost: samples that arrive while the node computes a window wait.
+ * UART can take it, so no byte is lost.
+ *
+ * While the network runs, the node reads as many samples as a microphone would deliver by the
+ * emulated clock, and waits for those that the host has not yet sent. The time of reading does not
+ * count, and between two windows the clock goes on with the next samples. What the node hears in
+ * each window therefore depends on the instructions that it executes, but not on the host's speed.
  */
 #include "board.h"
 #include "edgel3_node_model.h"
@@ -38,7 +43,15 @@ typedef struct uart {
 static uint8_t arena[EDGEL3_NODE_ARENA_BYTES] __attribute__((aligned(16)));
 static uint8_t window[EDGEL3_NODE_WINDOW_BYTES] __attribute__((aligned(16)));
 static edgel3_node node;
+static uint8_t ears[EDGEL3_NODE_EARS_BYTES] __attribute__((aligned(16)));
 static int is_listening;
+
+/* The microphone: ticks and samples since it was turned on, and when the ticks were counted last. */
+#define BLOCK_SAMPLES 64u
+static uint64_t elapsed_ticks, samples_read;
+static uint32_t counted_at;
+static int16_t block[BLOCK_SAMPLES];
+static uint32_t block_bytes;
 
 /* Send a byte to the host. Return 0 if the UART takes none within the given time, otherwise 1. */
 static int write_byte(uint8_t byte, uint32_t patience_ticks) {
@@ -82,21 +95,51 @@ static uint32_t read_milliseconds(void *context) {
 static int listen(void *context, int on) {
   (void)context;
   is_listening = on;
+  elapsed_ticks = samples_read = 0; /* the block keeps its bytes: a sample may be incomplete */
+  counted_at = board_ticks();
   return 1;
 }
 
-/* Add a byte of the little-endian samples. Each 64 samples go to the node. */
+/* Return how many samples the microphone would have delivered by now. */
+static uint64_t samples_due(void) {
+  return elapsed_ticks * EDGEL3_MODEL_SAMPLE_RATE_HZ / TICKS_PER_SECOND;
+}
+
+static void count_ticks(void) {
+  const uint32_t now = board_ticks();
+  elapsed_ticks += now - counted_at;
+  counted_at = now;
+}
+
+/* Add a byte to the block of samples. A whole block goes to the node. */
 static void take_microphone(uint8_t byte) {
-  static int16_t samples[64];
-  static uint32_t bytes;
-  ((uint8_t *)samples)[bytes++] = byte;
-  if (bytes < sizeof samples) return;
-  bytes = 0;
-  edgel3_node_hear(&node, samples, sizeof samples / sizeof *samples);
+  ((uint8_t *)block)[block_bytes++] = byte;
+  if (block_bytes < sizeof block) return;
+  block_bytes = 0;
+  samples_read += BLOCK_SAMPLES;
+  /* The processor had nothing to do until these samples came: the clock jumps to their time. */
+  if (samples_due() < samples_read) {
+    elapsed_ticks = (samples_read * TICKS_PER_SECOND + EDGEL3_MODEL_SAMPLE_RATE_HZ - 1u) /
+                    EDGEL3_MODEL_SAMPLE_RATE_HZ;
+  }
+  counted_at = board_ticks();
+  edgel3_node_hear(&node, block, BLOCK_SAMPLES);
+}
+
+/* Pass all samples that are due to the node. */
+static void hear(void *context) {
+  (void)context;
+  for (count_ticks(); samples_due() >= samples_read + BLOCK_SAMPLES; count_ticks()) {
+    for (uint32_t left = sizeof block - block_bytes; left > 0; --left) {
+      while (!(MICROPHONE->state & UART_READ_FULL)) {
+      }
+      take_microphone((uint8_t)MICROPHONE->data);
+    }
+  }
 }
 
 int main(void) {
-  static const edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window);
+  static const edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window, ears);
   static const edgel3_node_port port = {
       .board = "mps2-an500",
       .context = NULL,
@@ -105,6 +148,7 @@ int main(void) {
       .ticks_per_second = TICKS_PER_SECOND,
       .milliseconds = read_milliseconds,
       .listen = listen,
+      .hear = hear,
   };
   edgel3_node_open(&node, &model, &port);
   HOST->divider = 16u;

@@ -47,12 +47,12 @@ from edgel3_tflm.converters.keras.network import build_network
 from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.converters.pruning.plan_file import read_plan
 from edgel3_tflm.converters.pruning.prune import prune
-from edgel3_tflm.device.cycles import modelled_cycles
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.networks.sources import load_weights
 from edgel3_tflm.networks.weight_files import pack_weights
 from edgel3_tflm.networks.weights import NetworkWeights
+from edgel3_tflm.runtime.c_library.cycles import modelled_cycles
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.input_map import InputMap
 

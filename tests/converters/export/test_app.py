@@ -165,11 +165,17 @@ def test_an_unpacked_deployment_is_refused(standin: Deployment, tmp_path: Path) 
         export_app(dataclasses.replace(standin, manifest=manifest), BOARDS[0], tmp_path / "app")
 
 
-def test_a_deployment_of_an_older_version_is_refused(tiny_int8: Deployment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "constant"),
+    [("edgel3_packed_model.h", "FAST_ARENA"), ("edgel3_model_frontend.h", "LEVELS")],
+)
+def test_a_deployment_of_an_older_version_is_refused(
+    name: str, constant: str, tiny_int8: Deployment, tmp_path: Path
+) -> None:
     copy = tmp_path / "older"
     shutil.copytree(tiny_int8.directory, copy)
-    header = copy / "edgel3_packed_model.h"
-    header.write_text(header.read_text().replace("FAST_ARENA", "OTHER_ARENA"))
+    header = copy / name
+    header.write_text(header.read_text().replace(constant, "OTHER"))
     older = dataclasses.replace(tiny_int8, directory=copy)
 
     with pytest.raises(EdgeL3Error, match="found none; convert again"):

@@ -8,7 +8,8 @@ from edgel3_tflm.converters.fit.budget import DEFAULT_BOARD, Budget, Limits
 from edgel3_tflm.converters.fit.choice import Judged, choose, find_front
 from edgel3_tflm.converters.fit.measurement import Measurement
 from edgel3_tflm.device.boards import find_board
-from edgel3_tflm.device.estimate import Battery, Footprint, Range, Work
+from edgel3_tflm.device.estimate import Battery, Range, Work
+from edgel3_tflm.device.footprint import Footprint
 from edgel3_tflm.drift.figures import EmbeddingDrift
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.evaluation.probe import FoldResult

@@ -1,6 +1,7 @@
 /* Reads and writes little-endian numbers at any address, aligned or not. Internal to the library.
  *
- * Every `bytes` points to at least as many bytes as the number has: 2 for u16, 4 for u32 and f32.
+ * Every `bytes` points to at least as many bytes as the number has: 2 for u16, 4 for u32 and f32,
+ * 8 for u64.
  */
 #ifndef EDGEL3_BYTES_H_
 #define EDGEL3_BYTES_H_
@@ -36,6 +37,12 @@ static inline void edgel3_put_u16(uint8_t *bytes, uint32_t value) {
 static inline void edgel3_put_u32(uint8_t *bytes, uint32_t value) {
   edgel3_put_u16(bytes, value);
   edgel3_put_u16(bytes + 2, value >> 16);
+}
+
+/** Write a value as 8 bytes. */
+static inline void edgel3_put_u64(uint8_t *bytes, uint64_t value) {
+  edgel3_put_u32(bytes, (uint32_t)value);
+  edgel3_put_u32(bytes + 4, (uint32_t)(value >> 32));
 }
 
 /** Write an IEEE 754 single-precision number as 4 bytes. */

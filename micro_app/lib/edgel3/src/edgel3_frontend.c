@@ -20,16 +20,24 @@
 #define POWER_SCALE (1.0f / 1073741824.0f)
 /* Smallest power: an amplitude of 10^-10. */
 #define POWER_FLOOR 1e-20f
+/* Level 0, in dB below full scale. */
+#define MIDDLE_DB 36.0f
 
 /* 10 log10 of the square root of a power is 5 log10 of the power. */
 static const float decibels_per_octave = 1.50514998f; /* 5 log10(2) */
 static const float decibels_per_neper = 2.17147241f;  /* 5 / ln(10) */
 
-/* Return 5 log10(power), for normal numbers. The logarithm is the exponent plus that of the
- * mantissa, which is 2 artanh(s) with |s| less than 0.172. The first omitted term of the series,
+/* Return the largest integer not above `value`: a conversion rounds towards zero. */
+static int32_t round_down(float value) {
+  const int32_t truncated = (int32_t)value;
+  return truncated - (value < (float)truncated);
+}
+
+/* Return 5 log10(power) as a level, for normal numbers. The logarithm is the exponent plus that of
+ * the mantissa, which is 2 artanh(s) with |s| less than 0.172. The first omitted term of the series,
  * s^9 / 9, is less than 2^-26.
  */
-static float level_of(float power) {
+static int16_t level_of(float power) {
   uint32_t bits;
   memcpy(&bits, &power, sizeof bits);
   int32_t octaves = (int32_t)(bits >> 23) - 127;
@@ -44,15 +52,17 @@ static float level_of(float power) {
   const float square = s * s;
   const float series =
       1.0f + square * ((1.0f / 3.0f) + square * ((1.0f / 5.0f) + square * (1.0f / 7.0f)));
-  return decibels_per_octave * (float)octaves + decibels_per_neper * (2.0f * s * series);
+  const float decibels =
+      decibels_per_octave * (float)octaves + decibels_per_neper * (2.0f * s * series);
+  /* The range of int16 from -100 dB, the least level, to 28 dB. A full-scale square wave reaches 23 dB
+   * in frames of 2048 samples. */
+  const int32_t level = round_down((decibels + MIDDLE_DB) * EDGEL3_FRONTEND_LEVELS_PER_DB + 0.5f);
+  if (level < INT16_MIN) return INT16_MIN;
+  return (int16_t)(level > INT16_MAX ? INT16_MAX : level);
 }
 
-size_t edgel3_frontend_log_mel_bytes(const edgel3_frontend_config *config) {
-  return (size_t)config->mels * config->frames * sizeof(float);
-}
-
-size_t edgel3_frontend_work_bytes(const edgel3_frontend_config *config) {
-  return EDGEL3_FRONTEND_WORK_BYTES(config->dft_samples);
+size_t edgel3_frontend_levels_bytes(const edgel3_frontend_config *config) {
+  return (size_t)config->mels * config->frames * sizeof(int16_t);
 }
 
 /* Number of zeros before and after a window, together. */
@@ -91,16 +101,17 @@ static int is_consistent(const edgel3_frontend_config *config) {
 }
 
 edgel3_status edgel3_frontend_open(edgel3_frontend *frontend, const edgel3_frontend_config *config,
-                                   void *log_mel, void *work) {
-  if (frontend == NULL || config == NULL || log_mel == NULL || work == NULL ||
-      (uintptr_t)log_mel % sizeof(float) != 0 || (uintptr_t)work % sizeof(float) != 0) {
+                                   void *levels, void *ring, void *spectrum) {
+  if (frontend == NULL || config == NULL || levels == NULL || ring == NULL || spectrum == NULL ||
+      (uintptr_t)levels % sizeof(int16_t) != 0 || (uintptr_t)ring % sizeof(int16_t) != 0 ||
+      (uintptr_t)spectrum % sizeof(float) != 0) {
     return EDGEL3_ERROR_ARGUMENT;
   }
   if (!is_consistent(config)) return EDGEL3_ERROR_INCONSISTENT;
   frontend->config = config;
-  frontend->log_mel = (float *)log_mel;
-  frontend->spectrum = (float *)work;
-  frontend->ring = (int16_t *)(void *)(frontend->spectrum + EDGEL3_FFT_FLOATS(config->dft_samples));
+  frontend->levels = (int16_t *)levels;
+  frontend->ring = (int16_t *)ring;
+  frontend->spectrum = (float *)spectrum;
   edgel3_frontend_begin(frontend);
   return EDGEL3_OK;
 }
@@ -109,7 +120,7 @@ void edgel3_frontend_begin(edgel3_frontend *frontend) {
   memset(frontend->ring, 0, frontend->config->dft_samples * sizeof *frontend->ring);
   frontend->samples = 0;
   frontend->frames = 0;
-  frontend->maximum_db = level_of(POWER_FLOOR);
+  frontend->maximum = level_of(POWER_FLOOR);
 }
 
 /* Load the frame that ends with the latest sample, multiplied by the Hann window. */
@@ -137,7 +148,7 @@ static void compute_frame(edgel3_frontend *frontend) {
     power[k] = re * re + im * im;
   }
   const float *weights = config->mel_weights;
-  float *level = frontend->log_mel + frontend->frames;
+  int16_t *level = frontend->levels + frontend->frames;
   for (uint32_t mel = 0; mel < config->mels; ++mel, level += config->frames) {
     const float *bins = power + config->mel_first[mel];
     const uint32_t count = config->mel_count[mel];
@@ -146,7 +157,7 @@ static void compute_frame(edgel3_frontend *frontend) {
     weights += count;
     sum *= POWER_SCALE;
     *level = level_of(sum > POWER_FLOOR ? sum : POWER_FLOOR);
-    if (*level > frontend->maximum_db) frontend->maximum_db = *level;
+    if (*level > frontend->maximum) frontend->maximum = *level;
   }
   frontend->frames += 1u;
 }
@@ -188,26 +199,20 @@ edgel3_status edgel3_frontend_finish(edgel3_frontend *frontend) {
   const edgel3_frontend_config *config = frontend->config;
   if (!edgel3_frontend_is_full(frontend)) return EDGEL3_ERROR_STATE;
   take(frontend, NULL, end_of_frame(config, config->frames - 1u) - frontend->samples);
-  const uint32_t count = config->mels * config->frames;
-  const float floor_db = -config->dynamic_range_db;
-  for (uint32_t i = 0; i < count; ++i) {
-    const float decibels = frontend->log_mel[i] - frontend->maximum_db;
-    frontend->log_mel[i] = decibels > floor_db ? decibels : floor_db;
-  }
-  /* If the function is called again, the values stay the same. */
-  frontend->maximum_db = 0.0f;
   return EDGEL3_OK;
 }
 
 void edgel3_frontend_quantize(const edgel3_frontend *frontend, int8_t *window) {
   const edgel3_frontend_config *config = frontend->config;
   const uint32_t count = config->mels * config->frames;
+  const float floor_db = -config->dynamic_range_db;
   for (uint32_t i = 0; i < count; ++i) {
-    float value = config->input_factor * frontend->log_mel[i] + config->input_offset + 0.5f;
+    float decibels =
+        (float)(frontend->levels[i] - frontend->maximum) * (1.0f / EDGEL3_FRONTEND_LEVELS_PER_DB);
+    if (decibels < floor_db) decibels = floor_db;
+    float value = config->input_factor * decibels + config->input_offset + 0.5f;
     if (value < -128.0f) value = -128.0f;
     if (value > 127.0f) value = 127.0f;
-    /* The largest integer not above `value`: a conversion rounds towards zero. */
-    const int32_t truncated = (int32_t)value;
-    window[i] = (int8_t)(truncated - (value < (float)truncated));
+    window[i] = (int8_t)round_down(value);
   }
 }

@@ -6,8 +6,9 @@
  * dB. From all values it subtracts the window's maximum, and it limits them to the dynamic range.
  *
  * Each frame is computed as soon as its last sample has arrived, so the frontend keeps the samples
- * of one frame only. The maximum is known only at the end. Until then all log-mel values are kept
- * as float. They may be in the engine's arena, which is not in use before the engine runs.
+ * of one frame only. The maximum is known only at the end. Until then all values are kept as levels
+ * in 1/512 dB, in 16 bits: half of the memory that float would need. The rounding is at most half a
+ * level; a quantized value of a network is about 160 levels wide.
  */
 #ifndef EDGEL3_FRONTEND_H_
 #define EDGEL3_FRONTEND_H_
@@ -18,7 +19,13 @@
 extern "C" {
 #endif
 
-/** Size of the working memory in bytes, for frames of `dft_samples` samples. */
+/** Levels per dB. */
+#define EDGEL3_FRONTEND_LEVELS_PER_DB 512
+/** Size of the ring in bytes, for frames of `dft_samples` samples. */
+#define EDGEL3_FRONTEND_RING_BYTES(dft_samples) (2u * (dft_samples))
+/** Size of the spectrum in bytes, for frames of `dft_samples` samples. */
+#define EDGEL3_FRONTEND_SPECTRUM_BYTES(dft_samples) (4u * (dft_samples) + 8u)
+/** Size of spectrum and ring together in bytes. */
 #define EDGEL3_FRONTEND_WORK_BYTES(dft_samples) (6u * (dft_samples) + 8u)
 
 /** Parameters and tables of a frontend, as the converter writes them for a model. */
@@ -44,43 +51,39 @@ typedef struct edgel3_frontend_config {
 /** State of a frontend. Private: do not access the fields. */
 typedef struct edgel3_frontend {
   const edgel3_frontend_config *config;
-  float *log_mel;   /**< [mels][frames], in dB */
-  float *spectrum;  /**< [EDGEL3_FFT_FLOATS(dft_samples)], a frame, then its spectrum */
+  int16_t *levels;  /**< [mels][frames], in 1/512 dB */
   int16_t *ring;    /**< [dft_samples], the latest samples */
+  float *spectrum;  /**< [EDGEL3_FFT_FLOATS(dft_samples)], a frame, then its spectrum */
   uint32_t samples; /**< samples since the window began, including the zeros after its end */
   uint32_t frames;  /**< frames computed so far */
-  float maximum_db; /**< largest log-mel value so far, in dB */
+  int16_t maximum;  /**< largest level so far */
 } edgel3_frontend;
 
-/** Return the size of the log-mel values in bytes: float [mels][frames].
+/** Return the size of the levels in bytes: int16 [mels][frames].
  *
  * @param[in] config  the configuration
  */
-size_t edgel3_frontend_log_mel_bytes(const edgel3_frontend_config *config);
-
-/** Return the size of the working memory in bytes: EDGEL3_FRONTEND_WORK_BYTES(dft_samples).
- *
- * @param[in] config  the configuration
- */
-size_t edgel3_frontend_work_bytes(const edgel3_frontend_config *config);
+size_t edgel3_frontend_levels_bytes(const edgel3_frontend_config *config);
 
 /** Check a configuration, set up a frontend and begin a window.
  *
- * Later calls do not check the configuration again. The configuration, its tables and both memories
+ * Later calls do not check the configuration again. The configuration, its tables and all memories
  * must stay where they are as long as the frontend is in use.
  *
  * @param[out] frontend  the frontend
  * @param[in]  config    the configuration that the converter wrote
- * @param[out] log_mel   edgel3_frontend_log_mel_bytes bytes, aligned to 4. It may be the arena of
- *                       an engine that is opened, or begins its window, after
- *                       edgel3_frontend_quantize
- * @param[out] work      edgel3_frontend_work_bytes bytes, aligned to 4; it may be the memory that
- *                       edgel3_frontend_quantize writes to
+ * @param[out] levels    edgel3_frontend_levels_bytes bytes, aligned to 2. They must not change from
+ *                       edgel3_frontend_begin to edgel3_frontend_quantize
+ * @param[out] ring      EDGEL3_FRONTEND_RING_BYTES(dft_samples) bytes, aligned to 2. They must not
+ *                       change from edgel3_frontend_begin to edgel3_frontend_finish; the memory may
+ *                       be the one that edgel3_frontend_quantize writes to
+ * @param[out] spectrum  EDGEL3_FRONTEND_SPECTRUM_BYTES(dft_samples) bytes, aligned to 4. Scratch:
+ *                       they may change between two calls
  * @return EDGEL3_OK; EDGEL3_ERROR_ARGUMENT if a pointer is null or not aligned;
  *         EDGEL3_ERROR_INCONSISTENT if a field of the configuration is out of range
  */
 edgel3_status edgel3_frontend_open(edgel3_frontend *frontend, const edgel3_frontend_config *config,
-                                   void *log_mel, void *work);
+                                   void *levels, void *ring, void *spectrum);
 
 /** Begin a window and discard all samples pushed before.
  *
@@ -103,10 +106,7 @@ uint32_t edgel3_frontend_push(edgel3_frontend *frontend, const int16_t *samples,
  */
 int edgel3_frontend_is_full(const edgel3_frontend *frontend);
 
-/** Compute the last frames, then convert all log-mel values to dB below the window's maximum.
- *
- * After the call the log-mel memory contains float [mels][frames], each value in
- * [-dynamic_range_db, 0]. Calls may be repeated; the values then stay the same.
+/** Compute the last frames. Calls may be repeated; the levels then stay the same.
  *
  * @param[in,out] frontend  an open frontend
  * @return EDGEL3_OK, or EDGEL3_ERROR_STATE if samples are missing
@@ -115,9 +115,12 @@ edgel3_status edgel3_frontend_finish(edgel3_frontend *frontend);
 
 /** Quantize the log-mel values for the network, after edgel3_frontend_finish.
  *
+ * A log-mel value in dB is a level minus the largest level, divided by
+ * EDGEL3_FRONTEND_LEVELS_PER_DB, and at least -dynamic_range_db.
+ *
  * @param[in]  frontend  a frontend after edgel3_frontend_finish
- * @param[out] window    int8 [mels][frames], quantized values. It must not overlap the log-mel
- *                       values unless it begins at the same address; then it overwrites them
+ * @param[out] window    int8 [mels][frames], quantized values. It must not overlap the levels
+ *                       unless it begins at the same address; then it overwrites them
  */
 void edgel3_frontend_quantize(const edgel3_frontend *frontend, int8_t *window);
 

@@ -12,7 +12,7 @@ enum { PHASE_NOTHING = 0, PHASE_COMING = 1, PHASE_COMPUTED = 2 };
 
 /* Bytes of the answer to INFO before its strings, and of LIVE before the embedding. */
 #define INFO_BYTES 60u
-#define LIVE_BYTES 8u
+#define LIVE_BYTES 28u
 /* Zero bytes that end the strings of INFO: board, version and labels. */
 #define INFO_ZERO_BYTES (2u + EDGEL3_NODE_MAX_CLASSES)
 
@@ -52,18 +52,27 @@ static uint32_t find_failures(edgel3_node *node) {
       (model->head != NULL && model->head->embedding != node->info.embedding)) {
     return EDGEL3_NODE_MODEL_REFUSED;
   }
-  if (opened == EDGEL3_ERROR_ARENA ||
-      edgel3_frontend_log_mel_bytes(frontend) > memory->idle_bytes ||
-      edgel3_frontend_work_bytes(frontend) > memory->window_bytes ||
-      window_values(node) > memory->window_bytes ||
+  const size_t work_bytes = EDGEL3_FRONTEND_WORK_BYTES(frontend->dft_samples);
+  node->is_open = node->port.hear != NULL && model->ears != NULL &&
+                  model->ears_bytes >= edgel3_node_ears_bytes(frontend);
+  uint8_t *work = (uint8_t *)(node->is_open ? model->ears : memory->window);
+  uint8_t *levels = node->is_open ? work + work_bytes : (uint8_t *)memory->idle;
+  if (opened == EDGEL3_ERROR_ARENA || window_values(node) > memory->window_bytes ||
+      (!node->is_open && (edgel3_frontend_levels_bytes(frontend) > memory->idle_bytes ||
+                          work_bytes > memory->window_bytes)) ||
       node->info.embedding > EDGEL3_NODE_MAX_EMBEDDING || classes(node) > EDGEL3_NODE_MAX_CLASSES) {
     return EDGEL3_NODE_MEMORY_TOO_SMALL;
   }
   /* This checks the frontend's tables. It clears memory, so it must follow the check of sizes. */
-  if (edgel3_frontend_open(&node->frontend, frontend, memory->idle, memory->window) != EDGEL3_OK) {
+  uint8_t *ring = work + EDGEL3_FRONTEND_SPECTRUM_BYTES(frontend->dft_samples);
+  if (edgel3_frontend_open(&node->frontend, frontend, levels, ring, work) != EDGEL3_OK) {
     return EDGEL3_NODE_MODEL_REFUSED;
   }
   return 0;
+}
+
+size_t edgel3_node_ears_bytes(const edgel3_frontend_config *frontend) {
+  return EDGEL3_FRONTEND_WORK_BYTES(frontend->dft_samples) + edgel3_frontend_levels_bytes(frontend);
 }
 
 uint32_t edgel3_node_open(edgel3_node *node, const edgel3_node_model *model,
@@ -78,7 +87,7 @@ uint32_t edgel3_node_open(edgel3_node *node, const edgel3_node_model *model,
 static void begin(edgel3_node *node, uint8_t kind) {
   node->kind = kind;
   node->received = 0;
-  node->frontend_ticks = 0;
+  node->hearing_ticks = 0;
   node->phase = PHASE_COMING;
   if (kind == KIND_PCM) edgel3_frontend_begin(&node->frontend);
 }
@@ -86,36 +95,51 @@ static void begin(edgel3_node *node, uint8_t kind) {
 static uint32_t push(edgel3_node *node, const int16_t *samples, uint32_t count) {
   const uint32_t start = node->port.ticks(node->port.context);
   const uint32_t taken = edgel3_frontend_push(&node->frontend, samples, count);
-  node->frontend_ticks += node->port.ticks(node->port.context) - start;
+  node->hearing_ticks += node->port.ticks(node->port.context) - start;
   return taken;
+}
+
+/* Turn a window whose samples or log-mel values are complete into the network's input. */
+static edgel3_status complete(edgel3_node *node) {
+  node->phase = PHASE_NOTHING; /* the input is consumed, even on an error */
+  const uint32_t start = node->port.ticks(node->port.context);
+  if (node->kind == KIND_PCM) {
+    const edgel3_status status = edgel3_frontend_finish(&node->frontend);
+    if (status != EDGEL3_OK) return status;
+    edgel3_frontend_quantize(&node->frontend, (int8_t *)node->memory.window);
+    node->hearing_ticks += node->port.ticks(node->port.context) - start;
+  }
+  node->frontend_ticks = node->hearing_ticks;
+  return EDGEL3_OK;
+}
+
+/* Hear what the microphone has to say, between two rows of the network. */
+static void hear_between_rows(void *context) {
+  edgel3_node *node = (edgel3_node *)context;
+  const uint32_t start = node->port.ticks(node->port.context);
+  node->port.hear(node->port.context);
+  node->between_ticks += node->port.ticks(node->port.context) - start;
 }
 
 /* Run the network on the window and measure its time. */
 static edgel3_status embed(edgel3_node *node) {
   const edgel3_node_model *model = &node->model;
   const uint32_t start = node->port.ticks(node->port.context);
-  const edgel3_status status = model->engine->run(model, node->embedding, NULL, NULL);
-  node->engine_ticks = node->port.ticks(node->port.context) - start;
+  node->between_ticks = 0;
+  const edgel3_status status = model->engine->run(
+      model, node->embedding, node->is_computing ? hear_between_rows : NULL, node);
+  node->engine_ticks = node->port.ticks(node->port.context) - start - node->between_ticks;
   return status;
 }
 
-/* Compute embedding and scores of a window whose samples or log-mel values are complete. */
+/* Compute embedding and scores of a completed window. */
 static edgel3_status compute(edgel3_node *node) {
-  node->phase = PHASE_NOTHING; /* the input is consumed, even on an error */
-  if (node->kind == KIND_PCM) {
-    const uint32_t start = node->port.ticks(node->port.context);
-    const edgel3_status status = edgel3_frontend_finish(&node->frontend);
-    if (status != EDGEL3_OK) return status;
-    edgel3_frontend_quantize(&node->frontend, (int8_t *)node->memory.window);
-    node->frontend_ticks += node->port.ticks(node->port.context) - start;
-  }
   const edgel3_status status = embed(node);
   if (status != EDGEL3_OK) return status;
   if (node->model.head != NULL) {
     edgel3_head_scores(node->model.head, node->embedding, node->scores);
   }
   node->windows += 1u;
-  node->phase = PHASE_COMPUTED;
   return EDGEL3_OK;
 }
 
@@ -125,11 +149,14 @@ static uint32_t put_scores(const edgel3_node *node, uint8_t *bytes) {
   return 4u * classes(node);
 }
 
-/* Send an answer whose body is in node->body. */
+/* Return where the body of an answer is written. */
+static uint8_t *answer_body(edgel3_node *node) { return node->frame + EDGEL3_WIRE_BODY_OFFSET; }
+
+/* Send an answer whose body is written. This overwrites the body. */
 static void send(edgel3_node *node, uint8_t command, uint8_t sequence, uint8_t status,
                  uint32_t length) {
   const edgel3_wire_packet packet = {(uint8_t)(command | EDGEL3_WIRE_ANSWER), sequence, status,
-                                     node->body, length};
+                                     answer_body(node), length};
   node->port.write(node->port.context, node->frame, edgel3_wire_encode(&packet, node->frame));
 }
 
@@ -147,7 +174,7 @@ static uint32_t answer_info(edgel3_node *node) {
   const edgel3_frontend_config *frontend = node->model.frontend;
   /* A head with more classes is refused; there is no room to name them. */
   const uint32_t named = classes(node) <= EDGEL3_NODE_MAX_CLASSES ? classes(node) : 0;
-  uint8_t *body = node->body;
+  uint8_t *body = answer_body(node);
   edgel3_put_u16(body, EDGEL3_WIRE_VERSION);
   edgel3_put_u16(body + 2, named);
   edgel3_put_u32(body + 4, frontend->sample_rate_hz);
@@ -172,13 +199,16 @@ static uint32_t answer_info(edgel3_node *node) {
 }
 
 static uint32_t answer_statistics(edgel3_node *node) {
-  edgel3_put_u32(node->body, node->requests);
-  edgel3_put_u32(node->body + 4, node->decoder.dropped);
-  edgel3_put_u32(node->body + 8, node->windows);
-  edgel3_put_u32(node->body + 12, node->missed);
-  edgel3_put_u32(node->body + 16, node->frontend_ticks);
-  edgel3_put_u32(node->body + 20, node->engine_ticks);
-  return 24;
+  uint8_t *body = answer_body(node);
+  edgel3_put_u32(body, node->requests);
+  edgel3_put_u32(body + 4, node->decoder.dropped);
+  edgel3_put_u32(body + 8, node->windows);
+  edgel3_put_u32(body + 12, node->missed);
+  edgel3_put_u32(body + 16, node->frontend_ticks);
+  edgel3_put_u32(body + 20, node->engine_ticks);
+  edgel3_put_u64(body + 24, node->covered);
+  edgel3_put_u64(body + 32, node->skipped);
+  return 40;
 }
 
 /* Add bytes to the window. Bytes that were received before are skipped. Return a status. */
@@ -216,7 +246,9 @@ static uint8_t embed_request(edgel3_node *node) {
   if (node->phase != PHASE_COMING || node->received != expected_bytes(node)) {
     return EDGEL3_WIRE_ERROR_STATE;
   }
-  return compute(node) == EDGEL3_OK ? 0 : EDGEL3_WIRE_ERROR_ENGINE;
+  if (complete(node) != EDGEL3_OK || compute(node) != EDGEL3_OK) return EDGEL3_WIRE_ERROR_ENGINE;
+  node->phase = PHASE_COMPUTED;
+  return 0;
 }
 
 /* Check everything and run the network once. Return failures as SELF_TEST does. */
@@ -242,10 +274,36 @@ static uint32_t request_length(uint8_t command) {
   }
 }
 
+/* Begin to hear a window with the next sample. */
+static void hear_window(edgel3_node *node) {
+  begin(node, KIND_PCM);
+  node->first = node->position;
+  node->waiting = 0;
+}
+
+/* Turn the microphone on or off. Return a status. */
+static uint8_t stream(edgel3_node *node, uint8_t on) {
+  if (on > 1u) return EDGEL3_WIRE_ERROR_VALUE;
+  if (node->port.listen == NULL) return EDGEL3_WIRE_ERROR_ABSENT;
+  if (node->failures != 0) return EDGEL3_WIRE_ERROR_ENGINE;
+  if (!node->port.listen(node->port.context, on)) return EDGEL3_WIRE_ERROR_ABSENT;
+  if (on) {
+    node->position = 0;
+    node->passing = 0;
+    node->meanwhile = 0;
+    hear_window(node);
+  } else if (node->streaming) {
+    node->phase = PHASE_NOTHING; /* discard the incomplete window */
+  }
+  node->streaming = on;
+  return 0;
+}
+
 /* Carry out a request. Return the status of the answer, and in `length` the length of its body. */
 static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint32_t *length) {
   const uint8_t command = request->command;
   const uint8_t *body = request->body;
+  uint8_t *answer = answer_body(node);
   *length = 0;
   if (command < EDGEL3_WIRE_INFO || command > EDGEL3_WIRE_SELF_TEST) {
     return EDGEL3_WIRE_ERROR_COMMAND;
@@ -257,24 +315,13 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
   switch (command) {
     case EDGEL3_WIRE_INFO: *length = answer_info(node); return 0;
     case EDGEL3_WIRE_STATISTICS: *length = answer_statistics(node); return 0;
-    case EDGEL3_WIRE_STREAM:
-      if (body[0] > 1u) return EDGEL3_WIRE_ERROR_VALUE;
-      if (node->port.listen == NULL) return EDGEL3_WIRE_ERROR_ABSENT;
-      if (node->failures != 0) return EDGEL3_WIRE_ERROR_ENGINE;
-      if (!node->port.listen(node->port.context, body[0])) return EDGEL3_WIRE_ERROR_ABSENT;
-      if (body[0]) {
-        begin(node, KIND_PCM);
-      } else if (node->streaming) {
-        node->phase = PHASE_NOTHING; /* discard the incomplete window */
-      }
-      node->streaming = body[0];
-      return 0;
+    case EDGEL3_WIRE_STREAM: return stream(node, body[0]);
     default: break;
   }
   /* All other requests use the memory that streaming needs. */
   if (node->streaming) return EDGEL3_WIRE_ERROR_BUSY;
   if (command == EDGEL3_WIRE_SELF_TEST) {
-    edgel3_put_u32(node->body, self_test(node));
+    edgel3_put_u32(answer, self_test(node));
     *length = 4;
     return 0;
   }
@@ -284,17 +331,17 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
     case EDGEL3_WIRE_BEGIN:
       if (body[0] > KIND_LOG_MEL) return EDGEL3_WIRE_ERROR_VALUE;
       begin(node, body[0]);
-      edgel3_put_u32(node->body, expected_bytes(node));
+      edgel3_put_u32(answer, expected_bytes(node));
       *length = 4;
       break;
     case EDGEL3_WIRE_DATA:
       status = take_data(node, body + 4, request->length - 4u, edgel3_get_u32(body));
-      edgel3_put_u32(node->body, node->received);
+      edgel3_put_u32(answer, node->received);
       *length = 4;
       break;
     case EDGEL3_WIRE_EMBED:
       status = embed_request(node);
-      memcpy(node->body, node->embedding, node->info.embedding);
+      memcpy(answer, node->embedding, node->info.embedding);
       *length = node->info.embedding;
       break;
     case EDGEL3_WIRE_LOG_MEL: {
@@ -305,7 +352,7 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
           count > window_values(node) - offset) {
         return EDGEL3_WIRE_ERROR_VALUE;
       }
-      memcpy(node->body, (const uint8_t *)node->memory.window + offset, count);
+      memcpy(answer, (const uint8_t *)node->memory.window + offset, count);
       *length = count;
       break;
     }
@@ -313,7 +360,7 @@ static uint8_t serve(edgel3_node *node, const edgel3_wire_packet *request, uint3
     default:
       if (node->model.head == NULL) return EDGEL3_WIRE_ERROR_ABSENT;
       if (node->phase != PHASE_COMPUTED) return EDGEL3_WIRE_ERROR_STATE;
-      *length = put_scores(node, node->body);
+      *length = put_scores(node, answer);
       break;
   }
   return status;
@@ -330,24 +377,128 @@ void edgel3_node_receive(edgel3_node *node, const uint8_t *bytes, uint32_t count
   }
 }
 
-void edgel3_node_hear(edgel3_node *node, const int16_t *samples, uint32_t count) {
-  while (node->streaming && count > 0) {
-    const uint32_t taken = push(node, samples, count);
+/* Discard what was heard of a window, and begin another. */
+static void drop_window(edgel3_node *node) {
+  const uint32_t whole = node->model.frontend->window_samples;
+  node->skipped += node->frontend.samples < whole ? node->frontend.samples : whole;
+  hear_window(node);
+}
+
+/* Let a complete window wait while samples pass. A window that has waited for half of its length is
+ * no longer the present: another one begins.
+ */
+static void wait(edgel3_node *node, uint32_t count) {
+  node->position += count;
+  node->waiting += count;
+  if (node->waiting >= node->model.frontend->window_samples / 2u) drop_window(node);
+}
+
+/* Take some of the samples, and return how many. A complete window takes none, unless the network
+ * runs: then it waits.
+ */
+static uint32_t take_heard(edgel3_node *node, const int16_t *samples, uint32_t count) {
+  if (node->passing > 0) {
+    if (count > node->passing) count = node->passing;
+    node->passing -= count;
+    node->skipped += count;
+    node->position += count;
+    node->first = node->position;
+    return count;
+  }
+  if (!edgel3_frontend_is_full(&node->frontend)) {
+    count = push(node, samples, count);
+    node->position += count;
+    return count;
+  }
+  if (!node->is_computing) return 0;
+  node->skipped += count;
+  wait(node, count);
+  return count;
+}
+
+static void take_all(edgel3_node *node, const int16_t *samples, uint32_t count) {
+  node->meanwhile += count;
+  while (count > 0) {
+    const uint32_t taken = take_heard(node, samples, count);
     samples += taken;
     count -= taken;
-    if (!edgel3_frontend_is_full(&node->frontend)) continue;
-    if (compute(node) == EDGEL3_OK) {
-      edgel3_put_u32(node->body, node->windows);
-      edgel3_put_u32(node->body + 4, node->port.milliseconds(node->port.context));
-      memcpy(node->body + LIVE_BYTES, node->embedding, node->info.embedding);
-      const uint32_t length = LIVE_BYTES + node->info.embedding;
-      send(node, EDGEL3_WIRE_LIVE, 0, 0, length + put_scores(node, node->body + length));
+  }
+}
+
+/* Send the result of the window that began at a position. */
+static void send_live(edgel3_node *node, uint64_t first) {
+  uint8_t *body = answer_body(node);
+  edgel3_put_u32(body, node->windows);
+  edgel3_put_u32(body + 4, node->port.milliseconds(node->port.context));
+  edgel3_put_u64(body + 8, first);
+  edgel3_put_u32(body + 16, node->missed);
+  edgel3_put_u32(body + 20, node->frontend_ticks);
+  edgel3_put_u32(body + 24, node->engine_ticks);
+  memcpy(body + LIVE_BYTES, node->embedding, node->info.embedding);
+  const uint32_t length = LIVE_BYTES + node->info.embedding;
+  send(node, EDGEL3_WIRE_LIVE, 0, 0, length + put_scores(node, body + length));
+}
+
+/* Embed the complete window. With open ears, first take the samples that follow it.
+ * Return how many were taken.
+ */
+static uint32_t embed_heard(edgel3_node *node, const int16_t *samples, uint32_t count) {
+  const uint32_t whole = node->model.frontend->window_samples;
+  const uint64_t first = node->first;
+  edgel3_status status = complete(node);
+  if (node->is_open) {
+    /* The next window is to end when the network does, if it takes as long as the last time. */
+    node->passing = node->meanwhile > whole ? node->meanwhile - whole : 0;
+    node->meanwhile = 0;
+    node->is_computing = 1;
+    hear_window(node);
+    take_all(node, samples, count);
+  }
+  if (status == EDGEL3_OK) status = compute(node);
+  if (node->is_open) {
+    node->is_computing = 0;
+    node->passing = 0;
+  } else {
+    hear_window(node);
+  }
+  if (status == EDGEL3_OK) {
+    node->covered += whole;
+    send_live(node, first);
+  } else {
+    node->skipped += whole;
+  }
+  return node->is_open ? count : 0;
+}
+
+void edgel3_node_hear(edgel3_node *node, const int16_t *samples, uint32_t count) {
+  if (node->is_computing) {
+    take_all(node, samples, count);
+    return;
+  }
+  while (node->streaming) {
+    uint32_t taken;
+    if (edgel3_frontend_is_full(&node->frontend)) {
+      taken = embed_heard(node, samples, count);
+      if (node->is_open) return; /* it took all samples; requests must be served between windows */
+    } else if (count > 0) {
+      taken = take_heard(node, samples, count);
+    } else {
+      return;
     }
-    begin(node, KIND_PCM);
+    samples += taken;
+    count -= taken;
   }
 }
 
 void edgel3_node_miss(edgel3_node *node, uint32_t count) {
   node->missed += count;
-  if (node->streaming) begin(node, KIND_PCM);
+  if (!node->streaming) return;
+  node->meanwhile += count;
+  if (edgel3_frontend_is_full(&node->frontend)) {
+    wait(node, count); /* the gap is after the window */
+    return;
+  }
+  node->position += count;
+  node->passing -= count < node->passing ? count : node->passing;
+  drop_window(node);
 }

@@ -77,11 +77,21 @@ typedef struct edgel3_node_model {
   const edgel3_frontend_config *frontend;
   const edgel3_head *head;  /**< null without a head */
   uint32_t self_test_crc32; /**< of the embedding of the window of edgel3_node_self_test_value */
-  void *arena;              /**< the engine's arena; before the engine runs, the log-mel values */
+  void *arena;              /**< the engine's arena; with closed ears also the frontend's levels */
   size_t arena_bytes;
-  void *window; /**< the network's input; before, the working memory of the frontend */
+  void *window; /**< the network's input; with closed ears also the frontend's spectrum and ring */
   size_t window_bytes;
+  /** edgel3_node_ears_bytes bytes open the ears: the frontend works here, so that it can hear the
+   * next window while the network runs. Null or less: closed ears. */
+  void *ears;
+  size_t ears_bytes;
 } edgel3_node_model;
+
+/** Return the size of the memory that opens the ears, in bytes.
+ *
+ * @param[in] frontend  the frontend's configuration
+ */
+size_t edgel3_node_ears_bytes(const edgel3_frontend_config *frontend);
 
 /** What a board provides. */
 typedef struct edgel3_node_port {
@@ -112,6 +122,14 @@ typedef struct edgel3_node_port {
    * @return 1 on success, otherwise 0
    */
   int (*listen)(void *context, int on);
+  /** Pass everything that the microphone has heard to edgel3_node_hear and edgel3_node_miss.
+   *
+   * If the ears are open, the node calls this function after every row of the network. Null on a
+   * board without a microphone.
+   *
+   * @param[in] context  the port's context
+   */
+  void (*hear)(void *context);
 } edgel3_node_port;
 
 /** State of a node. Private: do not access the fields. */
@@ -126,17 +144,27 @@ typedef struct edgel3_node {
   uint8_t kind;            /**< of the window: 0 PCM, 1 log-mel */
   uint8_t phase;           /**< of the window: none, being received, or computed */
   uint8_t streaming;       /**< whether samples come from the microphone */
+  uint8_t is_open;         /**< whether the ears are open while the network runs */
+  uint8_t is_computing;    /**< whether the network runs on a window from the microphone */
   uint32_t received;       /**< bytes of the window received from the host */
   uint32_t requests;       /**< requests answered */
   uint32_t windows;        /**< windows computed */
   uint32_t missed;         /**< microphone samples lost */
+  uint64_t covered;        /**< microphone samples in windows computed */
+  uint64_t skipped;        /**< microphone samples heard, but in no window computed */
+  uint64_t position;       /**< microphone samples heard or lost since the stream began */
+  uint64_t first;          /**< position of the first sample of the window being heard */
+  uint32_t passing;        /**< samples to skip before the next window begins */
+  uint32_t meanwhile;      /**< samples heard or lost while the network ran last */
+  uint32_t waiting;        /**< samples since the window being heard is complete */
+  uint32_t hearing_ticks;  /**< time of the frontend for the window being heard */
+  uint32_t between_ticks;  /**< time between rows, while the network ran last */
   uint32_t frontend_ticks; /**< time of the frontend for the latest window */
   uint32_t engine_ticks;   /**< time of the engine for the latest window */
   int8_t embedding[EDGEL3_NODE_MAX_EMBEDDING];
   float scores[EDGEL3_NODE_MAX_CLASSES];
   edgel3_wire_decoder decoder;
-  uint8_t body[EDGEL3_WIRE_MAX_BODY];     /**< body of an answer */
-  uint8_t frame[EDGEL3_WIRE_FRAME_BYTES]; /**< frame of an answer */
+  uint8_t frame[EDGEL3_WIRE_FRAME_BYTES]; /**< frame of an answer; its body is encoded in place */
 } edgel3_node;
 
 /** Return a quantized value of the window that SELF_TEST runs.
@@ -171,7 +199,16 @@ void edgel3_node_receive(edgel3_node *node, const uint8_t *bytes, uint32_t count
 /** Process samples from the microphone. Without streaming they are ignored.
  *
  * If the samples complete a window, the function computes and sends its embedding before it
- * returns. That may take seconds. The board discards the samples of that time and reports them by
+ * returns. That may take seconds.
+ *
+ * With open ears the node calls the port's `hear` meanwhile, which calls this function again. If the
+ * network takes less time than a window lasts, windows follow one another without a gap. Otherwise
+ * the next window begins as late as the time of the last run allows, so that it ends when the
+ * network does: it is the latest sound. The samples before are skipped and counted. A window that
+ * is complete before the network ends waits for the next call, so that the board can pass requests
+ * to the node meanwhile.
+ *
+ * With closed ears, the board discards the samples of that time and reports them by
  * edgel3_node_miss.
  *
  * @param[in,out] node     an open node

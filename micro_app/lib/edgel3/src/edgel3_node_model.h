@@ -23,6 +23,9 @@
 /** Address of the head, or NULL without a head. */
 #define EDGEL3_NODE_HEAD (&edgel3_model_head)
 #endif
+#if __has_include("edgel3_node_options.h")
+#include "edgel3_node_options.h"
+#endif
 #endif
 
 #include "edgel3_model_frontend.h"
@@ -32,6 +35,9 @@
 #else
 #include "edgel3_node.h"
 #include "edgel3_packed_model.h"
+#endif
+#ifndef EDGEL3_MODEL_FRONTEND_LEVELS_BYTES
+#error "edgel3_model_frontend.h is from an older edgel3-tflm: convert the network again"
 #endif
 #ifndef EDGEL3_NODE_HEAD
 #define EDGEL3_NODE_HEAD NULL
@@ -74,25 +80,47 @@
 #define EDGEL3_NODE_SELF_TEST_CRC32 EDGEL3_PACKED_MODEL_SELF_TEST_CRC32
 #endif
 
-/** Size of the window in bytes. It is the frontend's working memory, then the network's input. */
+/** Size of the window in bytes: the network's input. With closed ears, it holds the frontend's
+ * spectrum and ring before the engine runs. */
 #define EDGEL3_NODE_WINDOW_BYTES \
   EDGEL3_NODE_LARGER(EDGEL3_NODE_INPUT_BYTES, EDGEL3_MODEL_FRONTEND_WORK_BYTES)
-/** Size of all static memory in bytes, with an engine's arena of this size. The arena holds the
- * log-mel values before the engine runs. */
-#define EDGEL3_NODE_RAM_BYTES_WITH(engine_arena)                           \
-  (EDGEL3_NODE_LARGER(engine_arena, EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES) + \
-   EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node))
-/** Whether the arena of the fastest kernels is within the budget. */
-#define EDGEL3_NODE_IS_FAST \
-  (EDGEL3_NODE_RAM_BYTES_WITH(EDGEL3_NODE_FAST_ARENA_BYTES) <= EDGEL3_NODE_RAM_BUDGET_BYTES)
+/** Size of the memory that opens the ears in bytes: spectrum, ring and levels. */
+#define EDGEL3_NODE_OPEN_EARS_BYTES \
+  (EDGEL3_MODEL_FRONTEND_WORK_BYTES + EDGEL3_MODEL_FRONTEND_LEVELS_BYTES)
+/** Size of all static memory in bytes, with an engine's arena and a memory for the ears of these
+ * sizes. With closed ears, the arena holds the levels before the engine runs. */
+#define EDGEL3_NODE_RAM_BYTES_WITH(engine_arena, ears)                    \
+  (EDGEL3_NODE_LARGER(engine_arena, EDGEL3_MODEL_FRONTEND_LEVELS_BYTES) + \
+   EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node) + (ears))
+/** Whether they are within the budget. */
+#define EDGEL3_NODE_FITS(engine_arena, ears) \
+  (EDGEL3_NODE_RAM_BYTES_WITH(engine_arena, ears) <= EDGEL3_NODE_RAM_BUDGET_BYTES)
+/** Whether the ears stay open, rather than to use the fastest kernels, if the budget does not allow
+ * both. export-app defines it in edgel3_node_options.h, as what hears more of the sound. */
+#ifndef EDGEL3_NODE_PREFERS_EARS
+#define EDGEL3_NODE_PREFERS_EARS 0
+#endif
+/** Whether the ears stay open while the network runs. A board without a microphone defines this
+ * macro as 0 before it includes this header; otherwise the budget decides. */
+#ifndef EDGEL3_NODE_OPENS_EARS
+#define EDGEL3_NODE_OPENS_EARS                                                       \
+  (EDGEL3_NODE_FITS(EDGEL3_NODE_FAST_ARENA_BYTES, EDGEL3_NODE_OPEN_EARS_BYTES) ||    \
+   (EDGEL3_NODE_FITS(EDGEL3_NODE_ENGINE_ARENA_BYTES, EDGEL3_NODE_OPEN_EARS_BYTES) && \
+    (EDGEL3_NODE_PREFERS_EARS || !EDGEL3_NODE_FITS(EDGEL3_NODE_FAST_ARENA_BYTES, 4u))))
+#endif
+/** Size of the memory for the ears in bytes. If they stay closed, the node does not use it. */
+#define EDGEL3_NODE_EARS_BYTES (EDGEL3_NODE_OPENS_EARS ? EDGEL3_NODE_OPEN_EARS_BYTES : 4u)
+/** Whether the arena is that of the fastest kernels. */
+#define EDGEL3_NODE_IS_FAST EDGEL3_NODE_FITS(EDGEL3_NODE_FAST_ARENA_BYTES, EDGEL3_NODE_EARS_BYTES)
 /** Size of the arena in bytes: that of the fastest kernels, or the least. */
 #define EDGEL3_NODE_ARENA_BYTES                                                            \
   EDGEL3_NODE_LARGER(                                                                      \
       EDGEL3_NODE_IS_FAST ? EDGEL3_NODE_FAST_ARENA_BYTES : EDGEL3_NODE_ENGINE_ARENA_BYTES, \
-      EDGEL3_MODEL_FRONTEND_LOG_MEL_BYTES)
+      EDGEL3_MODEL_FRONTEND_LEVELS_BYTES)
 /** Size of all static memory in bytes. */
-#define EDGEL3_NODE_RAM_BYTES \
-  (EDGEL3_NODE_ARENA_BYTES + EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node))
+#define EDGEL3_NODE_RAM_BYTES                                                 \
+  (EDGEL3_NODE_ARENA_BYTES + EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node) + \
+   EDGEL3_NODE_EARS_BYTES)
 
 /* A negative array size is an error; C99 has no static assertion. */
 typedef char edgel3_node_needs_more_ram_than_its_budget
@@ -104,15 +132,18 @@ typedef char edgel3_node_holds_no_embedding_of_this_size
  *
  * @param arena   uint8 [EDGEL3_NODE_ARENA_BYTES], an array, aligned to 16 bytes
  * @param window  uint8 [EDGEL3_NODE_WINDOW_BYTES], an array, aligned to 16 bytes
+ * @param ears    uint8 [EDGEL3_NODE_EARS_BYTES], an array, aligned to 16 bytes
  */
-#define EDGEL3_NODE_MODEL(arena, window) \
-  {EDGEL3_NODE_NETWORK,                  \
-   &edgel3_model_frontend,               \
-   EDGEL3_NODE_HEAD,                     \
-   EDGEL3_NODE_SELF_TEST_CRC32,          \
-   arena,                                \
-   sizeof(arena),                        \
-   window,                               \
-   sizeof(window)}
+#define EDGEL3_NODE_MODEL(arena, window, ears) \
+  {EDGEL3_NODE_NETWORK,                        \
+   &edgel3_model_frontend,                     \
+   EDGEL3_NODE_HEAD,                           \
+   EDGEL3_NODE_SELF_TEST_CRC32,                \
+   arena,                                      \
+   sizeof(arena),                              \
+   window,                                     \
+   sizeof(window),                             \
+   ears,                                       \
+   sizeof(ears)}
 
 #endif /* EDGEL3_NODE_MODEL_H_ */

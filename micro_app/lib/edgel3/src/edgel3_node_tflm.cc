@@ -28,7 +28,8 @@ class PackedResolver : public MicroOpResolver {
   TF_LITE_REMOVE_VIRTUAL_DELETE
 };
 
-/* The window is the interpreter's input, and the log-mel values are in the engine's arena. */
+/* The window is the interpreter's input, and with closed ears the levels are in the engine's
+ * arena. */
 edgel3_status OpenPacked(const edgel3_node_model *model, edgel3_info *info,
                          edgel3_node_memory *memory) {
   const edgel3_status status =

@@ -22,14 +22,14 @@ class BuiltinResolver : public MicroMutableOpResolver<3> {
   TF_LITE_REMOVE_VIRTUAL_DELETE
 };
 
-/* TFLM's kernels overwrite their input, which LOG_MEL returns later: the window is a copy. The log-mel
- * values are at the end of the arena. */
+/* TFLM's kernels overwrite their input, which LOG_MEL returns later: the window is a copy. The levels
+ * are at the end of the arena. */
 edgel3_status OpenBuiltin(const edgel3_node_model *model, edgel3_info *info,
                           edgel3_node_memory *memory) {
-  const size_t log_mel_bytes = edgel3_frontend_log_mel_bytes(model->frontend);
-  if (model->arena_bytes < log_mel_bytes) return EDGEL3_ERROR_ARENA;
-  const size_t arena_bytes = model->arena_bytes - log_mel_bytes;
-  *memory = {static_cast<uint8_t *>(model->arena) + arena_bytes, log_mel_bytes, model->window,
+  const size_t levels_bytes = edgel3_frontend_levels_bytes(model->frontend);
+  if (model->arena_bytes < levels_bytes) return EDGEL3_ERROR_ARENA;
+  const size_t arena_bytes = model->arena_bytes - levels_bytes;
+  *memory = {static_cast<uint8_t *>(model->arena) + arena_bytes, levels_bytes, model->window,
              model->window_bytes};
   return Open<BuiltinResolver>(model, arena_bytes, nullptr, 0, info);
 }

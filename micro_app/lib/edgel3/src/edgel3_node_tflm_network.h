@@ -78,7 +78,7 @@ edgel3_status Open(const edgel3_node_model *model, size_t arena_bytes, void *ten
   if (allocator == nullptr) return EDGEL3_ERROR_ARENA;
   /* It is never destroyed: it has nothing outside of the arena. */
   Network<Resolver> *network = new (model->arena) Network<Resolver>(flatbuffer, allocator);
-  network->application.memory_bytes = edgel3_frontend_log_mel_bytes(model->frontend);
+  network->application.memory_bytes = edgel3_frontend_levels_bytes(model->frontend);
   if (arena_bytes > EDGEL3_NODE_TFLM_BYTES) {
     network->application.arena_limit_bytes = arena_bytes - EDGEL3_NODE_TFLM_BYTES;
   }

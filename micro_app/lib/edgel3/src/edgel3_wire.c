@@ -68,6 +68,9 @@ static void stuff(stuffing *to, const uint8_t *bytes, uint32_t count) {
   }
 }
 
+/* A body in its frame begins so late that no byte is overwritten before it is read. Byte k of a packet
+ * is written at k + k / 254 + 1 or before, and byte k of the longest one would be at
+ * k + EDGEL3_WIRE_FRAME_BYTES - EDGEL3_WIRE_PACKET_BYTES. */
 uint32_t edgel3_wire_encode(const edgel3_wire_packet *packet, uint8_t *frame) {
   const uint8_t head[EDGEL3_WIRE_HEAD_BYTES] = {packet->command, packet->sequence, packet->status};
   uint8_t checksum[4];

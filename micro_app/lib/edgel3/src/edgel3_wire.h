@@ -27,8 +27,7 @@
  *     STREAM      u8: 1 on, 0 off                   -
  *     SELF_TEST   -                                 u32: one bit for each failure (edgel3_node.h)
  *   sent without a request while streaming, as an answer with sequence number 0
- *     LIVE                                          u32 window number, u32 milliseconds since the
- *                                                   start, int8 [embedding], float32 [classes]
+ *     LIVE                                          see below
  *
  * PCM is int16, as many samples as a window has. Log-mel is int8 [mels][frames], the network's
  * input.
@@ -48,7 +47,16 @@
  *     0  u32 requests answered      4  u32 frames dropped
  *     8  u32 windows computed      12  u32 microphone samples lost because the node was busy
  *    16  u32 ticks of the frontend for the latest window
- *    20  u32 ticks of the engine for the latest window
+ *    20  u32 ticks of the engine for the latest window, without those of the frontend meanwhile
+ *    24  u64 microphone samples in windows computed
+ *    32  u64 microphone samples heard, but in no window, because the network was busy
+ *   LIVE
+ *     0  u32 window number          4  u32 milliseconds since the start
+ *     8  u64 position of the window's first sample: samples heard or lost since the stream began
+ *    16  u32 microphone samples lost since the start
+ *    20  u32 ticks of the frontend for the window
+ *    24  u32 ticks of the engine for the window
+ *    28  int8 [embedding], float32 [classes]
  */
 #ifndef EDGEL3_WIRE_H_
 #define EDGEL3_WIRE_H_
@@ -61,7 +69,7 @@ extern "C" {
 #endif
 
 /** Version of the protocol. */
-#define EDGEL3_WIRE_VERSION 1u
+#define EDGEL3_WIRE_VERSION 2u
 /** Added to the command of an answer. */
 #define EDGEL3_WIRE_ANSWER 0x80u
 /** Largest body in bytes. */
@@ -72,6 +80,9 @@ extern "C" {
 #define EDGEL3_WIRE_PACKET_BYTES (EDGEL3_WIRE_HEAD_BYTES + EDGEL3_WIRE_MAX_BODY + 4u)
 /** Largest frame in bytes: COBS adds a byte for every 254 or fewer, and a zero ends the frame. */
 #define EDGEL3_WIRE_FRAME_BYTES (EDGEL3_WIRE_PACKET_BYTES + EDGEL3_WIRE_PACKET_BYTES / 254u + 2u)
+/** Position of a body in the memory of its own frame, for edgel3_wire_encode. */
+#define EDGEL3_WIRE_BODY_OFFSET \
+  (EDGEL3_WIRE_FRAME_BYTES - EDGEL3_WIRE_PACKET_BYTES + EDGEL3_WIRE_HEAD_BYTES)
 
 /** Commands; the comment at the top describes them. */
 typedef enum edgel3_wire_command {
@@ -128,7 +139,8 @@ int edgel3_wire_decode(edgel3_wire_decoder *decoder, uint8_t byte, edgel3_wire_p
 /** Write the frame of a packet.
  *
  * @param[in]  packet  the packet; its body has at most EDGEL3_WIRE_MAX_BODY bytes
- * @param[out] frame   EDGEL3_WIRE_FRAME_BYTES bytes; must not overlap the body
+ * @param[out] frame   EDGEL3_WIRE_FRAME_BYTES bytes. It must not overlap the body, unless the body
+ *                     begins at frame + EDGEL3_WIRE_BODY_OFFSET; then it overwrites the body
  * @return bytes of the frame, including the zero at its end
  */
 uint32_t edgel3_wire_encode(const edgel3_wire_packet *packet, uint8_t *frame);

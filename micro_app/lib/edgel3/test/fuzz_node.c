@@ -4,12 +4,13 @@
  *
  * clang -g -O1 -fsanitize=fuzzer,address,undefined -I../src fuzz_node.c ../src/[files] -o fuzz_node
  *
- * The first byte of an input says whether the model is refused (bit 0). Then come entries of a
- * length (12 bits of two bytes) and as many bytes. Bit 15 of the length marks bytes for the
- * decoder, bit 14 samples from the microphone, bit 13 a number of lost samples. All other entries
- * are requests: a command, a sequence number and a body, which the target puts into a frame,
- * because hardly any random frame has a correct checksum. The node has a frontend, a head and a
- * microphone.
+ * The first byte of an input says whether the model is refused (bit 0), whether the ears are open
+ * (bit 1), how many samples the microphone hears in a row of the network (bits 2 to 6), and whether
+ * it loses as many (bit 7). Then come entries of a length (12 bits of two bytes) and as many bytes.
+ * Bit 15 of the length marks bytes for the decoder, bit 14 samples from the microphone, bit 13 a
+ * number of lost samples. All other entries are requests: a command, a sequence number and a body,
+ * which the target puts into a frame, because hardly any random frame has a correct checksum. The
+ * node has a frontend, a head and a microphone.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +118,8 @@ typedef struct host {
   uint8_t expected_command;
   uint8_t expected_sequence;
   int expects;
+  uint32_t per_row; /* samples that the microphone hears in a row of the network */
+  int loses;        /* whether it loses as many */
 } host;
 
 static uint32_t fields_of(const edgel3_wire_packet *packet) {
@@ -128,7 +131,7 @@ static void check_answer(host *to, const edgel3_wire_packet *answer) {
   if (answer->status != 0 && answer->length != 0) abort();
   if (answer->command == (EDGEL3_WIRE_LIVE | EDGEL3_WIRE_ANSWER) && answer->sequence == 0 &&
       answer->status == 0) {
-    if (answer->length != 8 + EMBEDDING + 4 * CLASSES) abort();
+    if (answer->length != 28 + EMBEDDING + 4 * CLASSES) abort();
     to->live += 1;
     return;
   }
@@ -160,6 +163,16 @@ static int listen(void *context, int on) {
   return 1;
 }
 
+static void hear(void *context) {
+  const host *from = (const host *)context;
+  /* From the heap, so that AddressSanitizer knows when the node may no longer read it. */
+  int16_t *samples = (int16_t *)calloc(from->per_row + 1u, sizeof *samples);
+  if (samples == NULL) abort();
+  edgel3_node_hear(from->node, samples, from->per_row);
+  free(samples);
+  if (from->loses) edgel3_node_miss(from->node, from->per_row);
+}
+
 static void send_request(edgel3_node *node, host *from, const uint8_t *data, uint32_t length) {
   static uint8_t frame[EDGEL3_WIRE_FRAME_BYTES];
   const edgel3_wire_packet request = {data[0] & 0x7fu, data[1], 0, data + 2, length - 2};
@@ -178,21 +191,25 @@ static void send_request(edgel3_node *node, host *from, const uint8_t *data, uin
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size == 0) return 0;
   const int refused = data[0] & 1;
+  const size_t ears_bytes = data[0] & 2 ? edgel3_node_ears_bytes(&frontend) : 0;
+  const uint32_t per_row = data[0] >> 2 & 31u;
+  const int loses = data[0] >> 7;
   ++data;
   --size;
   size_t arena_bytes = 0;
   edgel3_arena_bytes(packed, sizeof packed, EDGEL3_KERNELS_BEST, &arena_bytes);
-  if (arena_bytes < edgel3_frontend_log_mel_bytes(&frontend)) {
-    arena_bytes = edgel3_frontend_log_mel_bytes(&frontend);
+  if (arena_bytes < edgel3_frontend_levels_bytes(&frontend)) {
+    arena_bytes = edgel3_frontend_levels_bytes(&frontend);
   }
-  size_t window_bytes = edgel3_frontend_work_bytes(&frontend);
+  size_t window_bytes = EDGEL3_FRONTEND_WORK_BYTES(frontend.dft_samples);
   if (window_bytes < MELS * FRAMES) window_bytes = MELS * FRAMES;
   /* From the heap, so that AddressSanitizer checks both ends. */
-  void *arena = NULL, *input = NULL;
+  void *arena = NULL, *input = NULL, *ears = NULL;
   if (posix_memalign(&arena, 64, arena_bytes) != 0) return 0;
   if (posix_memalign(&input, 16, window_bytes) != 0) return 0;
+  if (posix_memalign(&ears, 16, ears_bytes) != 0) return 0;
   edgel3_node *node = (edgel3_node *)malloc(sizeof *node);
-  host from = {.node = node};
+  host from = {.node = node, .per_row = per_row, .loses = loses};
   const edgel3_node_model model = {
       .engine = &edgel3_node_packed,
       .network = packed,
@@ -203,6 +220,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       .arena_bytes = arena_bytes,
       .window = input,
       .window_bytes = window_bytes,
+      .ears = ears,
+      .ears_bytes = ears_bytes,
   };
   const edgel3_node_port port = {
       .board = "fuzz",
@@ -212,6 +231,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       .ticks_per_second = 1000,
       .milliseconds = count_up,
       .listen = listen,
+      .hear = hear,
   };
   if ((edgel3_node_open(node, &model, &port) != 0) != refused) abort();
   while (size >= 4) {
@@ -251,6 +271,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (node->windows != windows + 1) abort();
   }
   free(node);
+  free(ears);
   free(input);
   free(arena);
   return 0;
