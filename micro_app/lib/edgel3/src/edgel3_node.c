@@ -102,8 +102,8 @@ static uint32_t push(edgel3_node *node, const int16_t *samples, uint32_t count) 
 /* Turn a window whose samples or log-mel values are complete into the network's input. */
 static edgel3_status complete(edgel3_node *node) {
   node->phase = PHASE_NOTHING; /* the input is consumed, even on an error */
-  const uint32_t start = node->port.ticks(node->port.context);
   if (node->kind == KIND_PCM) {
+    const uint32_t start = node->port.ticks(node->port.context);
     const edgel3_status status = edgel3_frontend_finish(&node->frontend);
     if (status != EDGEL3_OK) return status;
     edgel3_frontend_quantize(&node->frontend, (int8_t *)node->memory.window);
