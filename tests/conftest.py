@@ -164,6 +164,8 @@ def standin(share: Share) -> Deployment:
 
 
 @pytest.fixture(scope="session")
-def edgel3_generated(share: Share) -> Deployment:
-    """The 95.45 network with generated weights."""
-    return share("generated", ConvertOptions(find_variant(), "generated", quantizer=PLAIN))
+def real_time_standin(share: Share) -> Deployment:
+    """The 99 network with the weights that ship with the package, int8."""
+    return share(
+        "real-time", ConvertOptions(find_variant(sparsity="99"), "bundled", quantizer=PLAIN)
+    )

@@ -99,6 +99,15 @@ def test_zeros_of_the_plan_are_zeros_of_both_flatbuffers(edgel3_from_file: Deplo
     ] == planned
 
 
+@pytest.fixture(scope="module")
+def edgel3_generated(
+    convert_to: Callable[[ConvertOptions], Deployment], sounds: Path
+) -> Deployment:
+    """The 95.45 network with generated weights, for which three clips are enough."""
+    clips = sounds / "tone"
+    return convert_to(ConvertOptions(find_variant(), "generated", calibration=clips))
+
+
 def test_every_file_says_that_weights_are_generated(edgel3_generated: Deployment) -> None:
     manifest = edgel3_generated.manifest
     assert manifest["weights"]["kind"] == "generated"

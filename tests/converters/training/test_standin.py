@@ -142,8 +142,7 @@ def test_int8_follows_its_teacher_on_the_validation_clips(
         sea_int8.embedder("float").embed_log_mel,
         ignore_progress,
     )
-    # LiteRT is the fastest runtime. Its rounding differs, too little to change the accuracy.
-    embed = standin.embedder("int8", "litert").embed_log_mel
+    embed = standin.embedder("int8").embed_log_mel
     student = extract_features(clips, standin.variant.frontend, embed, ignore_progress)
     assert map_cosine(clips, student, teacher, [VALIDATION_FOLD]) >= 0.9
     (of_teacher,) = probe(clips, teacher, [VALIDATION_FOLD])
@@ -161,7 +160,7 @@ def test_float_and_int8_embeddings_agree_on_the_validation_clips(
         extract_features(
             clips,
             standin.variant.frontend,
-            standin.embedder(precision, "litert").embed_log_mel,
+            standin.embedder(precision).embed_log_mel,
             ignore_progress,
         ).values
         for precision in ("float", "int8")
@@ -169,13 +168,17 @@ def test_float_and_int8_embeddings_agree_on_the_validation_clips(
     assert cosine_similarity(*embeddings).mean() >= 0.996
 
 
-def test_sixteen_bits_move_the_embedding_little(standin: Deployment, esc10: Path) -> None:
+@pytest.mark.parametrize("name", ["standin", "real_time_standin"])
+def test_sixteen_bits_move_the_embedding_little(
+    name: str, request: pytest.FixtureRequest, esc10: Path
+) -> None:
     """What a board computes from 16-bit samples, against the float model on unrounded samples."""
-    spec = standin.variant.frontend
+    deployment: Deployment = request.getfixturevalue(name)
+    spec = deployment.variant.frontend
     quiet_dbfs = -60
-    cosines = []
-    frontend = open_frontend(standin)
-    embed, embed_float = (standin.embedder(*each) for each in (("int8", "engine"), ("float",)))
+    cosines, errors, energies = [], [], []
+    frontend = open_frontend(deployment)
+    embed, embed_float = (deployment.embedder(*each) for each in (("int8", "engine"), ("float",)))
     rows = read_manifest(esc10 / "manifest.tsv")
     for row in [row for row in rows if row.fold == VALIDATION_FOLD][::10]:
         clip = read_clip(row.path, spec.sample_rate_hz)
@@ -186,4 +189,7 @@ def test_sixteen_bits_move_the_embedding_little(standin: Deployment, esc10: Path
         heard = np.stack([frontend.log_mel(window) for window in to_int16(windows)])
         pair = embed.embed_log_mel(heard), embed_float.embed_log_mel(log_mel(windows, spec))
         cosines.append(cosine_similarity(*pair))
+        errors.append(((pair[0] - pair[1]) ** 2).sum())
+        energies.append((pair[1] ** 2).sum())
     assert np.percentile(np.concatenate(cosines), 5) >= 0.99
+    assert 10 * np.log10(sum(energies) / sum(errors)) >= 22  # dB
