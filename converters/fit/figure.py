@@ -132,7 +132,7 @@ def plot_curves(
         axes.axhline(accuracy, color="0.4", linestyle=style, label=f"{name}: {accuracy:.1f} %")
     axes.set(
         xlabel="zeros in all kernels, %",
-        ylabel="linear probe on int8 embeddings, % right, with 95 % intervals",
+        ylabel="probe on int8 embeddings, % right (95 % intervals)",
     )
     figure.legend(frameon=False, loc="outside lower left", fontsize=8)
     return _encode(figure)
