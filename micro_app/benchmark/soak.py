@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "deployments",
         nargs="*",
         type=Path,
-        help="int8 deployments; default: 95.45 % and SEA-UST 64",
+        help="int8 deployments; default: 95.45 %% and SEA-UST 64",
     )
     parser.add_argument("--windows", type=int, help="on this machine; default: 500, SEA-UST 10,000")
     parser.add_argument("--emulated", type=int, help="in QEMU; default: 5, SEA-UST 195")

@@ -40,3 +40,10 @@ def test_a_wrong_byte_fails_and_its_window_is_kept(
     assert "portable: FAIL: 1 of 6 windows differ" in capsys.readouterr().out
     (kept,) = tmp_path.glob("*-window-3.npy")
     assert np.unique(np.load(kept)).size == 1  # of the kind "one value"
+
+
+def test_help_names_the_default_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        soak.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "default: 95.45 % and SEA-UST 64" in shown
