@@ -28,6 +28,7 @@ from edgel3_tflm.device.footprint import (
     Footprint,
     MemoryPlan,
     choose_memory,
+    count_levels_bytes,
     plan_footprint,
 )
 from edgel3_tflm.errors import EdgeL3Error
@@ -97,7 +98,7 @@ def _read_network(deployment: Deployment, engine: str) -> _Network:
         (1, model.embedding_size), kind, model.output_scale, model.output_zero_point
     )
     input_bytes = model.rows * model.columns
-    levels_bytes = c_array.LEVEL_BYTES * input_bytes
+    levels_bytes = count_levels_bytes(deployment.variant.frontend)
     if engine == "tflm":
         flatbuffer = (deployment.directory / PACKED_FLATBUFFER_NAME).read_bytes()
         # With closed ears, the frontend's levels are in the engine's arena, after its state.

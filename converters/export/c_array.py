@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgel3_tflm._version import __version__
 from edgel3_tflm.audio.log_mel import DYNAMIC_RANGE_DB, FrontendTables
 from edgel3_tflm.device.boards import BOARDS
+from edgel3_tflm.device.footprint import count_levels_bytes
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.networks.variants import FrontendSpec, Variant
 from edgel3_tflm.runtime.input_map import InputMap
@@ -31,8 +32,6 @@ _NUMBERS_PER_LINE = 6
 ARENA_HEADROOM_BYTES = 2048
 """Scratch memory that optimised kernels need in addition to the host's reference kernels: the
 im2col rows of CMSIS-NN and their alignment to 16 bytes."""
-LEVEL_BYTES = 2
-"""Size of a level of the frontend: an int16 for each log-mel value."""
 
 
 def _write_bytes(data: bytes) -> str:
@@ -332,7 +331,7 @@ extern "C" {{
 #endif
 
 // For edgel3_frontend_open(), which needs this much memory: the levels; spectrum and ring together.
-#define EDGEL3_MODEL_FRONTEND_LEVELS_BYTES {LEVEL_BYTES * spec.mels * spec.frames}
+#define EDGEL3_MODEL_FRONTEND_LEVELS_BYTES {count_levels_bytes(spec)}
 #define EDGEL3_MODEL_FRONTEND_WORK_BYTES EDGEL3_FRONTEND_WORK_BYTES({spec.dft_samples}u)
 extern const edgel3_frontend_config edgel3_model_frontend;
 

@@ -137,12 +137,12 @@ def plan_footprint(deployment: Deployment) -> Footprint:
         },
         "the converter's figures; sizes of code and node are assumed, nothing was built",
         fast - least,
-        _work_bytes(spec) + _levels_bytes(spec),
+        _work_bytes(spec) + count_levels_bytes(spec),
         _model_cycles(blob),
     )
 
 
-def _levels_bytes(spec: FrontendSpec) -> int:
+def count_levels_bytes(spec: FrontendSpec) -> int:
     """Return the size of the frontend's levels: one int16 for each log-mel value."""
     return 2 * spec.mels * spec.frames
 
@@ -159,7 +159,7 @@ def _plan_arenas(blob: bytes, spec: FrontendSpec) -> tuple[int, int]:
     engine runs.
     """
     fast, least = (
-        max(plan_memory(blob, widen=widen).arena_bytes, _levels_bytes(spec))
+        max(plan_memory(blob, widen=widen).arena_bytes, count_levels_bytes(spec))
         for widen in (True, False)
     )
     return fast, least
@@ -203,7 +203,7 @@ def measure_footprint(firmware: Path, deployment: Deployment) -> Footprint:
         "the ELF file of a build for the emulated Cortex-M7 (GCC -O3), without Arduino core and"
         " stack",
         fast - least,
-        _work_bytes(spec) + _levels_bytes(spec),
+        _work_bytes(spec) + count_levels_bytes(spec),
         _model_cycles(blob),
     )
 
