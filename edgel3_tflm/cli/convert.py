@@ -1,10 +1,11 @@
 """The command ``convert``: weights to a deployment."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
+from edgel3_tflm.api.deploying import DEFAULT_SPARSITY, convert
 from edgel3_tflm.cli.info import describe_deployment, files_table
 from edgel3_tflm.cli.options import (
     WEIGHTS_HELP,
@@ -14,20 +15,10 @@ from edgel3_tflm.cli.options import (
     RetrainTypeOption,
 )
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, open_screen
-from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.networks.catalogue import (
-    PLANS,
-    WIDTHS,
-    find_depth,
-    find_filters,
-    find_variant,
-)
-from edgel3_tflm.networks.sources import parse_weights_source
-from edgel3_tflm.networks.variants import CONVOLUTIONS, Plan
+from edgel3_tflm.networks.catalogue import PLANS, WIDTHS
 from edgel3_tflm.runtime.artefacts import QUANTIZATIONS
 
 _SPARSITIES = ", ".join(plan.label for plan in PLANS)
-_DEFAULT_SPARSITY = "95.45"
 
 
 def convert_command(
@@ -35,7 +26,7 @@ def convert_command(
         str | None,
         typer.Option(
             help=f"Percent of zeros: {_SPARSITIES}. For --model-type sparse.",
-            show_default=_DEFAULT_SPARSITY,
+            show_default=DEFAULT_SPARSITY,
         ),
     ] = None,
     plan: Annotated[
@@ -62,7 +53,7 @@ def convert_command(
     ] = None,
     retrain_type: RetrainTypeOption = "ft",
     model_type: ModelTypeOption = "sparse",
-    emb_dim: EmbeddingSizeOption = 128,
+    embedding_size: EmbeddingSizeOption = 128,
     weights: Annotated[
         str,
         typer.Option(
@@ -108,44 +99,29 @@ def convert_command(
 ) -> None:
     """Prune, quantize and export a network: flatbuffers, packed model, C arrays, manifest."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
-        if sparsity is not None and plan is not None:
-            raise EdgeL3Error("expected one of --sparsity and --plan FILE, got both")
-        variant = find_variant(
-            model_type,
-            sparsity=_DEFAULT_SPARSITY if sparsity is None else sparsity,
-            retrain_type=retrain_type,
-            embedding_size=emb_dim,
-        )
-        from edgel3_tflm.converters.pipeline import ConvertOptions, convert
-        from edgel3_tflm.converters.pruning.plan_file import read_plan
-        from edgel3_tflm.converters.quantization.quantizer import (
-            CalibrationMethod,
-            QuantizerOptions,
-        )
-
-        depth = None if embedding_layer is None else find_depth(embedding_layer)
-        if plan is not None:
-            percents = read_plan(plan).layers
-            if len(percents) == depth:  # layers that are cut off need no percent
-                percents += (0,) * (CONVOLUTIONS - depth)
-            variant = variant.with_plan(Plan(0, percents))
-        options = ConvertOptions(
-            variant,
-            weights=parse_weights_source(weights),
-            calibration=calibration,
-            quantization=quantization,
-            quantizer=QuantizerOptions(
-                cast(CalibrationMethod, calibration_method), equalize, bias_correction, adaround
-            ),
-            depth=depth,
-            filters=None if filters is None else find_filters(filters),
-        )
-        directory = output or Path(f"{options.target.name}-{quantization}")
         with screen.progress() as progress:
-            deployment = convert(options, directory, progress, progress.note)
+            deployment = convert(
+                output,
+                model_type=model_type,
+                sparsity=sparsity,
+                embedding_size=embedding_size,
+                retrain_type=retrain_type,
+                weights=weights,
+                plan=plan,
+                embedding_layer=embedding_layer,
+                filters=filters,
+                calibration=calibration,
+                quantization=quantization,
+                calibration_method=calibration_method,
+                equalize=equalize,
+                bias_correction=bias_correction,
+                adaround=adaround,
+                progress=progress,
+                note=progress.note,
+            )
         manifest = deployment.manifest
         screen.show(
-            {"directory": str(directory), **manifest},
+            {"directory": str(deployment.directory), **manifest},
             *describe_deployment(deployment),
             files_table(deployment),
         )

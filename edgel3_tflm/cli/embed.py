@@ -54,10 +54,13 @@ def embed_command(
     model_type: Annotated[
         str, typer.Option("--model-type", "-mtype", help="sparse (EdgeL3), sea or dense (L3).")
     ] = "sparse",
-    emb_dim: Annotated[
+    embedding_size: Annotated[
         int,
         typer.Option(
-            "--emb-dim", "-e", help="Embedding size: 512, 256, 128, 64. For --model-type sea."
+            "--embedding-size",
+            "--emb-dim",
+            "-e",
+            help="Embedding size: 512, 256, 128, 64. For --model-type sea.",
         ),
     ] = 128,
     retrain_type: Annotated[
@@ -196,7 +199,7 @@ def embed_command(
     interrupted = "embeddings of finished files are kept"
     with open_screen(quiet=quiet, as_json=as_json, interrupted=interrupted) as screen:
         framing = Framing(hop_size, not no_centering, batch_size, resampler)
-        network = find_network(model_type, emb_dim, retrain_type, model_sparsity)
+        network = find_network(model_type, embedding_size, retrain_type, model_sparsity)
         if model is not None and weights != "auto":
             raise EdgeL3Error("expected one of --model and --weights, got both")
         choice = ModelChoice(model or network, quantization, runtime, parse_weights_source(weights))

@@ -29,7 +29,12 @@ RetrainTypeOption = Annotated[
     str, typer.Option(help="Fine-tuned (ft) or distilled (kd). For --model-type sparse.")
 ]
 EmbeddingSizeOption = Annotated[
-    int, typer.Option(help="Embedding size: 512, 256, 128, 64. For --model-type sea.")
+    int,
+    typer.Option(
+        "--embedding-size",
+        "--emb-dim",
+        help="Embedding size: 512, 256, 128, 64. For --model-type sea.",
+    ),
 ]
 CalibrationOption = Annotated[
     Path | None,

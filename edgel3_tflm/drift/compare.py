@@ -35,16 +35,12 @@ from edgel3_tflm.drift.figures import (
 )
 from edgel3_tflm.drift.frontend import embed_rounded, measure_frontend
 from edgel3_tflm.drift.layers import analyse_layers
-from edgel3_tflm.drift.runtimes import (
-    FLOAT_PREFIX,
-    FLOAT_RUNTIMES,
-    Runtime,
-    open_runtime,
-)
+from edgel3_tflm.drift.runtimes import FLOAT_RUNTIMES, Runtime, open_runtime
 from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.interpreters import FLOAT_PREFIX
 from edgel3_tflm.types import BoolArray, FloatArray, Progress
 
 _log = logging.getLogger(__name__)

@@ -11,11 +11,13 @@ import numpy.typing as npt
 from edgel3_tflm._version import __version__
 from edgel3_tflm.drift.downstream import Downstream
 from edgel3_tflm.drift.layers import LayerReport
-from edgel3_tflm.drift.runtimes import FLOAT_PREFIX, Runtime
+from edgel3_tflm.drift.runtimes import Runtime
 from edgel3_tflm.metrics import METRICS, cosine_similarity, sqnr_db
+from edgel3_tflm.notebook import html_table
 from edgel3_tflm.runtime.arena import plan_memory
 from edgel3_tflm.runtime.artefacts import quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.runtime.interpreters import FLOAT_PREFIX
 from edgel3_tflm.types import BoolArray, FloatArray, Format, JsonFloat, RealArray
 
 JSON_NAME = "drift.json"
@@ -293,6 +295,25 @@ class DriftReport:
         """Files of the deployment that were run, the float model first."""
         ran = [self.reference, *(each.runtime for each in self.runtimes)]
         return tuple(dict.fromkeys(each.model for each in ran if each.model))
+
+    def _repr_html_(self) -> str:
+        """Return a table of the runtimes for a notebook."""
+        return html_table(
+            f"{self.deployment.variant.name}: {self.overall.windows:,} windows of"
+            f" {len(self.clips):,} clips beside the float model in {self.float_runtime}",
+            ("runtime", "mean cosine", "5th percentile", "worst window", "SQNR, dB"),
+            [
+                (
+                    each.name,
+                    f"{each.overall.cosine_mean:.4f}",
+                    f"{each.overall.cosine_p5:.4f}",
+                    f"{each.overall.cosine_worst:.4f}",
+                    f"{each.overall.sqnr_db:.2f}",
+                )
+                for each in self.runtimes
+            ],
+            (self.deployment.manifest["weights"]["description"], *self.notes),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain data; None stands for infinite values and NaN."""

@@ -10,14 +10,18 @@ from edgel3_tflm.audio.pcm import to_int16
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.runtime.artefacts import PACKED_MODEL_NAME, quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import RUNTIMES, runs_packed_models
+from edgel3_tflm.runtime.interpreters import (
+    EMBEDDER_RUNTIMES,
+    FLOAT_PREFIX,
+    NODE,
+    RUNTIMES,
+    runs_packed_models,
+)
 from edgel3_tflm.types import FloatArray
 
 if TYPE_CHECKING:
     from edgel3_tflm.runtime.c_library.device_frontend import DeviceFrontend
 
-NODE = "node"
-FLOAT_PREFIX = "float:"
 _DEVICE_PREFIX = "device:"
 KERAS = f"{FLOAT_PREFIX}keras"
 FLOAT_RUNTIMES = (
@@ -25,7 +29,7 @@ FLOAT_RUNTIMES = (
     KERAS,
 )
 """Names of the runtimes that run the float model."""
-COMPARABLE_RUNTIMES = (*RUNTIMES, NODE, f"{_DEVICE_PREFIX}PORT", *FLOAT_RUNTIMES)
+COMPARABLE_RUNTIMES = (*EMBEDDER_RUNTIMES, f"{_DEVICE_PREFIX}PORT", *FLOAT_RUNTIMES)
 """Names of all runtimes that can be compared; :func:`open_runtime` takes all but Keras."""
 
 
@@ -110,14 +114,14 @@ def open_runtime(deployment: Deployment, name: str) -> Runtime:
             f"{KERAS} needs the weights: open it with edgel3_tflm.converters.keras.model.open_keras"
         )
     if name == NODE:
-        engine = deployment.embedder(deployment.quantization, "engine")
-        frontend = open_frontend(deployment)
-
-        def embed(windows: FloatArray, _: FloatArray) -> FloatArray:
-            decibels = [frontend.log_mel(each) for each in to_int16(windows)]
-            return engine.embed_log_mel(np.stack(decibels))
-
-        return Runtime(name, PACKED_MODEL_NAME, embed, engine.output.scale, rounds=True)
+        node = deployment.embedder(deployment.quantization, NODE)
+        return Runtime(
+            name,
+            PACKED_MODEL_NAME,
+            lambda windows, _: node.embed(windows),
+            node.output.scale,
+            rounds=True,
+        )
     precision = "float" if name.startswith(FLOAT_PREFIX) else deployment.quantization
     runtime = name.removeprefix(FLOAT_PREFIX)
     embedder = deployment.embedder(precision, runtime)

@@ -145,7 +145,7 @@ def get_embedding(
     ((20, 512), array([0. , 0.5, 1. ]))
     """
     several = _is_list_of_arrays(audio)
-    sounds = [_check_audio(each) for each in (audio if several else [audio])]
+    sounds = [check_audio(each) for each in (audio if several else [audio])]
     rates_hz = _check_rates(sr, len(sounds) if several else None)
     if verbose not in (0, 1):
         raise EdgeL3Error(f"expected verbose to be 0 or 1, got {verbose!r}")
@@ -174,7 +174,14 @@ def _is_list_of_arrays(audio: Any) -> bool:
     )
 
 
-def _check_audio(audio: Any) -> npt.NDArray[Any]:
+def check_audio(audio: Any) -> npt.NDArray[Any]:
+    """Return samples as an array of shape (samples,) or (samples, channels), not empty.
+
+    Raises
+    ------
+    AudioError
+        If they have another shape or are not real numbers.
+    """
     try:
         samples: npt.NDArray[Any] = np.asarray(audio)
     except ValueError as error:

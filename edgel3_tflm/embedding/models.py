@@ -22,7 +22,7 @@ from edgel3_tflm.runtime.artefacts import FLOAT
 from edgel3_tflm.runtime.deployment import Deployment, Embedder
 from edgel3_tflm.runtime.fastest import CANDIDATES, choose_runtime
 from edgel3_tflm.runtime.input_map import InputMap
-from edgel3_tflm.runtime.interpreters import runs_packed_models
+from edgel3_tflm.runtime.interpreters import runs_packed_models, split_runtime
 from edgel3_tflm.types import FloatArray, Progress
 
 QUANTIZATION_NAMES = (FLOAT, "int8")
@@ -48,7 +48,7 @@ class EmbeddingModel:
     quantization : str
         'float', 'int8' or 'int16x8'.
     runtime : str
-        One of ``interpreters.RUNTIMES``.
+        One of ``interpreters.EMBEDDER_RUNTIMES``.
     sha256 : str
         Digest of the file that the runtime runs.
     weights_kind, description : str
@@ -120,8 +120,8 @@ class ModelChoice:
         By default, 'float' for a network and a deployment's own quantization. Otherwise one of
         ``QUANTIZATION_NAMES`` for a network, and 'float' or its own quantization for a deployment.
     runtime : str, optional
-        One of ``interpreters.RUNTIMES``. By default the fastest on this machine that gives the
-        exact result; see :mod:`edgel3_tflm.runtime.fastest`.
+        One of ``interpreters.EMBEDDER_RUNTIMES``. By default the fastest on this machine that gives
+        the exact result; see :mod:`edgel3_tflm.runtime.fastest`.
     weights : pathlib.Path or str
         Weights of a network: a file, or a word of ``WeightsWord`` except 'generated'. Not used for
         a deployment.
@@ -208,7 +208,8 @@ class ModelChoice:
         EdgeL3Error
             If the weights or the deployment cannot be used, or a package is missing.
         """
-        choice = self.settle(progress, note)
+        quantization, runtime = split_runtime(self.quantization, self.runtime)
+        choice = replace(self, quantization=quantization, runtime=runtime).settle(progress, note)
         if isinstance(choice.source, Path):
             return open_deployment(
                 Deployment.load(choice.source), choice.quantization, choice.runtime, threads=threads
@@ -270,6 +271,7 @@ def open_deployment(
     EdgeL3Error
         If the deployment has no such model, or the runtime cannot run it.
     """
+    quantization, runtime = split_runtime(quantization, runtime)
     quantization = quantization or deployment.quantization
     runtime = runtime or deployment.fastest_runtime(quantization)
     weights = deployment.manifest["weights"]

@@ -7,11 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgel3_tflm.audio.clips import refuse_non_finite
 from edgel3_tflm.audio.log_mel import log_mel
-from edgel3_tflm.errors import ModelFileError
+from edgel3_tflm.audio.pcm import to_int16
+from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.networks.variants import Variant
+from edgel3_tflm.notebook import html_table
 from edgel3_tflm.runtime.artefacts import (
     FLOAT,
     FLOAT_MODEL_NAME,
@@ -21,7 +25,15 @@ from edgel3_tflm.runtime.artefacts import (
 )
 from edgel3_tflm.runtime.fastest import CANDIDATES, choose_runtime
 from edgel3_tflm.runtime.input_map import InputMap
-from edgel3_tflm.runtime.interpreters import DEFAULT_RUNTIME, open_interpreter, runs_packed_models
+from edgel3_tflm.runtime.interpreters import (
+    DEFAULT_RUNTIME,
+    EMBEDDER_RUNTIMES,
+    NODE,
+    interpreter_of,
+    open_interpreter,
+    runs_packed_models,
+    split_runtime,
+)
 from edgel3_tflm.runtime.tensors import TensorSpec
 from edgel3_tflm.types import FloatArray
 
@@ -39,7 +51,7 @@ class Embedder:
         The network, which determines the frontend.
     input_map : InputMap
     runtime : str
-        One of ``interpreters.RUNTIMES``.
+        One of ``interpreters.EMBEDDER_RUNTIMES``.
     threads : int, optional
         Number of threads; by default one for each core.
 
@@ -60,7 +72,11 @@ class Embedder:
         *,
         threads: int | None = None,
     ) -> None:
-        self._interpreter = open_interpreter(model, runtime, threads=threads)
+        if runtime not in EMBEDDER_RUNTIMES:
+            raise RuntimeUnavailableError(
+                f"unknown runtime {runtime!r}: expected one of {', '.join(EMBEDDER_RUNTIMES)}"
+            )
+        self._interpreter = open_interpreter(model, interpreter_of(runtime), threads=threads)
         self._threads = threads
         self._variant = variant
         self._input_map = input_map
@@ -71,6 +87,12 @@ class Embedder:
                 f"expected a model with input {shape} for {variant.name},"
                 f" found {self._interpreter.input.shape}"
             )
+        self._node_frontend = None
+        if runtime == NODE:
+            # Imported here because it loads the C extension.
+            from edgel3_tflm.runtime.c_library.device_frontend import DeviceFrontend
+
+            self._node_frontend = DeviceFrontend(spec, input_map, self._interpreter.input)
 
     @property
     def input(self) -> TensorSpec:
@@ -83,7 +105,7 @@ class Embedder:
         return self._interpreter.output
 
     def embed_log_mel(self, decibels: FloatArray) -> FloatArray:
-        """Embed log-mel spectrograms.
+        """Embed log-mel spectrograms. The runtime ``node`` uses them instead of its own.
 
         Parameters
         ----------
@@ -120,6 +142,9 @@ class Embedder:
             If a sample is NaN or infinite.
         """
         refuse_non_finite(windows, "samples")
+        if self._node_frontend is not None:
+            levels = [self._node_frontend.log_mel(each) for each in to_int16(windows)]
+            return self.embed_log_mel(np.stack(levels))
         decibels = log_mel(windows, self._variant.frontend, threads=self._threads)
         return self.embed_log_mel(decibels)
 
@@ -208,6 +233,16 @@ class Deployment:
         input_map = InputMap(fields.input.slope_per_db, fields.input.offset)
         return cls(directory, manifest, fields.variant.variant, quantization, input_map)
 
+    def _repr_html_(self) -> str:
+        """Return a table of the files for a notebook."""
+        artefacts = self.manifest["artefacts"]
+        return html_table(
+            f"{self.directory}: {self.variant.name}, {self.quantization}",
+            ("file", "bytes"),
+            [(name, f"{each['bytes']:,}") for name, each in artefacts.items()],
+            (self.manifest["weights"]["description"],),
+        )
+
     def model_name(self, precision: str, runtime: str = DEFAULT_RUNTIME) -> str:
         """Return the name of the file that a runtime runs.
 
@@ -280,16 +315,21 @@ class Deployment:
         return (self.directory / PACKED_MODEL_NAME).read_bytes()
 
     def embedder(
-        self, precision: str, runtime: str | None = None, *, threads: int | None = None
+        self,
+        precision: str | None = None,
+        runtime: str | None = None,
+        *,
+        threads: int | None = None,
     ) -> Embedder:
         """Open a model of this deployment in a runtime.
 
         Parameters
         ----------
-        precision : str
-            'float' or the deployment's quantization.
+        precision : str, optional
+            'float' or the deployment's quantization, which is the default.
         runtime : str, optional
-            One of ``interpreters.RUNTIMES``; by default :meth:`fastest_runtime`.
+            One of ``interpreters.EMBEDDER_RUNTIMES``, the names that the commands take; by default
+            :meth:`fastest_runtime`. ``float:`` before a name chooses the float model.
         threads : int, optional
             Number of threads; by default one for each core.
 
@@ -302,6 +342,8 @@ class Deployment:
         RuntimeUnavailableError, ModelFileError
             As :func:`edgel3_tflm.runtime.interpreters.open_interpreter` and :meth:`model_name`.
         """
+        precision, runtime = split_runtime(precision, runtime)
+        precision = precision or self.quantization
         runtime = runtime or self.fastest_runtime(precision)
         model = self.read_model(precision, runtime)
         return Embedder(model, self.variant, self.input_map, runtime, threads=threads)

@@ -9,6 +9,8 @@
 ``tflite-runtime`` the last release of TensorFlow Lite's interpreter, of the year 2023
 ``tflm``           TensorFlow Lite Micro, built for the host (package tflite-micro)
 ``engine``         the C library edgel3, built for the host; runs the packed model, not a flatbuffer
+``node``           the engine after the frontend of a board, which takes 16-bit samples; opened by
+                   :class:`edgel3_tflm.runtime.deployment.Embedder` only
 ================== ===============================================================================
 """
 
@@ -24,6 +26,7 @@ import numpy.typing as npt
 
 from edgel3_tflm.cores import available_cores
 from edgel3_tflm.errors import ModelFileError, RuntimeUnavailableError, install_hint
+from edgel3_tflm.runtime.artefacts import FLOAT
 from edgel3_tflm.runtime.flatbuffer import summarize
 from edgel3_tflm.runtime.native import import_tflite_runtime, native_stderr
 from edgel3_tflm.runtime.tensors import Interpreter, TensorSpec
@@ -167,6 +170,12 @@ _RUNTIMES = {
 }
 RUNTIMES = tuple(_RUNTIMES)
 """Runtimes that :func:`open_interpreter` can open."""
+NODE = "node"
+_NODE_ENGINE = "engine"
+EMBEDDER_RUNTIMES = (*RUNTIMES, NODE)
+"""Runtimes that take the samples of windows: those above, and the engine after its own frontend."""
+FLOAT_PREFIX = "float:"
+"""Before the name of a runtime: it runs the float model."""
 DEFAULT_RUNTIME = "litert"
 """Runs float models, and quantized models where nobody needs a board's exact result."""
 EXACT_RUNTIME = "litert-builtin"
@@ -175,7 +184,35 @@ EXACT_RUNTIME = "litert-builtin"
 
 def runs_packed_models(runtime: str) -> bool:
     """Whether a runtime runs packed models instead of flatbuffers."""
+    runtime = interpreter_of(runtime)
     return runtime in _RUNTIMES and _RUNTIMES[runtime].runs_packed_models
+
+
+def interpreter_of(runtime: str) -> str:
+    """Return the interpreter of a runtime: the engine for the node, else the runtime itself."""
+    return _NODE_ENGINE if runtime == NODE else runtime
+
+
+def split_runtime(precision: str | None, runtime: str | None) -> tuple[str | None, str | None]:
+    """Return precision and runtime, where ``float:NAME`` names the float model in a runtime.
+
+    Parameters
+    ----------
+    precision, runtime : str, optional
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        If the prefix contradicts the precision.
+    """
+    if runtime is None or not runtime.startswith(FLOAT_PREFIX):
+        return precision, runtime
+    if precision not in (None, FLOAT):
+        raise RuntimeUnavailableError(
+            f"expected the runtime of a model in {precision}, got {runtime}, which runs the float"
+            f" model; leave out {FLOAT_PREFIX!r}"
+        )
+    return FLOAT, runtime.removeprefix(FLOAT_PREFIX)
 
 
 def open_interpreter(

@@ -1,6 +1,6 @@
 """The command ``estimate``: what a deployment needs on a board."""
 
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +8,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from edgel3_tflm.api.deploying import estimate
 from edgel3_tflm.cli.options import BOARD_NAMES, DeploymentArgument
 from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
-from edgel3_tflm.device import estimate
-from edgel3_tflm.device.boards import BOARDS, find_board
-from edgel3_tflm.device.firmware import build_node, has_compiler
-from edgel3_tflm.device.footprint import Footprint, measure_footprint, plan_footprint
-from edgel3_tflm.runtime.deployment import Deployment
+from edgel3_tflm.device.estimate import ACTIVE_MW, SLEEP_MW, Battery, BoardEstimate, Range
+from edgel3_tflm.device.footprint import Footprint
 
 
 def estimate_command(
@@ -41,7 +39,7 @@ def estimate_command(
     active_mw: Annotated[
         float,
         typer.Option(help="Power in mW while the board listens or computes, an assumption."),
-    ] = estimate.ACTIVE_MW,
+    ] = ACTIVE_MW,
     awake_s: Annotated[
         float | None,
         typer.Option(
@@ -52,82 +50,31 @@ def estimate_command(
     ] = None,
     sleep_mw: Annotated[
         float, typer.Option(help="Power in mW while the board sleeps, an assumption.")
-    ] = estimate.SLEEP_MW,
+    ] = SLEEP_MW,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate flash, RAM and time of a deployment on boards, and windows from a battery."""
     with open_screen(as_json=as_json) as screen:
-        boards = BOARDS if board is None else [find_board(board)]
-        deployment = Deployment.load(directory)
         battery = None
         if battery_mwh is not None:
-            battery = estimate.Battery(battery_mwh, days, active_mw, sleep_mw)
-        footprint = plan_footprint(deployment)
-        work = (
-            estimate.estimate_work(deployment)
-            if bench is None
-            else estimate.read_bench(bench, deployment)
-        )
-        if build and has_compiler():
-            with tempfile.TemporaryDirectory() as scratch, screen.progress() as progress:
-                progress("build firmware", 0, 0)
-                firmware = build_node(directory, Path(scratch))
-                footprint = measure_footprint(firmware, deployment)
-        estimates = [
-            estimate.estimate_board(each, footprint, work, battery=battery, awake_s=awake_s)
-            for each in boards
-        ]
-        assumptions = [
-            f"sizes: {footprint.source}",
-            f"cycles: {work.source}",
-            "time: cycles by the board's clock, without waits for flash, RAM and mispredicted"
-            " branches; nothing was measured on a board",
-            *_describe_hearing(estimates),
-            "budgets: the RAM left by the Arduino core with its stack, as boards.py says; the flash"
-            " reserved for the core is an allowance",
-        ]
-        if battery is not None:
-            awake = (
-                "while the board listens (1 s) and the network runs"
-                if awake_s is None
-                else f"for {awake_s:g} s a window"
-            )
-            assumptions.append(
-                f"battery: {battery.energy_mwh:g} mWh for {battery.days:g} days;"
-                f" {battery.active_mw:g} mW {awake}, {battery.sleep_mw:g} mW otherwise: assumptions"
+            battery = Battery(battery_mwh, days, active_mw, sleep_mw)
+        with screen.progress() as progress:
+            found = estimate(
+                directory,
+                board,
+                bench=bench,
+                build=build,
+                battery=battery,
+                awake_s=awake_s,
+                progress=progress,
             )
         screen.show(
-            {
-                "model": deployment.variant.name,
-                "flash": dict(footprint.flash),
-                "ram": dict(footprint.ram),
-                "spare_arena_bytes": footprint.spare_arena_bytes,
-                "cycles": {
-                    "frontend": work.frontend,
-                    "engine": [work.engine.low, work.engine.high],
-                    "engine_least_arena": [work.engine_least.low, work.engine_least.high],
-                },
-                "boards": [each.to_json() for each in estimates],
-                "assumptions": assumptions,
-            },
-            Text(deployment.manifest["weights"]["description"]),
-            _parts_table(footprint),
-            _estimates_table(estimates),
-            *(Text(line) for line in assumptions),
+            found.to_json(),
+            Text(found.deployment.manifest["weights"]["description"]),
+            _parts_table(found.footprint),
+            _estimates_table(found.boards),
+            *(Text(line) for line in found.assumptions),
         )
-
-
-def _describe_hearing(estimates: list[estimate.BoardEstimate]) -> list[str]:
-    """Describe how much of the sound the boards with a microphone hear."""
-    boards: dict[str, list[str]] = {}
-    for each in estimates:
-        if each.memory.coverage is not None:
-            heard = f"ears {each.memory.ears}, {100 * each.memory.coverage:.0f} % of the sound"
-            boards.setdefault(heard, []).append(each.board.title)
-    return [
-        f"while the network runs: {heard} is in windows at least ({', '.join(titles)})"
-        for heard, titles in boards.items()
-    ]
 
 
 def _parts_table(footprint: Footprint) -> Table:
@@ -145,12 +92,12 @@ def _parts_table(footprint: Footprint) -> Table:
     return table
 
 
-def _format_range(values: estimate.Range, digits: int) -> str:
+def _format_range(values: Range, digits: int) -> str:
     low, high = (f"{value:,.{digits}f}" for value in (values.low, values.high))
     return low if low == high else f"{low} to {high}"
 
 
-def _estimates_table(estimates: list[estimate.BoardEstimate]) -> Table:
+def _estimates_table(estimates: Sequence[BoardEstimate]) -> Table:
     rates = any(each.windows_per_minute for each in estimates)
     table = new_table(
         "board",

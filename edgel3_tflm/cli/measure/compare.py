@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from edgel3_tflm.audio.manifest import read_manifest
+from edgel3_tflm.api.deploying import compare
 from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.cli.measure.gates import describe_gates
 from edgel3_tflm.cli.options import FASTEST, MANIFEST_HELP, HopOption, ResamplerOption
@@ -31,11 +31,9 @@ from edgel3_tflm.drift.runtimes import (
     COMPARABLE_RUNTIMES,
     FLOAT_RUNTIMES,
     KERAS,
-    Runtime,
 )
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_directory, check_file, write_whole
-from edgel3_tflm.runtime.deployment import Deployment
 
 _MAX_CLIP_ROWS = 10
 
@@ -122,13 +120,6 @@ def compare_command(
         gates = read_gates(fail_under or [], fail_over or [])
         if junit is not None and not gates:
             raise EdgeL3Error("expected --fail-under or --fail-over with --junit, got neither")
-        if not clips and manifest is None:
-            raise EdgeL3Error("expected clips to compare on: CLIPS or --manifest, got neither")
-        names = [*([reference] if reference else []), *(runtime or [])]
-        if weights is not None and KERAS not in names:
-            raise EdgeL3Error(f"expected {KERAS} as --runtime or --reference with --weights")
-        deployment = Deployment.load(directory)
-        from edgel3_tflm.drift.compare import compare
         from edgel3_tflm.drift.report import HTML_NAME, report_json, write_report
 
         target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")
@@ -136,18 +127,13 @@ def compare_command(
         if junit is not None:
             check_file(junit)
         with screen.progress() as progress:
-            known: dict[str, Runtime] = {}
-            if KERAS in names:
-                from edgel3_tflm.converters.keras.model import open_keras
-
-                progress("load TensorFlow", 0, 0)
-                known[KERAS] = open_keras(deployment, weights)
             report = compare(
-                deployment,
+                directory,
                 clips or [],
-                runtimes=[known.get(name, name) for name in runtime or []],
-                reference=known.get(reference, reference) if reference else None,
-                labelled=read_manifest(manifest) if manifest else [],
+                manifest=manifest,
+                runtime=runtime or [],
+                reference=reference,
+                weights=weights,
                 hop_s=hop,
                 resampler=resampler,
                 keep_going=keep_going,
@@ -158,10 +144,10 @@ def compare_command(
             progress("write report", 0, 0)
             write_report(report, target, results)
             if junit is not None:
-                write_whole(junit, to_junit(results, deployment.variant.name).encode())
+                write_whole(junit, to_junit(results, report.deployment.variant.name).encode())
         screen.show(
             report_json(report, results),
-            describe_provenance(deployment),
+            describe_provenance(report.deployment),
             _drift_table(report),
             *_drift_lines(report),
             *describe_gates(results),

@@ -51,7 +51,7 @@ def sensitivity_command(
         str, typer.Option(help="Percent of zeros of the given weights. For --model-type sparse.")
     ] = "95.45",
     retrain_type: RetrainTypeOption = "ft",
-    emb_dim: EmbeddingSizeOption = 128,
+    embedding_size: EmbeddingSizeOption = 128,
     weights: Annotated[
         str,
         typer.Option(
@@ -122,7 +122,7 @@ def sensitivity_command(
 
     with open_screen(quiet=quiet, as_json=as_json, interrupted=describe_what_is_left) as screen:
         variant = find_variant(
-            model_type, sparsity=sparsity, retrain_type=retrain_type, embedding_size=emb_dim
+            model_type, sparsity=sparsity, retrain_type=retrain_type, embedding_size=embedding_size
         )
         percents = _read_percents(sparsities)
         if clips and manifest is not None:
