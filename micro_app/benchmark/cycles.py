@@ -26,6 +26,7 @@ CORRECTIONS = (
     ("LDM, STM, PUSH and POP take a cycle for two registers, as LDRD and STRD do", MEASUREMENTS),
     ("an unaligned load takes 3 cycles more; QEMU counts those that occur", MEASUREMENTS),
     ("a predicted branch takes one slot; IT takes none", MEASUREMENTS),
+    ("a block that QEMU ended at a page goes on in the next page", "QEMU's target/arm/cpu-param.h"),
 )
 """Each correction of llvm-mca's model, and its source."""
 
@@ -34,6 +35,7 @@ _TARGET = ("-triple=thumbv7em-none-eabihf", "-mcpu=cortex-m7")
 _MCA_TARGET = ("-mtriple=thumbv7em-none-eabihf", "-mcpu=cortex-m7")
 _ASSEMBLER, _ANALYSER = "llvm-mc-14", "llvm-mca-14"
 _ITERATIONS = 50
+_PAGE_BYTES = 1024  # of memory, for QEMU, on a core without an MMU
 # The other blocks, which are many and rarely run, are assumed to take as many cycles for an
 # instruction as these.
 _COSTED_SHARE = 0.995
@@ -86,14 +88,37 @@ def build_plugin(directory: Path) -> Path:
 
 def read_sections(path: Path) -> list[list[Executed]]:
     """Return the blocks of each section that the plugin wrote."""
-    sections: list[list[Executed]] = [[]]
+    sections: list[list[tuple[int, Executed]]] = [[]]
     for line in path.read_text().splitlines():
         if line == "end":
             sections.append([])
             continue
-        _, executions, unaligned, code = line.split()
-        sections[-1].append(Executed(bytes.fromhex(code), int(executions), int(unaligned)))
-    return sections[:-1]
+        address, executions, unaligned, code = line.split()
+        block = Executed(bytes.fromhex(code), int(executions), int(unaligned))
+        sections[-1].append((int(address), block))
+    return [_join_at_pages(section) for section in sections[:-1]]
+
+
+def _join_at_pages(blocks: Iterable[tuple[int, Executed]]) -> list[Executed]:
+    """Join the blocks that QEMU ended at a page although the core goes on in the next one.
+
+    ``blocks`` are pairs of address and block. QEMU also makes a block of an instruction that
+    extends into the next page.
+    """
+    joined: list[Executed] = []
+    places: dict[tuple[int, int], int] = {}  # in `joined`, by address and executions
+    for address, block in sorted(blocks, key=lambda pair: -pair[0]):
+        end = address + len(block.code)
+        place = places.pop((end, block.executions), None)
+        if place is None or (end + 2) % _PAGE_BYTES > 4:
+            place = len(joined)
+            joined.append(block)
+        else:
+            rest = joined[place]
+            unaligned = block.unaligned + rest.unaligned
+            joined[place] = Executed(block.code + rest.code, block.executions, unaligned)
+        places[address, block.executions] = place
+    return joined
 
 
 def cost(blocks: Sequence[Executed]) -> Cost:

@@ -1,8 +1,10 @@
 """The cycle model of the benchmark: llvm-mca's model of the core, with the corrections."""
 
+from pathlib import Path
+
 import cycles
 import pytest
-from cycles import Executed, cost
+from cycles import Executed, cost, read_sections
 
 
 def assemble(text: str) -> bytes:
@@ -53,6 +55,23 @@ def test_blocks_add_up() -> None:
 def test_an_instruction_that_crosses_a_page_is_filled_up() -> None:
     """QEMU reports its first half only."""
     assert cost([Executed(MULTIPLY[:6], 1, 0)]).instructions == 2
+
+
+def test_a_block_that_goes_on_in_the_next_page_is_one_block(tmp_path: Path) -> None:
+    """QEMU ends a block at each KiB, and makes a block of an instruction that crosses the limit."""
+    one, two = MULTIPLY[:4].hex(), MULTIPLY.hex()
+    blocks = tmp_path / "blocks.txt"
+    blocks.write_text(
+        f"2040 7 1 {two}\n2048 7 2 {two}\n"  # ends at 2 KiB and goes on
+        f"3062 9 0 {two}\n3070 9 0 {one}\n3074 9 3 {one}\n"  # an instruction crosses 3 KiB
+        f"5116 4 0 {one}\n5120 5 0 {one}\n"  # the next block is also reached in another way
+        f"6000 8 0 {one}\n6004 8 0 {one}\n"  # no page ends here
+        "end\n"
+    )
+    (found,) = read_sections(blocks)
+    assert sorted((len(each.code), each.executions, each.unaligned) for each in found) == [
+        (4, 4, 0), (4, 5, 0), (4, 8, 0), (4, 8, 0), (16, 7, 3), (16, 9, 3),
+    ]  # fmt: skip
 
 
 def test_each_correction_has_a_source() -> None:

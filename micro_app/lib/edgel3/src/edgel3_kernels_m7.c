@@ -139,9 +139,10 @@ static inline uint32_t pool_word(uint32_t word) {
 void edgel3_pool_m7(uint8_t *values, const uint8_t *row, uint32_t count, int second) {
   uint32_t i = 0;
   for (; i + 4u <= count; i += 4u) {
-    uint32_t words[2];
-    memcpy(words, row + 2u * i, sizeof words);
-    uint32_t pooled = (pool_word(words[0]) & 0xffffu) | pool_word(words[1]) << 16;
+    uint32_t left, right;
+    memcpy(&left, row + 2u * i, sizeof left);
+    memcpy(&right, row + 2u * i + 4u, sizeof right);
+    uint32_t pooled = (pool_word(left) & 0xffffu) | pool_word(right) << 16;
     if (second) {
       uint32_t first;
       memcpy(&first, values + i, sizeof first);

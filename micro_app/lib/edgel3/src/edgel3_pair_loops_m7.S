@@ -35,25 +35,26 @@
   add \high2, \high2, \low2, lsr #31
   .endm
 
+  /* The first step of `requantize` in edgel3_loops_m7.S. r8: the multiplier, r9: the addend. */
+  .macro multiply rectified, value
+  .if \rectified
+  smmlar \value, \value, r8, r9
+  .else
+  smmulr \value, \value, r8
+  add \value, \value, \value, asr #31
+  add \value, \value, r9
+  .endif
+  .endm
+
   /* Requantize the sums of a lane in four registers, and store the outputs as a word. The steps are
    * those of `requantize` in edgel3_loops_m7.S. r12: the edgel3_pairs, r11: the input.
    */
   .macro put_lane half, rectified, first, second, third, fourth
   ldrd r8, r9, [r12, #\half]
   ldrd r10, lr, [r12, #\half + 8]
-  .if \rectified
   .irp value, \first, \second, \third, \fourth
-  smmlar \value, \value, r8, r9
+  multiply \rectified, \value
   .endr
-  .else
-  .irp value, \first, \second, \third, \fourth
-  smmulr \value, \value, r8
-  .endr
-  .irp value, \first, \second, \third, \fourth
-  add \value, \value, \value, asr #31
-  add \value, \value, r9
-  .endr
-  .endif
   .irp value, \first, \second, \third, \fourth
   asr \value, \value, r10
   .endr
@@ -64,6 +65,72 @@
   orr \third, \third, \fourth, lsl #8
   orr \first, \first, \third, lsl #16
   str \first, [lr, r11]
+  .endm
+
+  /* The end of a block of four columns, scheduled by a search: `separate` both halves, `put_lane` both
+   * lanes, proceed to the next four columns and count. The flags say whether the count is 0.
+   */
+  .macro put_four rectified
+  lsl r1, r1, #9
+  orr r1, r1, r0, lsr #23
+  ldrd r8, r9, [r12, #LOWER]
+  lsl r3, r3, #9
+  orr r3, r3, r2, lsr #23
+  lsl r7, r7, #9
+  lsl r0, r0, #8
+  ldrd r10, lr, [r12, #LOWER + 8]
+  lsl r5, r5, #9
+  lsl r2, r2, #8
+  asr r2, r2, #7
+  orr r5, r5, r4, lsr #23
+  lsl r4, r4, #8
+  add r3, r3, r2, lsr #31
+  multiply \rectified, r2
+  asr r0, r0, #7
+  asr r4, r4, #7
+  add r1, r1, r0, lsr #31
+  orr r7, r7, r6, lsr #23
+  lsl r6, r6, #8
+  asr r6, r6, #7
+  add r5, r5, r4, lsr #31
+  multiply \rectified, r4
+  add r7, r7, r6, lsr #31
+  multiply \rectified, r0
+  asr r2, r2, r10
+  asr r0, r0, r10
+  asr r4, r4, r10
+  multiply \rectified, r6
+  usat r2, #8, r2
+  asr r6, r6, r10
+  usat r6, #8, r6
+  usat r0, #8, r0
+  usat r4, #8, r4
+  ldrd r8, r9, [r12, #UPPER]
+  orr r4, r4, r6, lsl #8
+  multiply \rectified, r3
+  orr r0, r0, r2, lsl #8
+  multiply \rectified, r5
+  orr r0, r0, r4, lsl #16
+  str r0, [lr, r11]
+  ldrd r10, lr, [r12, #UPPER + 8]
+  asr r5, r5, r10
+  multiply \rectified, r1
+  asr r3, r3, r10
+  multiply \rectified, r7
+  asr r1, r1, r10
+  asr r7, r7, r10
+  ldr r0, [r12, #FOURS]
+  usat r7, #8, r7
+  usat r1, #8, r1
+  usat r3, #8, r3
+  usat r5, #8, r5
+  subs r0, r0, #1
+  orr r5, r5, r7, lsl #8
+  orr r1, r1, r3, lsl #8
+  str r0, [r12, #FOURS]
+  orr r1, r1, r5, lsl #16
+  str r1, [lr, r11]
+  add r11, r11, #4
   .endm
 
 /* void edgel3_pairs_rectified_m7(edgel3_pairs *pairs)
@@ -179,14 +246,7 @@
   smlal r6, r7, lr, r10
   bcc 5b
   ldr r12, [sp]
-  separate r0, r1, r2, r3
-  separate r4, r5, r6, r7
-  put_lane LOWER, \rectified, r0, r2, r4, r6
-  put_lane UPPER, \rectified, r1, r3, r5, r7
-  adds r11, r11, #4
-  ldr r0, [r12, #FOURS]
-  subs r0, r0, #1
-  str r0, [r12, #FOURS]
+  put_four \rectified
   bne.w 4b
 6:
   pop {r0, r4-r11, pc}
