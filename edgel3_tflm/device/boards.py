@@ -21,11 +21,23 @@ class Memory:
     size_bytes : int
     use : str
         What the board's Arduino core and the sketch store in it.
+    placement : str
+        C attribute that places a static array in it; '' if that is the default, or if the sketch
+        does not use the memory.
+    core_bytes : int
+        Part of it that the Arduino core takes.
     """
 
     name: str
     size_bytes: int
     use: str
+    placement: str = ""
+    core_bytes: int = 0
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes of static memory that the application may use in it."""
+        return self.size_bytes - self.core_bytes
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ class Board:
     flash_bytes : int
         Flash that one firmware image can use under the board's default settings.
     ram_bytes : int
-        Size of the largest contiguous RAM that can hold a static arena.
+        Size of the first memory.
     note : str
         The settings and the memory that the two sizes are for.
     clock_hz : int
@@ -70,12 +82,14 @@ class Board:
     macros : tuple of str
         Preprocessor macros. If any is defined, the code is compiled for this board.
     memories : tuple of Memory
-        The arena is in the first one.
+        The arena is in the first one, and so is what ``ears_memory`` does not hold.
     core_ram_bytes : int
         Part of the first memory that the Arduino core takes with its USB and, where they are in
         that memory, heap and stack.
-    arena_placement : str
-        C attribute that places a static array in the first memory; '' if that is the default.
+    ears_memory : Memory or None
+        The memory with which the node hears while its network runs; None for the first one.
+    model_memory : Memory or None
+        Where the sketch copies the model at start, if it fits; None if the model stays in flash.
     constant_placement : str
         C attribute that keeps a constant in flash; '' if that is the default.
     microphone : Microphone or None
@@ -99,7 +113,8 @@ class Board:
     macros: tuple[str, ...]
     memories: tuple[Memory, ...]
     core_ram_bytes: int
-    arena_placement: str = ""
+    ears_memory: Memory | None = None
+    model_memory: Memory | None = None
     constant_placement: str = ""
     microphone: Microphone | None = None
     can_sleep: bool = True
@@ -132,13 +147,30 @@ _ALL_FLASH_OPTIONS = (
 # Opta, 92 to 95 kB for others, as the Arduino IDE reports it.
 _MBED_RAM_BYTES = 96 * _KIB
 _AXI = Memory("AXI SRAM", 512 * _KIB, "data, bss, heap, stack: everything of the sketch")
-_DTCM = Memory("DTCM", 127 * _KIB, "section .dtcm; left free")
+# The core's linker script gives the section .dtcm all of the DTCM after the interrupt vectors. The
+# core does not fill it at start. With its type in its name, the section takes no flash: GCC writes
+# the name into the assembly as it is, and the rest of that line becomes a comment.
+_DTCM = Memory(
+    "DTCM",
+    127 * _KIB,
+    "section .dtcm: what open ears need",
+    placement=r'__attribute__((section(".dtcm,\"aw\",%nobits @")))',
+)
 _SDRAM = Memory("SDRAM", 8192 * _KIB, "through the core's SDRAM library; left free")
 # The driver of Giga and Nicla decimates a clock of 2 MHz by an integer, and its amplitude is
 # proportional to the square of that integer. At 48 kHz (integer 41, which gives 48.78 kHz) the
 # amplitude is 19 dB lower than at 16 kHz; at 8 kHz (integer 250) it is 12 dB higher. Raising the
 # gain by 3 shifts the samples by one bit (6 dB). The driver's default gain is 9.
 _DFSDM_GAIN = {48_000: 18, 8_000: 3}
+# Measured in a linked sketch: 12,416 bytes of OCRAM for USB. The heap, which begins after them, is
+# not used; the stack is in DTCM.
+_OCRAM = Memory(
+    "OCRAM",
+    512 * _KIB,
+    "DMAMEM: a copy of the model; the heap begins after it",
+    placement="DMAMEM",
+    core_bytes=16 * _KIB,
+)
 
 BOARDS = (
     Board(
@@ -152,6 +184,7 @@ BOARDS = (
         fqbn="arduino:mbed_portenta:envie_m7",
         macros=("ARDUINO_PORTENTA_H7_M7",),
         memories=(_AXI, _DTCM, _SDRAM),
+        ears_memory=_DTCM,
         core_ram_bytes=_MBED_RAM_BYTES,
         microphone=Microphone("on the Portenta Vision Shield", {}),
     ),
@@ -166,6 +199,7 @@ BOARDS = (
         fqbn="arduino:mbed_giga:giga",
         macros=("ARDUINO_GIGA",),
         memories=(_AXI, _DTCM, _SDRAM),
+        ears_memory=_DTCM,
         core_ram_bytes=_MBED_RAM_BYTES,
         microphone=Microphone("on the Giga Display Shield", _DFSDM_GAIN),
         platformio_options=_ALL_FLASH_OPTIONS,
@@ -190,19 +224,20 @@ BOARDS = (
         "Teensy 4.1",
         7936 * _KIB,
         512 * _KIB,
-        "program flash; OCRAM",
+        "program flash; DTCM",
         clock_hz=600_000_000,
         platform="teensy",
         fqbn="teensy:avr:teensy41",
         macros=("ARDUINO_TEENSY41",),
         memories=(
-            Memory("OCRAM", 512 * _KIB, "DMAMEM: arena and window; the heap begins after them"),
-            Memory("ITCM and DTCM", 512 * _KIB, "code, data, constants without PROGMEM, stack"),
+            Memory("ITCM and DTCM", 512 * _KIB, "code, data, arena, window, stack"),
+            _OCRAM,
         ),
-        # Measured in a linked sketch: 12,416 bytes of OCRAM for USB. The heap, which is in the same
-        # memory, is not used; the stack is in DTCM.
-        core_ram_bytes=16 * _KIB,
-        arena_placement="DMAMEM",
+        # Measured in a linked sketch: 38,000 bytes of code, so that ITCM takes 64 KiB (its step is
+        # 32 KiB), and 23,820 bytes of other data. The rest is for stack, a head and TFLM's code.
+        core_ram_bytes=128 * _KIB,
+        # The processor otherwise reads the model from flash for every window.
+        model_memory=_OCRAM,
         # The expansion of PROGMEM in Teensy's core, so that its headers are not needed.
         constant_placement='__attribute__((section(".progmem")))',
         # In the low-power mode that the processor starts in, WFI stops SysTick, and with it the

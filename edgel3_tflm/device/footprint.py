@@ -52,7 +52,7 @@ class MemoryPlan:
     Parameters
     ----------
     ram_bytes : int
-        Static memory.
+        Static memory in the board's first memory.
     arena : str
         "fast", or "least" for an arena without that of the fastest kernels.
     ears : str or None
@@ -99,9 +99,10 @@ def choose_memory(board: Board, footprint: Footprint) -> MemoryPlan:
             plans.append(MemoryPlan(size, arena, None, None))
             continue
         seconds = footprint.cycles.get(arena, 0) / board.clock_hz
-        if footprint.ears_bytes is not None:
+        ears_bytes = _fit_ears(board, footprint)
+        if ears_bytes is not None:
             open_coverage = 1.0 if seconds <= 1.0 else 1.0 / seconds
-            plans.append(MemoryPlan(size + footprint.ears_bytes, arena, "open", open_coverage))
+            plans.append(MemoryPlan(size + ears_bytes, arena, "open", open_coverage))
         plans.append(MemoryPlan(size, arena, "closed", 1.0 / (1.0 + seconds)))
     fitting = [plan for plan in plans if plan.ram_bytes <= board.ram_budget_bytes]
     if not fitting:
@@ -113,6 +114,13 @@ def choose_memory(board: Board, footprint: Footprint) -> MemoryPlan:
     if (chosen.arena, chosen.ears) == ("least", "open") and ("fast", "closed") in others:
         return replace(chosen, gives_up="fast kernels")
     return chosen
+
+
+def _fit_ears(board: Board, footprint: Footprint) -> int | None:
+    """Return what open ears take of a board's first memory; None if they cannot be open."""
+    if footprint.ears_bytes is None or board.ears_memory is None:
+        return footprint.ears_bytes
+    return 0 if footprint.ears_bytes <= board.ears_memory.budget_bytes else None
 
 
 def plan_footprint(deployment: Deployment) -> Footprint:

@@ -10,6 +10,7 @@
  * let a library include files from the sketch's folder.
  */
 #include <Arduino.h>
+#include <string.h>
 
 #ifdef ARDUINO_ARCH_MBED
 #include <USB/PluggableUSBSerial.h>
@@ -23,6 +24,9 @@ constexpr uint32_t kMicrophoneBytes = EDGEL3_BOARD_HAS_MICROPHONE ? kMicrophoneR
 #define EDGEL3_NODE_RAM_BUDGET_BYTES (EDGEL3_BOARD_RAM_BUDGET_BYTES - kMicrophoneBytes)
 #if !EDGEL3_BOARD_HAS_MICROPHONE
 #define EDGEL3_NODE_OPENS_EARS 0
+#endif
+#ifdef EDGEL3_BOARD_EARS_BUDGET_BYTES
+#define EDGEL3_NODE_EARS_BUDGET_BYTES EDGEL3_BOARD_EARS_BUDGET_BYTES
 #endif
 #if __has_include("src/edgel3/edgel3_node_model.h")
 #include "src/edgel3/edgel3_node_model.h"
@@ -40,19 +44,22 @@ constexpr uint32_t kMicrophoneBytes = EDGEL3_BOARD_HAS_MICROPHONE ? kMicrophoneR
 /* Size of each part in bytes. */
 constexpr uint32_t kArenaBytes = EDGEL3_NODE_ARENA_BYTES;
 constexpr uint32_t kWindowBytes = EDGEL3_NODE_WINDOW_BYTES;
-constexpr uint32_t kNodeBytes = sizeof(edgel3_node);
 constexpr uint32_t kEarsBytes = EDGEL3_NODE_EARS_BYTES;
-constexpr uint32_t kRamBytes =
-    kArenaBytes + kWindowBytes + kEarsBytes + kNodeBytes + kMicrophoneBytes;
+constexpr uint32_t kRamBytes = EDGEL3_NODE_RAM_BYTES + kMicrophoneBytes;
 constexpr uint32_t kModelBytes = EDGEL3_NODE_NETWORK_BYTES;
 static_assert(kRamBytes <= EDGEL3_BOARD_RAM_BUDGET_BYTES,
               "the node needs more RAM than the board's budget");
 static_assert(kModelBytes <= EDGEL3_BOARD_FLASH_BUDGET_BYTES,
               "the model needs more flash than the board's budget");
 
-EDGEL3_BOARD_ARENA alignas(32) static uint8_t arena[kArenaBytes];
-EDGEL3_BOARD_ARENA alignas(32) static uint8_t window[kWindowBytes];
-EDGEL3_BOARD_ARENA alignas(32) static uint8_t ears[kEarsBytes];
+alignas(32) static uint8_t arena[kArenaBytes];
+alignas(32) static uint8_t window[kWindowBytes];
+EDGEL3_BOARD_EARS alignas(32) static uint8_t ears[kEarsBytes];
+#ifdef EDGEL3_BOARD_MODEL_BUDGET_BYTES
+/* A copy of the model in RAM, which is faster than flash. If it does not fit, the model stays there. */
+constexpr bool kCopiesModel = kModelBytes <= EDGEL3_BOARD_MODEL_BUDGET_BYTES;
+EDGEL3_BOARD_MODEL alignas(32) static uint8_t model_copy[kCopiesModel ? kModelBytes : 1];
+#endif
 static edgel3_node node;
 static char board_name[96] = EDGEL3_BOARD;
 
@@ -206,7 +213,13 @@ static bool has_work() {
 void setup() {
   Serial.begin(EDGEL3_BAUD);
   start_cycles();
-  static const edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window, ears);
+  static edgel3_node_model model = EDGEL3_NODE_MODEL(arena, window, ears);
+#ifdef EDGEL3_BOARD_MODEL_BUDGET_BYTES
+  if (kCopiesModel) {
+    memcpy(model_copy, model.network, sizeof model_copy);
+    model.network = model_copy;
+  }
+#endif
   const edgel3_node_port port = {
       /*board=*/board_name,
       /*context=*/nullptr,

@@ -110,8 +110,22 @@ def test_a_board_gives_up_what_hears_less_if_both_do_not_fit(
         (0, ["least", "closed"], None),
     ):
         ram_bytes = PORTENTA.core_ram_bytes + footprints.MICROPHONE_RING_BYTES + budget
-        found = choose_memory(replace(PORTENTA, ram_bytes=ram_bytes), footprint)
+        board = replace(PORTENTA, ram_bytes=ram_bytes, ears_memory=None)
+        found = choose_memory(board, footprint)
         assert ([found.arena, found.ears], found.gives_up) == (plan, yields)
+
+
+def test_ears_in_a_memory_of_their_own_leave_the_arena_its_room() -> None:
+    memory = PORTENTA.ears_memory
+    assert memory is not None
+    arena = PORTENTA.ram_budget_bytes - footprints.MICROPHONE_RING_BYTES
+    for ears_bytes, ears in ((memory.budget_bytes, "open"), (memory.budget_bytes + 1, "closed")):
+        found = choose_memory(PORTENTA, Footprint({}, {"arena": arena}, "", 0, ears_bytes))
+        assert (found.ram_bytes, found.arena, found.ears) == (
+            PORTENTA.ram_budget_bytes,
+            "fast",
+            ears,
+        )
 
 
 def test_coverage_is_the_part_of_the_time_in_which_a_board_hears() -> None:

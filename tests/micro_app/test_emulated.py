@@ -308,7 +308,7 @@ def test_sea_64_and_the_benchmark(
     assert figures["cmsis_nn"]["instructions"] == pytest.approx(248.9e6, rel=0.01)
     assert figures["cmsis_nn"]["arena_bytes"] == 209_408
     # Another build of the same kernels gave 228 M: the model depends on the layout of the code.
-    assert figures["cmsis_nn"]["cycles"] == pytest.approx(221e6, rel=0.04)
+    assert figures["cmsis_nn"]["cycles"] == pytest.approx(228e6, rel=0.04)
     estimated, cycles = estimate_work(sea_generated).engine, figures["edgel3"]["cycles"]
     assert (estimated.low, estimated.high) == pytest.approx((min(cycles), max(cycles)), rel=FORMULA)
 

@@ -73,19 +73,56 @@ def sections_of(compiled: Path) -> dict[str, int]:
 
 
 @needs_arm
-def test_teensy_keeps_the_model_in_flash_and_the_arena_in_its_second_ram(
+def test_teensy_copies_the_model_from_flash_and_has_the_arena_beside_the_core(
     standin: Deployment, tmp_path: Path
 ) -> None:
     board = find_board("teensy41")
     export_app(standin, board, tmp_path / "app")
-    sections = {}
-    for name in (f"{SKETCH_NAME}.ino", f"{LIBRARY_FOLDER}/edgel3_packed_model.c"):
-        compile_source(tmp_path / "app" / SKETCH_NAME / name, board, tmp_path / "object.o")
-        sections |= sections_of(tmp_path / "object.o")
-
+    sketch, model = (
+        tmp_path / "app" / SKETCH_NAME / name
+        for name in (f"{SKETCH_NAME}.ino", f"{LIBRARY_FOLDER}/edgel3_packed_model.c")
+    )
+    for source in (sketch, model):
+        assert compile_source(source, board, tmp_path / f"{source.name}.o") == ""
     packed = standin.manifest["packed"]
-    assert sections[".progmem"] == packed["bytes"]
-    assert sections[".dmabuffers"] >= packed["fast_arena_bytes"] + 256 * 199
+    assert sections_of(tmp_path / f"{model.name}.o")[".progmem"] == packed["bytes"]
+    assert sections_of(tmp_path / f"{sketch.name}.o")[".dmabuffers"] == packed["bytes"]
+    assert packed["fast_arena_bytes"] in sizes_of(tmp_path / f"{sketch.name}.o")
+
+
+@needs_arm
+def test_a_model_larger_than_the_memory_for_its_copy_stays_in_flash(
+    standin: Deployment, tmp_path: Path
+) -> None:
+    board = find_board("teensy41")
+    assert board.model_memory is not None
+    export_app(standin, board, tmp_path / "app")
+    header = tmp_path / "app" / SKETCH_NAME / BOARD_HEADER_NAME
+    text = header.read_text()
+    less = standin.manifest["packed"]["bytes"] - 1
+    header.write_text(text.replace(f"{board.model_memory.budget_bytes}u", f"{less}u"))
+
+    sketch = tmp_path / "app" / SKETCH_NAME / f"{SKETCH_NAME}.ino"
+    assert compile_source(sketch, board, tmp_path / "object.o") == ""
+    assert sections_of(tmp_path / "object.o")[".dmabuffers"] == 1
+
+
+@needs_arm
+@pytest.mark.parametrize("name", ["portenta_h7_m7", "giga_r1_m7"])
+def test_ears_in_a_memory_of_their_own_take_no_flash(
+    name: str, standin: Deployment, tmp_path: Path
+) -> None:
+    board = find_board(name)
+    exported = export_app(standin, board, tmp_path / "app")
+    sketch = tmp_path / "app" / SKETCH_NAME / f"{SKETCH_NAME}.ino"
+    assert compile_source(sketch, board, tmp_path / "object.o") == ""
+
+    assert (exported.memory.arena, exported.memory.ears) == ("fast", "open")
+    assert sections_of(tmp_path / "object.o")[".dtcm"] == plan_footprint(standin).ears_bytes
+    command = ["arm-none-eabi-readelf", "--sections", "--wide", str(tmp_path / "object.o")]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (section,) = [line for line in listed.splitlines() if " .dtcm " in line]
+    assert " NOBITS " in section
 
 
 @needs_arm
@@ -128,7 +165,7 @@ def test_the_budget_decides_on_the_arena(
 def test_an_exported_sketch_divides_the_ram_as_planned(
     cycles: int, standin: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    board = find_board("portenta_h7_m7")
+    board = find_board("nicla_vision")
     planned = replace(plan_footprint(standin), cycles={"fast": cycles, "least": 2 * cycles})
     monkeypatch.setattr(app, "plan_footprint", lambda _: planned)
     exported = export_app(standin, board, tmp_path / "app")

@@ -30,7 +30,7 @@ CYCLES_PER_FFT_STEP = 9.2
 takes 9.16 for n = 1024 and 9.19 for n = 2048."""
 # Cycles of an output channel: for each output of a 2x2 pool, and once; for each input of a global
 # maximum.
-_POOLED, _POOL, _MAXIMUM = 5.1, 45, 5.1
+_POOLED, _POOL, _MAXIMUM = 4.3, 45, 5.1
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _pairs_row(work: ConvolutionWork) -> float:
     pairs = -(-work.output_channels // 2)
     threes = -work.columns % 4
     fours = (work.columns - 3 * threes) // 4
-    loops = fours * (17 * work.input_rows + 69) + threes * (12 * work.input_rows + 66)
+    loops = fours * (17 * work.input_rows + 54) + threes * (12 * work.input_rows + 66)
     # Weights of up to three channels are combined one by one.
     weights = 9 * work.input_channels * (4.75 if work.input_channels >= 4 else 9.9)
     return pairs * (loops + weights + 0.9 * work.columns + 337) + 14.3 * work.input_rows
@@ -200,9 +200,9 @@ def _words_row(work: ConvolutionWork) -> float:
     half = -(-work.columns // 2)
     fours, first = half // 4, half % 4
     blocks = fours + (first > 0)
-    expansion = work.taps * (8.0 if work.encoding == Encoding.GAP12 else 6.5)
+    expansion = work.taps * (7.75 if work.encoding == Encoding.GAP12 else 5.75)
     taps = work.taps_done * (6.19 * fours + (0, 1.5, 3.0, 6.4)[first])
-    widening = work.rows_done * (88 + 2.0 * (half + 2)) + 3.0 * work.columns_of_zeros
+    widening = work.rows_done * (82 + 2.0 * (half + 2)) + 2.0 * work.columns_of_zeros
     return expansion + taps + widening + work.output_channels * (249 + 69 * blocks)
 
 

@@ -49,6 +49,15 @@
 #define EDGEL3_NODE_RAM_BUDGET_BYTES 425984u
 #endif
 
+/** Budget in bytes for the ears alone. A board that has another memory for them defines it before it
+ * includes this header; otherwise the ears are within the budget above. */
+#ifdef EDGEL3_NODE_EARS_BUDGET_BYTES
+#define EDGEL3_NODE_EARS_ARE_APART 1
+#else
+#define EDGEL3_NODE_EARS_ARE_APART 0
+#define EDGEL3_NODE_EARS_BUDGET_BYTES EDGEL3_NODE_RAM_BUDGET_BYTES
+#endif
+
 /** The larger of two numbers. */
 #define EDGEL3_NODE_LARGER(a, b) ((a) > (b) ? (a) : (b))
 
@@ -87,14 +96,15 @@
 /** Size of the memory that opens the ears in bytes: spectrum, ring and levels. */
 #define EDGEL3_NODE_OPEN_EARS_BYTES \
   (EDGEL3_MODEL_FRONTEND_WORK_BYTES + EDGEL3_MODEL_FRONTEND_LEVELS_BYTES)
-/** Size of all static memory in bytes, with an engine's arena and a memory for the ears of these
- * sizes. With closed ears, the arena holds the levels before the engine runs. */
+/** Size in bytes of all static memory within the budget, with an engine's arena and a memory for the
+ * ears of these sizes. With closed ears, the arena holds the levels before the engine runs. */
 #define EDGEL3_NODE_RAM_BYTES_WITH(engine_arena, ears)                    \
   (EDGEL3_NODE_LARGER(engine_arena, EDGEL3_MODEL_FRONTEND_LEVELS_BYTES) + \
-   EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node) + (ears))
-/** Whether they are within the budget. */
-#define EDGEL3_NODE_FITS(engine_arena, ears) \
-  (EDGEL3_NODE_RAM_BYTES_WITH(engine_arena, ears) <= EDGEL3_NODE_RAM_BUDGET_BYTES)
+   EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node) + (EDGEL3_NODE_EARS_ARE_APART ? 0u : (ears)))
+/** Whether they are within the budgets. */
+#define EDGEL3_NODE_FITS(engine_arena, ears)                                         \
+  (EDGEL3_NODE_RAM_BYTES_WITH(engine_arena, ears) <= EDGEL3_NODE_RAM_BUDGET_BYTES && \
+   (ears) <= EDGEL3_NODE_EARS_BUDGET_BYTES)
 /** Whether the ears stay open, rather than to use the fastest kernels, if the budget does not allow
  * both. export-app defines it in edgel3_node_options.h, as what hears more of the sound. */
 #ifndef EDGEL3_NODE_PREFERS_EARS
@@ -117,10 +127,9 @@
   EDGEL3_NODE_LARGER(                                                                      \
       EDGEL3_NODE_IS_FAST ? EDGEL3_NODE_FAST_ARENA_BYTES : EDGEL3_NODE_ENGINE_ARENA_BYTES, \
       EDGEL3_MODEL_FRONTEND_LEVELS_BYTES)
-/** Size of all static memory in bytes. */
-#define EDGEL3_NODE_RAM_BYTES                                                 \
-  (EDGEL3_NODE_ARENA_BYTES + EDGEL3_NODE_WINDOW_BYTES + sizeof(edgel3_node) + \
-   EDGEL3_NODE_EARS_BYTES)
+/** Size of all static memory within the budget in bytes. */
+#define EDGEL3_NODE_RAM_BYTES \
+  EDGEL3_NODE_RAM_BYTES_WITH(EDGEL3_NODE_ARENA_BYTES, EDGEL3_NODE_EARS_BYTES)
 
 /* A negative array size is an error; C99 has no static assertion. */
 typedef char edgel3_node_needs_more_ram_than_its_budget
