@@ -233,9 +233,9 @@ BOARDS = (
             Memory("ITCM and DTCM", 512 * _KIB, "code, data, arena, window, stack"),
             _OCRAM,
         ),
-        # Measured in linked sketches: 38,000 bytes of code, with TFLM 78,560, so that ITCM takes 64 or
-        # 96 KiB (its step is 32 KiB), and 23,820 or 36,144 bytes of data beside the node's. The rest
-        # is for the stack.
+        # Measured in linked sketches: 38,000 bytes of code, with TFLM 78,560, so that ITCM takes 64
+        # or 96 KiB (its step is 32 KiB), and 23,820 or 36,144 bytes of data beside the node's. The
+        # rest is for the stack.
         core_ram_bytes=144 * _KIB,
         # The processor otherwise reads the model from flash for every window.
         model_memory=_OCRAM,

@@ -4,8 +4,8 @@ The script plays clips to the node's microphone and prints, for each network, ho
 is in windows. Each embedding must be the one that this machine computes for the same samples, and
 no sample may be lost. By the emulator's clock, an instruction takes a nanosecond.
 
-Where open ears and the fastest kernels do not both fit the RAM of a board with a microphone, the
-node has the least arena. `export-app` may choose otherwise.
+The node divides its RAM as the chosen board does. Where open ears and the fastest kernels do not
+both fit, it has the least arena; `export-app` may choose otherwise.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from edgel3_tflm.audio.clips import bundled_clips_directory, find_clips
 from edgel3_tflm.cli.screen import open_screen
 from edgel3_tflm.converters.export.app import LIBRARY_FOLDER, OPTIONS_NAME, export_app
 from edgel3_tflm.converters.export.board_files import SKETCH_NAME
-from edgel3_tflm.device.boards import BOARDS
+from edgel3_tflm.device.boards import BOARDS, Board, find_board
 from edgel3_tflm.device.check import read_pcm_windows
 from edgel3_tflm.device.elf import FirmwareSizes, read_firmware_sizes
 from edgel3_tflm.device.emulation import INSTRUCTIONS_PER_TICK, Emulator
@@ -40,7 +40,7 @@ from edgel3_tflm.runtime.c_library.engine import Engine
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.types import Progress
 
-BOARD = BOARDS[0]
+BOARD_NAMES = [board.name for board in BOARDS if board.microphone is not None]
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,16 @@ class Result:
         )
 
 
-def hear(deployment: Deployment, clips: Sequence[Path], seconds: int, progress: Progress) -> Result:
+def hear(
+    deployment: Deployment, board: Board, clips: Sequence[Path], seconds: int, progress: Progress
+) -> Result:
     """Play sound to a node with open ears, and compare its embeddings with this machine's.
 
     Parameters
     ----------
     deployment : Deployment
+    board : Board
+        Its memories are those of the emulated node.
     clips : sequence of pathlib.Path
         Their windows of one second follow one another, if need be again.
     seconds : int
@@ -108,8 +112,12 @@ def hear(deployment: Deployment, clips: Sequence[Path], seconds: int, progress: 
     if packed is None:
         raise EdgeL3Error(f"{deployment.directory}: expected a packed model, found none")
     with tempfile.TemporaryDirectory(prefix="edgel3-") as scratch:
-        sketch = export_app(deployment, BOARD, Path(scratch) / "app").directory / SKETCH_NAME
-        (sketch / LIBRARY_FOLDER / OPTIONS_NAME).write_text("#define EDGEL3_NODE_PREFERS_EARS 1\n")
+        sketch = export_app(deployment, board, Path(scratch) / "app").directory / SKETCH_NAME
+        options = "#define EDGEL3_NODE_PREFERS_EARS 1\n"
+        if board.ears_memory is not None:
+            budget = board.ears_memory.budget_bytes
+            options += f"#define EDGEL3_NODE_EARS_BUDGET_BYTES {budget}u\n"
+        (sketch / LIBRARY_FOLDER / OPTIONS_NAME).write_text(options)
         firmware = build_node(sketch / LIBRARY_FOLDER, Path(scratch) / "node")
         sizes = read_firmware_sizes(firmware)
         events = []
@@ -147,6 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         help="int8 deployments; default: 95.45 %%, 99 %% and SEA-UST 64",
     )
+    parser.add_argument(
+        "--board", choices=BOARD_NAMES, default=BOARD_NAMES[0], help=f"default: {BOARD_NAMES[0]}"
+    )
     parser.add_argument("--seconds", type=int, default=60, help="of sound; default: 60")
     parser.add_argument(
         "--clips", type=Path, action="append", help="a file or a directory; default: the package's"
@@ -161,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             are_right = True
             for deployment in _open(options.deployments, options.output):
                 with screen.progress() as progress:
-                    result = hear(deployment, clips, options.seconds, progress)
+                    result = hear(
+                        deployment, find_board(options.board), clips, options.seconds, progress
+                    )
                 console.print(f"{deployment.variant.name}: {result.describe()}")
                 are_right &= result.is_right
             return 0 if are_right else 1
