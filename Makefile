@@ -60,7 +60,7 @@ light:
 	test -x build/light/bin/python || $(PYTHON) -m venv build/light
 	build/light/bin/python -m pip install --quiet .
 	! build/light/bin/python -c 'import tensorflow' 2>/dev/null
-	build/light/bin/edgel3-tflm embed calibration_data/clips/street.flac --output-dir build/light/embeddings
+	build/light/bin/edgel3-tflm embed calibration_data/clips/street.flac --output build/light/embeddings
 	test -s build/light/embeddings/street.npz
 
 # The package on the other Pythons that this machine has.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
@@ -45,7 +45,10 @@ class NetworkChoice:
     model_type: Literal["sparse", "sea", "dense"]
     sparsity: str = "95.45"
     retrain_type: Literal["ft", "kd"] = "kd"
-    emb_dim: int = 128
+    # Recipes of earlier versions call it emb_dim.
+    embedding_size: Annotated[
+        int, Field(validation_alias=AliasChoices("embedding_size", "emb_dim"))
+    ] = 128
 
     @property
     def variant(self) -> Variant:
@@ -60,7 +63,7 @@ class NetworkChoice:
             self.model_type,
             sparsity=self.sparsity,
             retrain_type=self.retrain_type,
-            embedding_size=self.emb_dim,
+            embedding_size=self.embedding_size,
         )
 
     @model_validator(mode="after")

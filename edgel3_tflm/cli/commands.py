@@ -17,9 +17,11 @@ from edgel3_tflm.cli.board.estimate import estimate_command
 from edgel3_tflm.cli.board.export_app import export_app_command
 from edgel3_tflm.cli.board.fit import fit_command
 from edgel3_tflm.cli.board.train_head import train_head_command
+from edgel3_tflm.cli.command import HELP_NAMES, Command, make_epilog
 from edgel3_tflm.cli.convert import convert_command
 from edgel3_tflm.cli.embed import embed_command
 from edgel3_tflm.cli.info import info_command
+from edgel3_tflm.cli.listen import listen_command
 from edgel3_tflm.cli.measure.compare import compare_command
 from edgel3_tflm.cli.measure.evaluate import evaluate_command
 from edgel3_tflm.cli.measure.probe import probe_command
@@ -32,12 +34,13 @@ from edgel3_tflm.cli.retrain.study import study_command
 app = typer.Typer(
     help="EdgeL3 audio embeddings on microcontrollers: embed, convert, measure, deploy.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=HELP_NAMES,
     pretty_exceptions_enable=False,
 )
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Embed and convert": {
         "embed": embed_command,
+        "listen": listen_command,
         "convert": convert_command,
         "info": info_command,
     },
@@ -61,9 +64,27 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
 }
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel)(_command)
-app.add_typer(device_app, name="device", no_args_is_help=True, rich_help_panel="On a board")
-app.add_typer(report_app, name="report", no_args_is_help=True, rich_help_panel="Measure")
+        app.command(
+            _name,
+            cls=Command,
+            context_settings=HELP_NAMES,
+            epilog=make_epilog(_name),
+            rich_help_panel=_panel,
+        )(_command)
+app.add_typer(
+    device_app,
+    name="device",
+    context_settings=HELP_NAMES,
+    no_args_is_help=True,
+    rich_help_panel="On a board",
+)
+app.add_typer(
+    report_app,
+    name="report",
+    context_settings=HELP_NAMES,
+    no_args_is_help=True,
+    rich_help_panel="Measure",
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -99,7 +120,7 @@ def _lack_a_command(arguments: list[str], commands: typer.core.TyperGroup) -> bo
     if not arguments[0].startswith("-"):
         return first.exists() or is_audio_file(first)
     own = {name for each in commands.params for name in each.opts}
-    return arguments[0] not in {*own, "--help"}
+    return arguments[0] not in {*own, *HELP_NAMES["help_option_names"]}
 
 
 def _print_version(wanted: bool) -> None:

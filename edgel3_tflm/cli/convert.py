@@ -13,6 +13,7 @@ from edgel3_tflm.cli.options import (
     EmbeddingSizeOption,
     ModelTypeOption,
     RetrainTypeOption,
+    choices,
 )
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, open_screen
 from edgel3_tflm.networks.catalogue import PLANS, WIDTHS
@@ -25,6 +26,7 @@ def convert_command(
     sparsity: Annotated[
         str | None,
         typer.Option(
+            metavar="PERCENT",
             help=f"Percent of zeros: {_SPARSITIES}. For --model-type sparse.",
             show_default=DEFAULT_SPARSITY,
         ),
@@ -62,11 +64,17 @@ def convert_command(
         ),
     ] = "auto",
     calibration: CalibrationOption = None,
-    quantization: Annotated[str, typer.Option(help=" or ".join(QUANTIZATIONS) + ".")] = "int8",
+    quantization: Annotated[
+        str,
+        typer.Option(
+            **choices(QUANTIZATIONS),
+            help="int16x8: activations of 16 bits, weights of 8.",
+        ),
+    ] = "int8",
     calibration_method: Annotated[
         str,
         typer.Option(
-            metavar="auto|minmax|percentile|mse",
+            **choices(("auto", "minmax", "percentile", "mse")),
             help="How to choose the ranges of int8 activations. auto takes the best method on the"
             " calibration clips; so do the next three options if they are not given.",
         ),

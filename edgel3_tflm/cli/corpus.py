@@ -3,14 +3,13 @@
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast, get_args
 
 import typer
 from rich.text import Text
 
 from edgel3_tflm.audio.framing import Framing
 from edgel3_tflm.cli.screen import Screen, describe_weights
-from edgel3_tflm.embedding.cluster import EngineName
+from edgel3_tflm.embedding.cluster import has_own_workers
 from edgel3_tflm.embedding.corpus import CorpusModel, read_clip_list
 from edgel3_tflm.embedding.corpus_run import CorpusRun, embed_corpus
 from edgel3_tflm.embedding.models import ModelChoice
@@ -27,33 +26,26 @@ class CorpusOptions:
 
     manifest: Path
     dataset: Path | None
-    engine: str
-    scheduler: str | None
+    scheduler: str
     workers: int | None
     retry_damaged: bool
 
-    def check(self) -> tuple[Path, EngineName]:
-        """Check that the options fit together; return the dataset's directory and the engine.
+    def check(self) -> Path:
+        """Check that the options fit together; return the dataset's directory.
 
         Raises
         ------
         EdgeL3Error
-            If --out is missing, the engine is unknown, or an option belongs to another engine.
+            If --output is missing, or --workers is given for a cluster that has its own.
         """
         if self.dataset is None:
-            raise EdgeL3Error("expected --out DATASET with --manifest, got none")
-        if self.engine not in get_args(EngineName):
+            raise EdgeL3Error("expected --output DATASET with --manifest, got none")
+        if has_own_workers(self.scheduler) and self.workers is not None:
             raise EdgeL3Error(
-                f"unknown engine {self.engine!r}: expected one of {', '.join(get_args(EngineName))}"
+                "expected one of the address of a cluster, which has its own workers, and"
+                " --workers, got both"
             )
-        if self.scheduler is not None and self.engine != "dask":
-            raise EdgeL3Error(f"expected --engine dask with --scheduler, got {self.engine}")
-        if self.scheduler is not None and self.workers is not None:
-            raise EdgeL3Error(
-                "expected one of --scheduler, whose cluster has its own workers, and --workers,"
-                " got both"
-            )
-        return self.dataset, cast(EngineName, self.engine)
+        return self.dataset
 
 
 def embed_into_dataset(
@@ -66,7 +58,7 @@ def embed_into_dataset(
     typer.Exit
         With status 1 if clips are damaged.
     """
-    dataset, engine = options.check()
+    dataset = options.check()
     clips = read_clip_list(options.manifest)
     with screen.progress() as progress:
         with warnings.catch_warnings():
@@ -78,7 +70,6 @@ def embed_into_dataset(
             clips,
             model,
             dataset,
-            engine=engine,
             workers=options.workers,
             scheduler=options.scheduler,
             retry_damaged=options.retry_damaged,

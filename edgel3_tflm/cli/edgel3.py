@@ -65,12 +65,22 @@ def get_file_list(input_list: Iterable[str]) -> list[str]:
     return found
 
 
+_THEIR_NAMES = {
+    "output": "output_dir",
+    "hop": "hop_size",
+    "embedding_size": "emb_dim",
+}
+"""edgel3's names of arguments that have another name here."""
+
+
 def parse_args(args: Sequence[str]) -> Namespace:
     """Parse the arguments of the command ``embed``; return them under edgel3's names."""
     parser = typer.Typer(add_completion=False)
     parser.command()(embed_command)
     context = typer.main.get_command(parser).make_context("edgel3-tflm embed", list(args))
     found = Namespace(**context.params)
+    for ours, theirs in _THEIR_NAMES.items():
+        setattr(found, theirs, getattr(found, ours))
     found.inputs = [str(path) for path in found.inputs]
     found.output_dir = None if found.output_dir is None else str(found.output_dir)
     return found

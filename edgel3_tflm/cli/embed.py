@@ -11,7 +11,18 @@ from rich.text import Text
 from edgel3_tflm.audio.clips import find_clips, measure_seconds
 from edgel3_tflm.audio.framing import DEFAULT_BATCH_SIZE, Framing
 from edgel3_tflm.audio.resampling import KAISER_BEST
-from edgel3_tflm.cli.options import WEIGHTS_HELP, ResamplerOption, RuntimeOption
+from edgel3_tflm.cli.options import (
+    EMBEDDING_SIZE_HELP,
+    EMBEDDING_SIZES,
+    MODEL_TYPE_HELP,
+    MODEL_TYPES,
+    RETRAIN_TYPE_HELP,
+    RETRAIN_TYPES,
+    WEIGHTS_HELP,
+    EmbedderRuntimeOption,
+    ResamplerOption,
+    choices,
+)
 from edgel3_tflm.cli.screen import (
     JsonOption,
     QuietOption,
@@ -20,6 +31,7 @@ from edgel3_tflm.cli.screen import (
     describe_weights,
     open_screen,
 )
+from edgel3_tflm.embedding.cluster import LOCAL
 from edgel3_tflm.embedding.loading import find_network
 from edgel3_tflm.embedding.models import QUANTIZATION_NAMES, EmbeddingModel, ModelChoice
 from edgel3_tflm.embedding.npz import plan_outputs, write_embeddings
@@ -30,7 +42,7 @@ from edgel3_tflm.networks.catalogue import PLANS
 from edgel3_tflm.networks.sources import parse_weights_source
 
 _MAX_LINES = 10
-_CORPUS = "A corpus (needs the extra corpora; --engine dask the extra dask)"
+_CORPUS = "A corpus (needs the extra corpora; --scheduler dask the extra dask)"
 
 
 def embed_command(
@@ -38,21 +50,26 @@ def embed_command(
         list[Path] | None,
         typer.Argument(metavar="INPUTS", help="Audio files, or directories of them."),
     ] = None,
-    output_dir: Annotated[
+    output: Annotated[
         Path | None,
         typer.Option(
+            "--output",
             "--output-dir",
             "-o",
             metavar="DIR",
-            help="Directory to write to. Default: the directory of each file.",
+            help="Directory to write to; with --manifest that of the dataset's Parquet files."
+            " Default: the directory of each file.",
         ),
     ] = None,
     suffix: Annotated[
         str | None,
-        typer.Option("--suffix", "-x", help="Write NAME_SUFFIX.npz instead of NAME.npz."),
+        typer.Option(
+            "--suffix", "-x", metavar="SUFFIX", help="Write NAME_SUFFIX.npz instead of NAME.npz."
+        ),
     ] = None,
     model_type: Annotated[
-        str, typer.Option("--model-type", "-mtype", help="sparse (EdgeL3), sea or dense (L3).")
+        str,
+        typer.Option("--model-type", "-mtype", **choices(MODEL_TYPES), help=MODEL_TYPE_HELP),
     ] = "sparse",
     embedding_size: Annotated[
         int,
@@ -60,23 +77,23 @@ def embed_command(
             "--embedding-size",
             "--emb-dim",
             "-e",
-            help="Embedding size: 512, 256, 128, 64. For --model-type sea.",
+            **choices(EMBEDDING_SIZES),
+            help=EMBEDDING_SIZE_HELP,
         ),
     ] = 128,
     retrain_type: Annotated[
         str,
         typer.Option(
-            "--retrain-type",
-            "-retrain",
-            help="Fine-tuned (ft) or distilled (kd). For --model-type sparse.",
+            "--retrain-type", "-retrain", **choices(RETRAIN_TYPES), help=RETRAIN_TYPE_HELP
         ),
     ] = "ft",
     model_sparsity: Annotated[
         float,
         typer.Option(
-            "--model-sparsity",
             "--sparsity",
+            "--model-sparsity",
             "-sp",
+            metavar="PERCENT",
             help=f"Percent of zeros: {', '.join(plan.label for plan in PLANS)}. For --model-type"
             " sparse.",
         ),
@@ -91,10 +108,14 @@ def embed_command(
             " its window, not its centre.",
         ),
     ] = False,
-    hop_size: Annotated[
+    hop: Annotated[
         float,
         typer.Option(
-            "--hop-size", "-t", help="Seconds from the start of one window of 1 s to the next."
+            "--hop",
+            "--hop-size",
+            "-t",
+            metavar="SECONDS",
+            help="Seconds from the start of one window of 1 s to the next.",
         ),
     ] = 0.1,
     overwrite: Annotated[
@@ -107,7 +128,8 @@ def embed_command(
     model: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="A directory that convert wrote, instead of a network by its name."
+            metavar="DEPLOYMENT",
+            help="A directory that convert wrote, instead of a network by its name.",
         ),
     ] = None,
     weights: Annotated[
@@ -120,14 +142,15 @@ def embed_command(
     quantization: Annotated[
         str | None,
         typer.Option(
-            metavar="|".join(QUANTIZATION_NAMES),
+            **choices(QUANTIZATION_NAMES),
             help="int8 converts the network once, which needs the extra convert.",
             show_default="float; with --model: as it was converted",
         ),
     ] = None,
-    runtime: RuntimeOption = None,
+    runtime: EmbedderRuntimeOption = None,
     batch_size: Annotated[
-        int, typer.Option(help="Windows in one call of the runtime. Changes no result.")
+        int,
+        typer.Option(metavar="N", help="Windows in one call of the runtime. Changes no result."),
     ] = DEFAULT_BATCH_SIZE,
     resampler: ResamplerOption = KAISER_BEST,
     keep_going: Annotated[
@@ -148,37 +171,21 @@ def embed_command(
             rich_help_panel=_CORPUS,
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DATASET",
-            help="Directory of Parquet files. The same command continues a run that was"
-            " interrupted.",
-            rich_help_panel=_CORPUS,
-        ),
-    ] = None,
-    engine: Annotated[
+    scheduler: Annotated[
         str,
         typer.Option(
-            metavar="local|dask",
-            help="Run in processes of this machine, or in Dask workers.",
+            metavar="local|dask|ADDRESS",
+            help="Run in processes of this machine, in a Dask cluster on this machine, or in the"
+            " one at an address, tcp://HOST:8786 for example. Its machines must have the clips, the"
+            " dataset and the model under the same paths.",
             rich_help_panel=_CORPUS,
         ),
-    ] = "local",
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Address of a Dask cluster. Its machines must have the clips, the dataset and the"
-            " model under the same paths.",
-            show_default="a cluster on this machine",
-            rich_help_panel=_CORPUS,
-        ),
-    ] = None,
+    ] = LOCAL,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
+            metavar="N",
             help="Number of processes.",
             show_default="one for each core",
             rich_help_panel=_CORPUS,
@@ -198,30 +205,29 @@ def embed_command(
     """Embed audio files of any length: NAME.npz with embedding, timestamps and provenance."""
     interrupted = "embeddings of finished files are kept"
     with open_screen(quiet=quiet, as_json=as_json, interrupted=interrupted) as screen:
-        framing = Framing(hop_size, not no_centering, batch_size, resampler)
+        framing = Framing(hop, not no_centering, batch_size, resampler)
         network = find_network(model_type, embedding_size, retrain_type, model_sparsity)
         if model is not None and weights != "auto":
             raise EdgeL3Error("expected one of --model and --weights, got both")
         choice = ModelChoice(model or network, quantization, runtime, parse_weights_source(weights))
         if manifest is not None:
-            if inputs or output_dir or suffix or keep_going or not overwrite:
+            if inputs or suffix or keep_going or not overwrite:
                 raise EdgeL3Error(
-                    "expected --manifest without INPUTS, --output-dir, --suffix, --no-overwrite and"
+                    "expected --manifest without INPUTS, --suffix, --no-overwrite and"
                     " --keep-going: a dataset contains all clips and lists the damaged ones"
                 )
             from edgel3_tflm.cli.corpus import CorpusOptions, embed_into_dataset
 
-            options = CorpusOptions(manifest, out, engine, scheduler, workers, retry_damaged)
+            options = CorpusOptions(manifest, output, scheduler, workers, retry_damaged)
             embed_into_dataset(screen, options, choice, framing)
             return
-        if out or scheduler or workers or retry_damaged or engine != "local":
+        if workers or retry_damaged or scheduler != LOCAL:
             raise EdgeL3Error(
-                "expected --manifest with --out, --engine, --scheduler, --workers and"
-                " --retry-damaged, got none"
+                "expected --manifest with --scheduler, --workers and --retry-damaged, got none"
             )
         if not inputs:
             raise EdgeL3Error("expected INPUTS or --manifest, got neither")
-        plan = plan_outputs(find_clips(inputs), output_dir, suffix)
+        plan = plan_outputs(find_clips(inputs), output, suffix)
         wanted = {
             source: target for source, target in plan.items() if overwrite or not target.exists()
         }

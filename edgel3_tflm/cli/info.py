@@ -28,7 +28,7 @@ def info_command(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR|FILE",
+            metavar="DEPLOYMENT|FILE",
             help="A deployment, a .tflite file, a packed .edgel3 file or a weight file.",
         ),
     ],

@@ -9,32 +9,48 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 from edgel3_tflm.cores import available_cores
 from edgel3_tflm.errors import EdgeL3Error, RuntimeUnavailableError, install_hint
 
-EngineName = Literal["local", "dask"]
+LOCAL, DASK = "local", "dask"
 WORKERS_TIMEOUT_S = 300
 """Time that a run waits for the first worker of a Dask cluster."""
 
 
+def has_own_workers(scheduler: str) -> bool:
+    """Return whether a scheduler is the address of a cluster, and not the word for one here.
+
+    Raises
+    ------
+    EdgeL3Error
+        If it is neither.
+    """
+    if scheduler in (LOCAL, DASK):
+        return False
+    if ":" not in scheduler:
+        raise EdgeL3Error(
+            f"unknown scheduler {scheduler!r}: expected {LOCAL}, {DASK} or the address of a Dask"
+            " scheduler, tcp://HOST:8786 for example"
+        )
+    return True
+
+
 @contextmanager
 def open_executor(
-    engine: EngineName,
+    scheduler: str,
     workers: int | None,
-    scheduler: str | None,
     note: Callable[[str], None],
 ) -> Iterator[tuple[Executor, Callable[[], None]]]:
     """Open the executor that runs the tasks.
 
     Parameters
     ----------
-    engine : {'local', 'dask'}
+    scheduler : str
+        'local', 'dask' for a cluster on this machine, or the address of a Dask scheduler.
     workers : int, optional
-        Number of processes; by default one for each core. Not used with ``scheduler``.
-    scheduler : str, optional
-        Address of a Dask scheduler; by default a cluster is started on this machine.
+        Number of processes; by default one for each core. A cluster at an address has its own.
     note : callable
         Called with a line of text when the cluster has no worker.
 
@@ -49,9 +65,10 @@ def open_executor(
     RuntimeUnavailableError
         If the package distributed is missing.
     EdgeL3Error
-        If the scheduler cannot be reached or is lost, or if Dask cannot run a task.
+        If the scheduler is unknown, cannot be reached or is lost, or if Dask cannot run a task.
     """
-    if engine == "local":
+    at_address = has_own_workers(scheduler)
+    if scheduler == LOCAL:
         # Spawned, because the threads of the runtimes do not survive a fork.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(
@@ -70,7 +87,7 @@ def open_executor(
             f" {install_hint('dask')}"
         ) from error
     try:
-        if scheduler is None:
+        if not at_address:
             client = distributed.Client(
                 n_workers=workers or available_cores(), threads_per_worker=1, dashboard_address=None
             )

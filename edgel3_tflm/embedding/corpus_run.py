@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgel3_tflm.embedding.cluster import EngineName, open_executor
+from edgel3_tflm.embedding.cluster import LOCAL, open_executor
 from edgel3_tflm.embedding.corpus import CorpusClip, CorpusModel
 from edgel3_tflm.embedding.parquet import ERRORS_NAME, read_done, write_errors
 from edgel3_tflm.embedding.tasks import divide, run_tasks
@@ -53,9 +53,8 @@ def embed_corpus(
     model: CorpusModel,
     dataset: Path,
     *,
-    engine: EngineName = "local",
+    scheduler: str = LOCAL,
     workers: int | None = None,
-    scheduler: str | None = None,
     retry_damaged: bool = False,
     progress: Progress,
     note: Callable[[str], None] = _log.warning,
@@ -70,12 +69,11 @@ def embed_corpus(
     model : CorpusModel
     dataset : pathlib.Path
         A directory that does not exist, is empty or was written by a run with the same settings.
-    engine : {'local', 'dask'}
-        Run the tasks in processes of this machine or in Dask workers.
+    scheduler : str
+        'local': processes of this machine. 'dask': a Dask cluster that is started on this machine.
+        Or the address of a Dask scheduler, 'tcp://HOST:8786' for example.
     workers : int, optional
-        Number of processes; by default one for each core. Not used with ``scheduler``.
-    scheduler : str, optional
-        Address of a Dask scheduler; by default a cluster is started on this machine.
+        Number of processes; by default one for each core. A cluster at an address has its own.
     retry_damaged : bool
         Try the clips again that an earlier run found damaged.
     progress : callable
@@ -104,7 +102,7 @@ def embed_corpus(
         make_directory(dataset)
         done = done_before
         progress("embed clips", done, len(clips))
-        with open_executor(engine, workers, scheduler, note) as (executor, check):
+        with open_executor(scheduler, workers, note) as (executor, check):
             for result in run_tasks(executor, tasks, check):
                 embedded += len(result.embedded)
                 windows += result.windows

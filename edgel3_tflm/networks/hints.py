@@ -25,7 +25,7 @@ class Hints:
         """Return the options, or the keys of the recipe, that choose a network."""
         choices: dict[str, str | int] = {"model_type": variant.model_type}
         if variant.model_type == "sea" and not variant.has_own_shape:
-            choices["emb_dim"] = variant.embedding_size
+            choices["embedding_size"] = variant.embedding_size
         if self.recipe_table is None:
             words = " ".join(f"--{key.replace('_', '-')} {choices[key]}" for key in choices)
         else:

@@ -1,6 +1,6 @@
 """Measures a node whose network runs in TensorFlow Lite Micro (TFLM), on the emulated Cortex-M7.
 
-The node is the one that ``export-app --engine tflm`` writes. It needs a build of TFLM for the
+The node is the one that ``export-app --runtime tflm`` writes. It needs a build of TFLM for the
 Cortex-M7, which this project does not contain.
 """
 

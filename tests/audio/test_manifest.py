@@ -59,7 +59,7 @@ def test_every_command_refuses_a_manifest_in_the_same_line(
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["embed --out d --manifest", "probe --statistics sea"])
+@pytest.mark.parametrize("command", ["embed -o d --manifest", "probe --statistics sea --manifest"])
 def test_a_command_refuses_a_comma_separated_manifest_in_a_line(
     manifest: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from edgel3_tflm.cli.screen import open_screen
 from edgel3_tflm.networks.catalogue import find_variant
 from edgel3_tflm.runtime.deployment import Deployment
 
-SEA = ["--model-type", "sea", "--emb-dim", "64"]
+SEA = ["--model-type", "sea", "--embedding-size", "64"]
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_an_empty_clip_leaves_no_report(tiny_int8: Deployment, tmp_path: Path) -
         (["--sparsity", "42"], ["'42'", "53.5", "95.45", "99"]),
         (["--retrain-type", "none"], ["'none'", "ft or kd"]),
         (["--model-type", "dense2"], ["'dense2'", "sparse, sea or dense"]),
-        (["--model-type", "sea", "--emb-dim", "100"], ["100", "512, 256, 128, 64"]),
+        (["--model-type", "sea", "--embedding-size", "100"], ["100", "512, 256, 128, 64"]),
         (["--quantization", "int4"], ["'int4'", "int8, int16x8"]),
         (["--weights", "nowhere.h5"], ["nowhere.h5", "No such file"]),
         (["--sparsity", "97"], ["no weights are published", "--weights FILE"]),
@@ -300,7 +300,7 @@ def manifest(tmp_path: Path) -> Path:
 def test_probe_of_embeddings_made_elsewhere(manifest: Path, tmp_path: Path) -> None:
     values = np.array([[0, 1], [1, 0], [0, 2], [2, 0]], np.float32)
     np.savez(tmp_path / "e.npz", clip=list("abcd"), embedding=values)
-    done = run("probe", manifest, "--embeddings", tmp_path / "e.npz", "--json")
+    done = run("probe", "--manifest", manifest, "--embeddings", tmp_path / "e.npz", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["windows"], result["accuracy_percent"]) == (4, 100)
@@ -310,7 +310,7 @@ def test_probe_of_embeddings_made_elsewhere(manifest: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ([], ["--model", "--statistics", "--embeddings"]),
+        ([], ["DEPLOYMENT", "--statistics", "--embeddings"]),
         (["--embeddings", "e.npz", "--statistics", "sea"], ["one of", "--embeddings"]),
         (["--embeddings", "e.npz", "--model", "d"], ["one of", "--embeddings"]),
         (["--embeddings", "e.npz", "--teacher", "d"], ["--teacher", "got --embeddings"]),
@@ -321,7 +321,7 @@ def test_probe_of_embeddings_made_elsewhere(manifest: Path, tmp_path: Path) -> N
 def test_probe_of_no_source_is_one_line(
     manifest: Path, arguments: list[str], parts: list[str]
 ) -> None:
-    assert_one_error_line(run("probe", manifest, *arguments), *parts)
+    assert_one_error_line(run("probe", "--manifest", manifest, *arguments), *parts)
 
 
 @pytest.mark.parametrize(

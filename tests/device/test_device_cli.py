@@ -248,13 +248,13 @@ def test_ctrl_c_ends_the_monitor_and_keeps_what_it_heard(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["info"], "expected one of --port PORT and --emulate DIR"),
+        (["info"], "expected one of --port PORT and --emulate DEPLOYMENT"),
         (["info", "--port", "tcp:127.0.0.1:1", "--emulate", "."], "expected one of"),
         (["info", "--port", "/dev/ttyNONE"], "/dev/ttyNONE: expected a serial port"),
         (["info", "--port", "tcp:127.0.0.1:1"], "start the node, or check host and port"),
         (["info", "--emulate", "/nowhere"], "expected a directory that `edgel3-tflm convert`"),
         (["info", "--port", "tcp:a:1", "--head", "."], "expected --emulate with --head"),
-        (["compare", "x.wav", "--port", "tcp:127.0.0.1:1"], "expected --model DIR"),
+        (["compare", "x.wav", "--port", "tcp:127.0.0.1:1"], "expected --model DEPLOYMENT"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments: list[str], message: str) -> None:

@@ -32,13 +32,11 @@ def test_a_cluster_gives_what_one_machine_gives(
     archive: Path, toy: ToyModel, tmp_path: Path, cluster: LocalCluster
 ) -> None:
     embed(archive, toy, tmp_path / "local")
-    run = embed(archive, toy, tmp_path / "dask", engine="dask", scheduler=cluster.scheduler_address)
+    run = embed(archive, toy, tmp_path / "dask", scheduler=cluster.scheduler_address)
     assert list(run.damaged) == ["07.wav"]
     parts = {part.name: part.read_bytes() for part in (tmp_path / "local").glob("*.parquet")}
     assert parts == {part.name: part.read_bytes() for part in (tmp_path / "dask").glob("*.parquet")}
-    again = embed(
-        archive, toy, tmp_path / "dask", engine="dask", scheduler=cluster.scheduler_address
-    )
+    again = embed(archive, toy, tmp_path / "dask", scheduler=cluster.scheduler_address)
     assert (again.done_before, again.embedded) == (CLIPS, 0)
 
 
@@ -47,7 +45,7 @@ def test_a_cluster_loses_nothing_when_a_worker_is_killed(
 ) -> None:
     toy = ToyModel(tmp_path / "notes", fatal="12.wav")
     address = cluster.scheduler_address
-    run = embed(archive, toy, tmp_path / "dataset", engine="dask", scheduler=address)
+    run = embed(archive, toy, tmp_path / "dataset", scheduler=address)
     assert (tmp_path / "notes.killed").exists()
     assert toy.noted().count("12.wav") == 2
     assert (run.embedded, list(run.damaged)) == (CLIPS - 1, ["07.wav"])
@@ -61,7 +59,7 @@ def test_a_scheduler_that_is_not_there_is_named(
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(EdgeL3Error, match=r"tcp://127\.0\.0\.1:1, cannot reach it"),
     ):
-        embed(archive, toy, tmp_path / "d", engine="dask", scheduler="tcp://127.0.0.1:1")
+        embed(archive, toy, tmp_path / "d", scheduler="tcp://127.0.0.1:1")
 
 
 @pytest.fixture
@@ -91,7 +89,7 @@ def test_a_cluster_without_workers_is_waited_for_and_then_given_up(
     address = empty_cluster.scheduler_address
     notes: list[str] = []
     with pytest.raises(EdgeL3Error, match=f"{address}: no worker came within 0 s; start workers"):
-        embed(archive, toy, tmp_path / "d", engine="dask", scheduler=address, note=notes.append)
+        embed(archive, toy, tmp_path / "d", scheduler=address, note=notes.append)
     assert notes == [f"{address} has no worker: waiting for one, up to 0 s"]
     assert not list((tmp_path / "d").iterdir())
 
@@ -106,7 +104,7 @@ def test_a_worker_that_comes_late_embeds_the_corpus(
         empty_cluster.scale(1)
 
     address = empty_cluster.scheduler_address
-    embed(archive, toy, tmp_path / "d", engine="dask", scheduler=address, note=start_worker)
+    embed(archive, toy, tmp_path / "d", scheduler=address, note=start_worker)
     assert len(notes) == 1
     assert_whole(tmp_path / "d", expected)
 
@@ -140,7 +138,7 @@ def test_a_scheduler_that_gives_up_first_ends_the_run_in_a_line(
         LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
         pytest.raises(EdgeL3Error, match=r"Dask gave up: .* without any running workers\..* again"),
     ):
-        embed(archive, toy, tmp_path / "d", engine="dask", scheduler=cluster.scheduler_address)
+        embed(archive, toy, tmp_path / "d", scheduler=cluster.scheduler_address)
 
 
 def test_a_scheduler_that_is_lost_is_named(
@@ -152,7 +150,6 @@ def test_a_scheduler_that_is_lost_is_named(
             archive,
             toy,
             tmp_path / "d",
-            engine="dask",
             scheduler=address,
             note=lambda _: empty_cluster.close(),
         )
@@ -163,7 +160,7 @@ def test_missing_packages_name_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(RuntimeUnavailableError, match=re.escape(install_hint("dask"))):
-        embed(archive, toy, tmp_path / "dataset", engine="dask")
+        embed(archive, toy, tmp_path / "dataset", scheduler="dask")
     code = "import sys; sys.modules['pyarrow'] = None; import edgel3_tflm.embedding.parquet"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert install_hint("corpora").encode() in result.stderr.splitlines()[-1]

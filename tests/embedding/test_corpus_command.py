@@ -25,7 +25,7 @@ def test_the_command_names_damaged_clips_and_goes_on_where_it_was(
 ) -> None:
     manifest = archive / "clips.tsv"
     manifest.write_text("label\tfile\nnoise\t06.wav\nno\t07.wav\nnoise\t08.wav\n")
-    options = ("--manifest", manifest, "--model", tiny_int8.directory, "--out", tmp_path / "set")
+    options = ("--manifest", manifest, "--model", tiny_int8.directory, "-o", tmp_path / "set")
     first = run_embed(*options, "--workers", 1)
     assert first.returncode == 1
     assert "2 of 3 clips embedded" in first.stdout
@@ -46,25 +46,14 @@ def test_the_command_names_damaged_clips_and_goes_on_where_it_was(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--manifest", "."], "expected --out DATASET"),
-        (["--manifest", ".", "--out", "d", "--engine", "spark"], "unknown engine 'spark'"),
-        (["--manifest", ".", "--out", "d", "--scheduler", "a:1"], "expected --engine dask"),
+        (["--manifest", "."], "expected --output DATASET"),
+        (["--manifest", ".", "-o", "d", "--scheduler", "spark"], "unknown scheduler 'spark'"),
         (
-            [
-                "--manifest",
-                ".",
-                "--out",
-                "d",
-                "--engine",
-                "dask",
-                "--scheduler",
-                "a",
-                "--workers=2",
-            ],
-            "expected one of --scheduler",
+            ["--manifest", ".", "-o", "d", "--scheduler", "a:1", "--workers=2"],
+            "expected one of the address of a cluster",
         ),
-        (["--manifest", ".", "--out", "d", "a.wav"], "expected --manifest without INPUTS"),
-        (["a.wav", "--out", "d"], "expected --manifest with --out"),
+        (["--manifest", ".", "-o", "d", "a.wav"], "expected --manifest without INPUTS"),
+        (["a.wav", "-o", "d", "--workers", "2"], "expected --manifest with --scheduler"),
         ([], "expected INPUTS or --manifest"),
     ],
 )

@@ -88,11 +88,11 @@ def test_the_resampler_that_is_asked_for_is_used_and_named(
         np.testing.assert_array_equal(found["embedding"], expected)
         assert found["provenance"][-1] == "resampled to 8000 Hz by soxr"
     dataset = tmp_path / "dataset"
-    assert embed("--manifest", sounds, "--out", dataset, *tiny, "--resampler", "soxr") == 0
+    assert embed("--manifest", sounds, "-o", dataset, *tiny, "--resampler", "soxr") == 0
     part = next(dataset.glob("*.parquet"))
     metadata = pyarrow.parquet.read_schema(part).metadata
     assert b'"resampler": "soxr"' in b"".join(metadata.values())
-    assert embed("--manifest", sounds, "--out", dataset, *tiny) == 1
+    assert embed("--manifest", sounds, "-o", dataset, *tiny) == 1
 
 
 def test_the_result_as_json(
@@ -128,7 +128,7 @@ def test_the_stand_in_is_told_of(sounds: Path, capsys: pytest.CaptureFixture[str
     with np.load(sounds / "a.npz") as found:
         assert found["embedding"].shape == (2, 512)
         assert "STAND-IN" in found["provenance"][0]
-    dataset = ["--manifest", sounds / "below", "--out", sounds.parent / "dataset"]
+    dataset = ["--manifest", sounds / "below", "-o", sounds.parent / "dataset"]
     assert embed(*dataset, *options) == 0
     assert capsys.readouterr().err.startswith(notice)
 
@@ -180,7 +180,7 @@ def test_truncated_files_and_raw_samples_are_damaged_files(
     assert [*damaged] == [str(cut), str(sounds / "samples.raw")]
     assert "truncated: its header states 32,044 bytes, the file has 9,000" in damaged[str(cut)]
     assert {path.stem for path in sounds.rglob("*.npz")} == {"a", "b", "c"}
-    assert embed("--manifest", sounds, "--out", sounds.parent / "dataset", *tiny) == 1
+    assert embed("--manifest", sounds, "-o", sounds.parent / "dataset", *tiny) == 1
     errors = (sounds.parent / "dataset" / "_errors.tsv").read_text()
     assert [line.split("\t")[0] for line in errors.splitlines()[1:]] == ["cut.wav", "samples.raw"]
     assert "truncated" in errors

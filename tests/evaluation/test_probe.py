@@ -102,21 +102,23 @@ def test_the_command_names_a_class_that_one_fold_alone_has(tmp_path: Path) -> No
     manifest = tmp_path / "m.tsv"
     manifest.write_text("\n".join(["file\tlabel\tfold", *lines]))
     path = write_embeddings(tmp_path / "e.npz", clip=names, embedding=np.eye(5))
-    done = run("probe", manifest, "--embeddings", path, "--json")
+    done = run("probe", "--manifest", manifest, "--embeddings", path, "--json")
     assert done.returncode == 0, done.stderr
     note = "fold 1: class 'c' cannot be recognised, no clip to learn from has it"
     assert json.loads(done.stdout)["notes"] == [note]
-    assert note in run("probe", manifest, "--embeddings", path).stdout
+    assert note in run("probe", "--manifest", manifest, "--embeddings", path).stdout
     assert (
-        json.loads(run("probe", manifest, "--embeddings", path, "--json", "--fold", 2).stdout)[
-            "notes"
-        ]
+        json.loads(
+            run("probe", "--manifest", manifest, "--embeddings", path, "--json", "--fold", 2).stdout
+        )["notes"]
         == []
     )
     manifest.write_text("\n".join(["file\tlabel\tfold", *lines[1:4]]))
     # Folds are checked before clips are read: these do not exist.
     assert_one_error_line(
-        run("probe", manifest, "--statistics", "sea"), "outside fold 1", "found 'a' alone"
+        run("probe", "--manifest", manifest, "--statistics", "sea"),
+        "outside fold 1",
+        "found 'a' alone",
     )
 
 
@@ -163,7 +165,7 @@ def test_the_command_names_the_resampler(tmp_path: Path) -> None:
     lines = [f"{name}\t{'ab'[n % 2]}\t{n // 2}" for n, name in enumerate(names)]
     manifest = tmp_path / "m.tsv"
     manifest.write_text("\n".join(["file\tlabel\tfold", *lines]))
-    done = run("probe", manifest, "--statistics", "sea", "--json")
+    done = run("probe", "--manifest", manifest, "--statistics", "sea", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["resampler"] == "soxr"
 

@@ -242,10 +242,10 @@ def test_file_without_kernels_is_not_identified(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("loaded", "written", "hint"),
     [
-        ("sea-ust-128", "sea-ust-64", "--model-type sea --emb-dim 64"),
-        ("sea-ust-64", "sea-ust-256", "--model-type sea --emb-dim 256"),
-        ("edgel3-95.45-ft", "sea-ust-64", "--model-type sea --emb-dim 64"),
-        ("l3-dense", "sea-ust-512", "--model-type sea --emb-dim 512"),
+        ("sea-ust-128", "sea-ust-64", "--model-type sea --embedding-size 64"),
+        ("sea-ust-64", "sea-ust-256", "--model-type sea --embedding-size 256"),
+        ("edgel3-95.45-ft", "sea-ust-64", "--model-type sea --embedding-size 64"),
+        ("l3-dense", "sea-ust-512", "--model-type sea --embedding-size 512"),
         ("sea-ust-512", "l3-dense", "--model-type sparse"),
     ],
 )
@@ -383,7 +383,7 @@ def test_other_shape_is_refused_with_layer_expected_and_found(
     message = refusal_of_bytes(hdf5_bytes(sea_64), tmp_path, VARIANTS["sea-ust-128"])
     assert message == (
         "conv2d_7/kernel: expected floats of shape (3, 3, 128, 128), found float32 of shape"
-        " (3, 3, 128, 64); these are the shapes of --model-type sea --emb-dim 64"
+        " (3, 3, 128, 64); these are the shapes of --model-type sea --embedding-size 64"
     )
 
 

@@ -26,7 +26,7 @@ EmulateOption = Annotated[
     Path | None,
     typer.Option(
         "--emulate",
-        metavar="DIR",
+        metavar="DEPLOYMENT",
         help="Instead of a board: build the node with this deployment, and run it on the"
         " Cortex-M7 that QEMU emulates.",
     ),
@@ -52,7 +52,7 @@ def open_device(
         If the options exclude each other, the build fails or the device does not respond.
     """
     if (port is None) == (emulate is None):
-        raise EdgeL3Error("expected one of --port PORT and --emulate DIR")
+        raise EdgeL3Error("expected one of --port PORT and --emulate DEPLOYMENT")
     if head is not None and emulate is None:
         raise EdgeL3Error(
             "expected --emulate with --head, got --port: a board has the classifier that it was"

@@ -18,6 +18,7 @@ from edgel3_tflm.cli.board.connection import (
     open_device,
 )
 from edgel3_tflm.cli.board.monitor import monitor_command
+from edgel3_tflm.cli.command import HELP_NAMES, Command, make_epilog
 from edgel3_tflm.cli.options import HopOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.device.estimate import WINDOW_S
@@ -29,16 +30,20 @@ if TYPE_CHECKING:
     from edgel3_tflm.device.wire import Info, Statistics
 
 device_app = typer.Typer(help="Talk to a board that runs the node, or to the emulated board.")
-device_app.command("monitor")(monitor_command)
+device_app.command(
+    "monitor", cls=Command, context_settings=HELP_NAMES, epilog=make_epilog("device monitor")
+)(monitor_command)
 
 ClipsArgument = Annotated[
-    list[Path], typer.Argument(metavar="CLIPS...", help="Audio files, or directories of them.")
+    list[Path], typer.Argument(metavar="CLIPS", help="Audio files, or directories of them.")
 ]
 
 _MAX_ROWS = 20
 
 
-@device_app.command("info")
+@device_app.command(
+    "info", cls=Command, context_settings=HELP_NAMES, epilog=make_epilog("device info")
+)
 def info_command(
     port: PortOption = None,
     emulate: EmulateOption = None,
@@ -88,7 +93,9 @@ def info_command(
             )
 
 
-@device_app.command("embed")
+@device_app.command(
+    "embed", cls=Command, context_settings=HELP_NAMES, epilog=make_epilog("device embed")
+)
 def embed_command(
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="An audio file.")],
     port: PortOption = None,
@@ -151,7 +158,9 @@ def embed_command(
         screen.show(result, table, *([Text(f"written: {record}")] if record else []))
 
 
-@device_app.command("compare")
+@device_app.command(
+    "compare", cls=Command, context_settings=HELP_NAMES, epilog=make_epilog("device compare")
+)
 def compare_command(
     clips: ClipsArgument,
     port: PortOption = None,
@@ -161,7 +170,7 @@ def compare_command(
         Path | None,
         typer.Option(
             "--model",
-            metavar="DIR",
+            metavar="DEPLOYMENT",
             help="The deployment that the board runs. Default: that of --emulate.",
         ),
     ] = None,
@@ -177,7 +186,7 @@ def compare_command(
         directory = model or emulate
         if directory is None:
             raise EdgeL3Error(
-                "expected --model DIR, the deployment that the board runs, or --emulate DIR"
+                "expected --model DEPLOYMENT, what the board runs, or --emulate DEPLOYMENT"
             )
         deployment = Deployment.load(directory)
         with open_device(port, emulate, head, progress) as (device, _):
@@ -215,16 +224,20 @@ def compare_command(
             )
 
 
-@device_app.command("bench")
+@device_app.command(
+    "bench", cls=Command, context_settings=HELP_NAMES, epilog=make_epilog("device bench")
+)
 def bench_command(
     clips: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[CLIPS]...", help="Audio files. Default: clips of the package."),
+        typer.Argument(metavar="CLIPS", help="Audio files. Default: clips of the package."),
     ] = None,
     port: PortOption = None,
     emulate: EmulateOption = None,
     head: HeadOption = None,
-    windows: Annotated[int, typer.Option(min=1, help="Number of windows to time.")] = 4,
+    windows: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of windows to time.")
+    ] = 4,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the time of a window on the device, stage by stage."""

@@ -33,12 +33,19 @@ def estimate_command(
     ] = True,
     battery_mwh: Annotated[
         float | None,
-        typer.Option(help="Energy of a battery in mWh; adds the windows a minute that it allows."),
+        typer.Option(
+            metavar="MWH",
+            help="Energy of a battery in mWh; adds the windows a minute that it allows.",
+        ),
     ] = None,
-    days: Annotated[float, typer.Option(help="Days that the battery must last.")] = 30.0,
+    days: Annotated[
+        float, typer.Option(metavar="DAYS", help="Days that the battery must last.")
+    ] = 30.0,
     active_mw: Annotated[
         float,
-        typer.Option(help="Power in mW while the board listens or computes, an assumption."),
+        typer.Option(
+            metavar="MW", help="Power in mW while the board listens or computes, an assumption."
+        ),
     ] = ACTIVE_MW,
     awake_s: Annotated[
         float | None,
@@ -49,7 +56,7 @@ def estimate_command(
         ),
     ] = None,
     sleep_mw: Annotated[
-        float, typer.Option(help="Power in mW while the board sleeps, an assumption.")
+        float, typer.Option(metavar="MW", help="Power in mW while the board sleeps, an assumption.")
     ] = SLEEP_MW,
     as_json: JsonOption = False,
 ) -> None:

@@ -6,11 +6,16 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from edgel3_tflm.cli.options import BOARD_NAMES, HEAD_HELP, DeploymentArgument
+from edgel3_tflm.cli.options import BOARD_NAMES, HEAD_HELP, DeploymentArgument, choices
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, open_screen
 from edgel3_tflm.device.boards import find_board
 from edgel3_tflm.device.footprint import MemoryPlan
+from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.runtime.deployment import Deployment
+
+_RUNTIMES = ("engine", "tflm", "tflm-builtin")
+_PACKED = "packed"
+"""What the engine without TFLM is called in exported projects, and was called here."""
 
 
 def export_app_command(
@@ -23,15 +28,15 @@ def export_app_command(
         Path | None,
         typer.Option(metavar="FILE|DIR", help=HEAD_HELP),
     ] = None,
-    engine: Annotated[
+    runtime: Annotated[
         str,
         typer.Option(
-            metavar="packed|tflm|tflm-builtin",
-            help="What runs the network. packed: the C library alone; tflm: TensorFlow Lite Micro"
+            **choices(_RUNTIMES),
+            help="What runs the network. engine: the C library alone; tflm: TensorFlow Lite Micro"
             " (TFLM) with the library as its operator; tflm-builtin: TFLM with its own dense"
             " kernels.",
         ),
-    ] = "packed",
+    ] = _RUNTIMES[0],
     tflm: Annotated[
         Path | None,
         typer.Option(
@@ -48,6 +53,11 @@ def export_app_command(
         from edgel3_tflm.converters.export.app import export_app
         from edgel3_tflm.converters.export.board_files import SKETCH_NAME
 
+        engine = _PACKED if runtime == "engine" else runtime
+        if engine not in (_PACKED, *_RUNTIMES):
+            raise EdgeL3Error(
+                f"unknown runtime {runtime!r}: expected one of {', '.join(_RUNTIMES)}"
+            )
         chosen = find_board(board)
         deployment = Deployment.load(directory)
         exported = export_app(deployment, chosen, output, head, engine=engine, tflm=tflm)
@@ -70,7 +80,7 @@ def export_app_command(
                     Text(f"next: cd {output} && pio run -t upload"),
                     Text(f"or open {output / SKETCH_NAME / SKETCH_NAME}.ino in the Arduino IDE"),
                 ]
-                if engine == "packed" or tflm is not None
+                if engine == _PACKED or tflm is not None
                 else [Text(f"next: {output / 'README.md'} says how to get TensorFlow Lite Micro")]
             ),
         )

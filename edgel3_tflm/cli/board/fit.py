@@ -54,21 +54,26 @@ def fit_command(
         ),
     ] = None,
     battery_mwh: Annotated[
-        float | None, typer.Option(help="Energy of a battery in mWh, for a board that sleeps.")
+        float | None,
+        typer.Option(metavar="MWH", help="Energy of a battery in mWh, for a board that sleeps."),
     ] = None,
     battery_mah: Annotated[
         float | None,
-        typer.Option(help=f"Instead: its charge in mAh, of a cell of {_CELL_VOLTS:g} V."),
+        typer.Option(
+            metavar="MAH", help=f"Instead: its charge in mAh, of a cell of {_CELL_VOLTS:g} V."
+        ),
     ] = None,
-    days: Annotated[float, typer.Option(help="Days that the battery must last.")] = 30.0,
+    days: Annotated[
+        float, typer.Option(metavar="DAYS", help="Days that the battery must last.")
+    ] = 30.0,
     windows_per_minute: Annotated[
-        float, typer.Option(help="Windows a minute that the battery must allow.")
+        float, typer.Option(metavar="N", help="Windows a minute that the battery must allow.")
     ] = 1.0,
     active_mw: Annotated[
-        float, typer.Option(help="Power in mW of the board awake, an assumption.")
+        float, typer.Option(metavar="MW", help="Power in mW of the board awake, an assumption.")
     ] = ACTIVE_MW,
     sleep_mw: Annotated[
-        float, typer.Option(help="Power in mW of the board asleep, an assumption.")
+        float, typer.Option(metavar="MW", help="Power in mW of the board asleep, an assumption.")
     ] = SLEEP_MW,
     manifest: Annotated[
         Path | None,
@@ -81,8 +86,9 @@ def fit_command(
     fold: Annotated[
         list[int] | None,
         typer.Option(
+            metavar="FOLD",
             help="Folds to test the probe on; repeatable. Default: all; with --distill the recipe's"
-            " validation fold, because the students learn from the others."
+            " validation fold, because the students learn from the others.",
         ),
     ] = None,
     weights: Annotated[

@@ -1,6 +1,7 @@
 """The command ``device monitor``: windows as the device hears them."""
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from edgel3_tflm.device.wire import Info, LiveEvent
 
 _MAX_CLASSES = 20
+MAX_NAMED = 3
+"""Classes that a line names."""
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _STRIP_BLOCKS = 64
 
@@ -37,14 +40,15 @@ def monitor_command(
     clips: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[CLIPS]...", help="With --emulate: audio files that its microphone hears."
+            metavar="CLIPS", help="With --emulate: audio files that its microphone hears."
         ),
     ] = None,
     port: PortOption = None,
     emulate: EmulateOption = None,
     head: HeadOption = None,
     windows: Annotated[
-        int, typer.Option(min=0, help="Stop after this number of windows; 0: at Ctrl-C.")
+        int,
+        typer.Option(min=0, metavar="N", help="Stop after this number of windows; 0: at Ctrl-C."),
     ] = 0,
     record: Annotated[
         Path | None,
@@ -141,7 +145,7 @@ def _describe_event(
 ) -> Text:
     """Describe a window on one line."""
     scores = sorted(zip(event.scores.tolist(), info.classes, strict=True), reverse=True)
-    best = "".join(f"  {label} {score:.2f}" for score, label in scores[:3])
+    best = "".join(f"  {label} {score:.2f}" for score, label in scores[:MAX_NAMED])
     similarity = _format_similarity(info, event, previous)
     seconds = (event.frontend_ticks + event.engine_ticks) / info.ticks_per_second
     return Text(
@@ -154,11 +158,17 @@ def _describe_event(
 def _draw(info: "Info", event: "LiveEvent", previous: "LiveEvent | None", coverage: float) -> Group:
     """Draw a window: a bar for each class, or the embedding as a strip."""
     heading = _describe_event(info, event, None if info.classes else previous, coverage)
-    if not info.classes:
-        return Group(heading, Text(_draw_strip(event.embedding)))
+    return draw_window(heading, info.classes, event.scores.tolist(), event.embedding)
+
+
+def draw_window(
+    heading: Text, labels: Sequence[str], scores: Sequence[float], embedding: Int8Array
+) -> Group:
+    """Draw a bar for each class; without classes, the embedding as a strip."""
+    if not labels:
+        return Group(heading, Text(_draw_strip(embedding)))
     table = Table(box=None, show_header=False, pad_edge=False)
-    scores = sorted(zip(event.scores.tolist(), info.classes, strict=True), reverse=True)
-    for score, label in scores[:_MAX_CLASSES]:
+    for score, label in sorted(zip(scores, labels, strict=True), reverse=True)[:_MAX_CLASSES]:
         table.add_row(label, ProgressBar(total=1, completed=score, width=40), f"{score:.3f}")
     return Group(heading, table)
 

@@ -6,27 +6,34 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from edgel3_tflm.cli.options import MANIFEST_HELP, RuntimeOption
+from edgel3_tflm.cli.options import (
+    MANIFEST_HELP,
+    OldModelOption,
+    OptionalDeploymentArgument,
+    RuntimeOption,
+    choices,
+    settle_manifest,
+)
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
+from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.runtime.deployment import Deployment
 
 
 def train_head_command(
+    directory: OptionalDeploymentArgument = None,
     manifest: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CLIPS",
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
             help=f"Labelled clips: {MANIFEST_HELP}. Several labels of a clip are separated by"
             " semicolons.",
         ),
-    ],
-    directory: Annotated[
-        Path, typer.Option("--model", metavar="DIR", help="A directory that convert wrote.")
-    ],
+    ] = None,
+    model: OldModelOption = None,
     kind: Annotated[
         str | None,
         typer.Option(
-            metavar="softmax|sigmoid",
+            **choices(("softmax", "sigmoid")),
             help="softmax: one class a clip; sigmoid: any number of classes. Default: what the"
             " labels"
             " need.",
@@ -48,6 +55,9 @@ def train_head_command(
         from edgel3_tflm.converters.export.head_source import HEADER_NAME, SOURCE_NAME
         from edgel3_tflm.converters.export.head_training import train_head
 
+        directory, manifest = settle_manifest(directory, manifest, model)
+        if directory is None:
+            raise EdgeL3Error("expected DEPLOYMENT, a directory that convert wrote, got none")
         deployment = Deployment.load(directory)
         with screen.progress() as progress:
             head, figures = train_head(manifest, deployment, progress, kind=kind, runtime=runtime)

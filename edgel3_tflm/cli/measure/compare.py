@@ -11,7 +11,13 @@ from rich.text import Text
 from edgel3_tflm.api.deploying import compare
 from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.cli.measure.gates import describe_gates
-from edgel3_tflm.cli.options import FASTEST, MANIFEST_HELP, HopOption, ResamplerOption
+from edgel3_tflm.cli.options import (
+    FASTEST,
+    MANIFEST_HELP,
+    DeploymentArgument,
+    HopOption,
+    ResamplerOption,
+)
 from edgel3_tflm.cli.screen import (
     JsonOption,
     QuietOption,
@@ -39,10 +45,10 @@ _MAX_CLIP_ROWS = 10
 
 
 def compare_command(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What convert wrote.")],
+    directory: DeploymentArgument,
     clips: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[CLIPS]...", help="Audio files, or directories of them."),
+        typer.Argument(metavar="CLIPS", help="Audio files, or directories of them."),
     ] = None,
     manifest: Annotated[
         Path | None,
@@ -71,8 +77,8 @@ def compare_command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"With {KERAS}: the weight file that DIR was converted from; not needed for the"
-            " stand-in and for published weights.",
+            help=f"With {KERAS}: the weight file that DEPLOYMENT was converted from; not needed for"
+            " the stand-in and for published weights.",
         ),
     ] = None,
     hop: HopOption = 0.5,
@@ -109,7 +115,10 @@ def compare_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR", help="Directory of the report. Default: DIR-drift."
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Directory of the report. Default: DEPLOYMENT-drift.",
         ),
     ] = None,
     quiet: QuietOption = False,

@@ -49,12 +49,15 @@ def evaluate_command(
     hop: Annotated[
         float,
         typer.Option(
-            help="Seconds from the start of one window of 1 s to the next; L3-Net's authors: 0.1."
+            metavar="SECONDS",
+            help="Seconds from the start of one window of 1 s to the next; L3-Net's authors: 0.1.",
         ),
     ] = HOP_S,
     seeds: Annotated[
         int,
-        typer.Option(help="Number of trainings, each with its own seed; figures are their mean."),
+        typer.Option(
+            metavar="N", help="Number of trainings, each with its own seed; figures are their mean."
+        ),
     ] = 1,
     runtime: RuntimeOption = None,
     output: Annotated[

@@ -14,29 +14,37 @@ from edgel3_tflm.audio.manifest import (
     split_by_fold,
 )
 from edgel3_tflm.audio.resampling import SOXR
-from edgel3_tflm.cli.options import MANIFEST_HELP, RuntimeOption
+from edgel3_tflm.cli.options import (
+    LabelledOption,
+    OldModelOption,
+    OptionalDeploymentArgument,
+    RuntimeOption,
+    choices,
+    settle_manifest,
+)
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.catalogue import find_variant
+from edgel3_tflm.runtime.artefacts import FLOAT, QUANTIZATIONS
 from edgel3_tflm.runtime.deployment import Deployment
 
 
 def probe_command(
-    manifest: Annotated[
-        Path,
-        typer.Argument(metavar="MANIFEST", help=f"Labelled clips: {MANIFEST_HELP}."),
-    ],
-    directory: Annotated[
-        Path | None,
-        typer.Option("--model", metavar="DIR", help="A directory that convert wrote."),
+    directory: OptionalDeploymentArgument = None,
+    manifest: LabelledOption = None,
+    model: OldModelOption = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            **choices((FLOAT, *QUANTIZATIONS)),
+            help="The float model, or the quantized one.",
+            show_default="as it was converted",
+        ),
     ] = None,
-    precision: Annotated[
-        str, typer.Option(help="float, or quantized as the model was converted.")
-    ] = "quantized",
     statistics: Annotated[
         str | None,
         typer.Option(
-            metavar="sparse|sea",
+            **choices(("sparse", "sea")),
             help="Instead of a model: mean and standard deviation of this family's log-mel values.",
         ),
     ] = None,
@@ -52,13 +60,14 @@ def probe_command(
     teacher: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
+            metavar="DEPLOYMENT",
             help="Also fit a linear map to the float embeddings of this deployment, on the other"
             " folds, and report its mean cosine similarity.",
         ),
     ] = None,
     fold: Annotated[
-        list[int] | None, typer.Option(help="Folds to test on; repeatable. Default: all.")
+        list[int] | None,
+        typer.Option(metavar="FOLD", help="Folds to test on; repeatable. Default: all."),
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -73,24 +82,24 @@ def probe_command(
             read_embeddings,
         )
 
+        directory, manifest = settle_manifest(directory, manifest, model)
         clips = read_manifest(manifest)
         source: dict[str, Any]
         if sum(given is not None for given in (directory, statistics, embeddings)) != 1:
             raise EdgeL3Error(
-                "expected one of --model DIR, --statistics sparse|sea and --embeddings FILE"
+                "expected one of DEPLOYMENT, --statistics sparse|sea and --embeddings FILE"
             )
         if embeddings is not None and teacher is not None:
             raise EdgeL3Error(
-                "expected --model or --statistics with --teacher, got --embeddings, whose windows"
-                " have no"
-                " known positions"
+                "expected DEPLOYMENT or --statistics with --teacher, got --embeddings, whose"
+                " windows have no known positions"
             )
         check_folds(clips, fold)
         if directory is not None:
             deployment = Deployment.load(directory)
-            if precision not in ("float", "quantized"):
-                raise EdgeL3Error(f"unknown precision {precision!r}: expected float or quantized")
-            which = "float" if precision == "float" else deployment.quantization
+            # "quantized" is what an earlier version called a deployment's own quantization.
+            own = quantization in (None, "quantized")
+            which = deployment.quantization if own else quantization
             spec = deployment.variant.frontend
             features = deployment.embedder(which, runtime).embed_log_mel
             source = {

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from edgel3_tflm.cli.command import HELP_NAMES, Command, make_epilog
 from edgel3_tflm.cli.measure.gates import describe_gates
 from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
 from edgel3_tflm.drift.figures import GROUPS
@@ -30,7 +31,9 @@ def _report() -> None:
     """Keep ``report`` a group: typer turns a group of one command into that command."""
 
 
-@report_app.command("diff")
+@report_app.command(
+    "diff", cls=Command, context_settings=HELP_NAMES, epilog=make_epilog("report diff")
+)
 def diff_command(
     before: Annotated[
         Path, typer.Argument(metavar="BEFORE", help="The earlier drift.json, or its directory.")
@@ -39,7 +42,7 @@ def diff_command(
     fail_over: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="METRIC=CHANGE",
+            metavar="NAME=CHANGE",
             help="Exit with 2 if a metric got worse by more than CHANGE; repeatable. The metrics"
             " are those of compare --fail-under.",
         ),

@@ -48,7 +48,11 @@ def sensitivity_command(
     ],
     model_type: ModelTypeOption = "dense",
     sparsity: Annotated[
-        str, typer.Option(help="Percent of zeros of the given weights. For --model-type sparse.")
+        str,
+        typer.Option(
+            metavar="PERCENT",
+            help="Percent of zeros of the given weights. For --model-type sparse.",
+        ),
     ] = "95.45",
     retrain_type: RetrainTypeOption = "ft",
     embedding_size: EmbeddingSizeOption = 128,
@@ -78,8 +82,9 @@ def sensitivity_command(
     windows: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="Number of windows of 1 s to measure on: the loudest of evenly spread clips."
-            " Default: 64, or one for each clip of the manifest."
+            " Default: 64, or one for each clip of the manifest.",
         ),
     ] = None,
     sparsities: Annotated[
@@ -91,21 +96,28 @@ def sensitivity_command(
     ] = None,
     target_sparsity: Annotated[
         float | None,
-        typer.Option(help="Propose a plan with this percent of zeros over all kernels."),
+        typer.Option(
+            metavar="PERCENT", help="Propose a plan with this percent of zeros over all kernels."
+        ),
     ] = None,
     target_bytes: Annotated[
         int | None,
-        typer.Option(help="Propose a plan whose packed model has at most this number of bytes."),
+        typer.Option(
+            metavar="BYTES",
+            help="Propose a plan whose packed model has at most this number of bytes.",
+        ),
     ] = None,
     target_cycles: Annotated[
         int | None,
         typer.Option(
+            metavar="CYCLES",
             help="Propose a plan whose window takes at most this number of modelled cycles of a"
-            " Cortex-M7."
+            " Cortex-M7.",
         ),
     ] = None,
     target_ms: Annotated[
-        float | None, typer.Option(help="The same in milliseconds on --board, without log-mel.")
+        float | None,
+        typer.Option(metavar="MS", help="The same in milliseconds on --board, without log-mel."),
     ] = None,
     board: Annotated[
         str | None, typer.Option(metavar="BOARD", help=f"For --target-ms: {BOARD_NAMES}.")

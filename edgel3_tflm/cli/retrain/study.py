@@ -56,7 +56,7 @@ def study_command(
     emulate: Annotated[
         bool | None,
         typer.Option(
-            "--emulate/--no-emulate",
+            "--instructions/--no-instructions",
             help="Count the instructions of one window in QEMU, too. Default: if the compiler, QEMU"
             " and the extra device are installed.",
         ),

@@ -193,8 +193,8 @@ def test_unknown_engines_are_named_with_those_there_are(
 ) -> None:
     command = [str(Path(sys.executable).with_name("edgel3-tflm")), "export-app"]
     command += [str(sea_generated.directory), "--board", "teensy41", "-o", str(tmp_path / "app")]
-    done = subprocess.run([*command, "--engine", "tflite"], capture_output=True, text=True)
+    done = subprocess.run([*command, "--runtime", "tflite"], capture_output=True, text=True)
 
     assert done.returncode == 1
-    assert "unknown engine 'tflite': expected one of packed, tflm, tflm-builtin" in done.stderr
+    assert "unknown runtime 'tflite': expected one of engine, tflm, tflm-builtin" in done.stderr
     assert not (tmp_path / "app").exists()

@@ -163,7 +163,7 @@ def test_weights_of_another_network_are_refused_with_the_recipe_s_keys(
     (line,) = messages.splitlines()
     assert line.startswith(f"error: {teacher_file}: ")
     assert line.endswith(
-        f'; these are the shapes of {table}.model_type = "sea" and {table}.emb_dim = 64;'
+        f'; these are the shapes of {table}.model_type = "sea" and {table}.embedding_size = 64;'
         " change the recipe or the file"
     )
 
