@@ -15,13 +15,12 @@ from typing_extensions import Self
 from edgel3_tflm.converters.export.head_source import write_head_source
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.files import make_directory, write_whole
-from edgel3_tflm.runtime.artefacts import quantized_model_name
+from edgel3_tflm.runtime.artefacts import HEAD_NAME, quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.schema import WRITTEN, parse_json, read_file
 from edgel3_tflm.types import DoubleArray, Format
 
 FORMAT = Format("edgel3-tflm head", 1, remedy="run train-head again")
-HEAD_NAME = "edgel3_head.json"
 KINDS = ("softmax", "sigmoid")
 """softmax: exactly one class applies to a clip; sigmoid: any number of classes."""
 MAX_CLASSES = 64

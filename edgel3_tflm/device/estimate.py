@@ -15,8 +15,14 @@ from edgel3_tflm.audio.clips import bundled_clips_directory, read_clip
 from edgel3_tflm.audio.framing import cut_windows
 from edgel3_tflm.audio.log_mel import log_mel
 from edgel3_tflm.audio.pcm import FULL_SCALE, to_int16
-from edgel3_tflm.device.boards import Board
-from edgel3_tflm.device.footprint import Footprint, MemoryPlan, choose_memory, require_packed_model
+from edgel3_tflm.device.boards import BOARDS, Board
+from edgel3_tflm.device.footprint import (
+    Footprint,
+    MemoryPlan,
+    choose_memory,
+    plan_footprint,
+    require_packed_model,
+)
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.runtime.artefacts import quantized_model_name
@@ -215,6 +221,18 @@ def estimate_board(
         engine_seconds,
         rate,
     )
+
+
+def estimate_boards(deployment: Deployment) -> tuple[BoardEstimate, ...]:
+    """Return an estimate for every board, from the converter's sizes and modelled cycles.
+
+    Raises
+    ------
+    EdgeL3Error
+        As :func:`estimate_work`.
+    """
+    footprint, work = plan_footprint(deployment), estimate_work(deployment)
+    return tuple(estimate_board(board, footprint, work) for board in BOARDS)
 
 
 def estimate_work(deployment: Deployment) -> Work:

@@ -22,6 +22,7 @@ from edgel3_tflm.audio.manifest import (
 )
 from edgel3_tflm.audio.resampling import SOXR
 from edgel3_tflm.cores import available_cores
+from edgel3_tflm.device.estimate import estimate_boards
 from edgel3_tflm.drift.downstream import measure_downstream
 from edgel3_tflm.drift.figures import (
     NEAR_SILENCE_DBFS,
@@ -36,11 +37,12 @@ from edgel3_tflm.drift.figures import (
 from edgel3_tflm.drift.frontend import embed_rounded, measure_frontend
 from edgel3_tflm.drift.layers import analyse_layers
 from edgel3_tflm.drift.runtimes import FLOAT_RUNTIMES, Runtime, open_runtime
+from edgel3_tflm.drift.scale import LaterWindows, measure_scale
 from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.runtime.deployment import Deployment
-from edgel3_tflm.runtime.interpreters import FLOAT_PREFIX
+from edgel3_tflm.runtime.interpreters import FLOAT_PREFIX, NODE
 from edgel3_tflm.types import BoolArray, FloatArray, Progress
 
 _log = logging.getLogger(__name__)
@@ -153,9 +155,24 @@ def compare(
             return runtime
 
         in_float, *runtimes = map(open_each, (reference, *runtimes))
+        notes: list[str] = []
+        device = next((each for each in runtimes if each.rounds), None) or _try(
+            "the device's path", notes, lambda: open_each(NODE)
+        )
         log = ReadingLog(keep_going)
         return _compare(
-            deployment, paths, in_float, runtimes, labelled, hop_s, resampler, log, progress, note
+            deployment,
+            paths,
+            in_float,
+            runtimes,
+            device,
+            labelled,
+            hop_s,
+            resampler,
+            log,
+            notes,
+            progress,
+            note,
         )
 
 
@@ -164,10 +181,12 @@ def _compare(
     paths: Sequence[Path],
     in_float: Runtime,
     runtimes: Sequence[Runtime],
+    device: Runtime | None,
     labelled: Sequence[LabelledClip],
     hop_s: float,
     resampler: str,
     log: ReadingLog,
+    notes: list[str],
     progress: Progress,
     note: Callable[[str], None],
 ) -> DriftReport:
@@ -176,6 +195,7 @@ def _compare(
     clips = list({path.resolve(): path for path in found}.values())
     by_path = {clip.path.resolve(): clip for clip in labelled}
     sample, worst = _Sample(len(clips)), list[Spectrogram]()
+    later = LaterWindows(len(clips), hop_in_samples(hop_s, spec.sample_rate_hz), spec)
     read, rows = list[Path](), []
     # Of the samples as they are, and of those rounded to 16 bits if a runtime rounds them.
     references: dict[bool, list[FloatArray]] = {
@@ -185,6 +205,7 @@ def _compare(
     _announce_slow([in_float, *runtimes], count, spec, note)
     progress(_EMBED_STEP, 0, len(clips))
     others: list[list[FloatArray]] = [[] for _ in runtimes]
+    on_device = next((o for o, each in zip(others, runtimes, strict=True) if each is device), [])
     for path, windows in read_windows(
         clips,
         sample_rate_hz=spec.sample_rate_hz,
@@ -211,7 +232,10 @@ def _compare(
             references[True].append(embed_rounded(in_float.embed, windows, exact, spec))
         for embeddings, runtime in zip(others, runtimes, strict=True):
             embeddings.append(runtime.embed(windows, decibels))
+        if device is not None and device not in runtimes:
+            on_device.append(device.embed(windows, decibels))
         rows.append(row)
+        later.add(number, level, windows, exact)
         sample.add(number, level, windows, decibels, exact)
         cosine = cosine_similarity(references[runtimes[0].rounds][-1], others[0][-1])
         worst += [
@@ -234,7 +258,6 @@ def _compare(
         (str(path), None if each is None else each.label)
         for path, each in zip(read, known, strict=True)
     ]
-    notes: list[str] = []
     if log.short:
         notes.append(f"{log.describe_short()}; their windows are in the group padded")
     if log.damaged:
@@ -250,6 +273,18 @@ def _compare(
     )
     if downstream.note:
         notes.append(downstream.note)
+    scale = None
+    if device is not None:
+        scale = measure_scale(
+            device.name,
+            reference,
+            np.concatenate(on_device),
+            table.clip,
+            [label for _, label in names],
+            table.sounding,
+            lambda mean: later.measure(in_float.embed, mean),
+        )
+    boards = _try("boards", notes, lambda: estimate_boards(deployment))
     if downstream.classifiers:
         judged = [each for each in known if each is not None]
         splits = split_by_fold(judged, list_folds(judged))
@@ -279,6 +314,15 @@ def _compare(
         downstream,
         tuple(notes),
         {str(path): reason for path, reason in log.damaged.items()},
+        None
+        if device is None or not table.sounding.any()
+        else measure(
+            reference[table.sounding],
+            np.concatenate(on_device)[table.sounding],
+            table.silent[table.sounding],
+        ),
+        scale,
+        boards or (),
     )
 
 

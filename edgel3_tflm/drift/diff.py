@@ -13,6 +13,7 @@ from edgel3_tflm.metrics import METRICS
 if TYPE_CHECKING:  # it loads pydantic, which only a reader of drift.json needs
     from edgel3_tflm.drift.drift_json import DriftFile
 
+DEVICE_PATH = "the device's path, sounding"
 _METRIC_FIGURES = {metric.name: metric.higher_is_better for metric in METRICS}
 _EMBEDDING_FIGURES = {field.name: _METRIC_FIGURES[field.name] for field in fields(EmbeddingDrift)}
 
@@ -160,6 +161,8 @@ def _most_first(changes: Iterable[Change], key: str) -> tuple[Change, ...]:
 
 
 def _groups(report: "DriftFile") -> _Positions:
+    if report.device is not None:
+        yield DEVICE_PATH, report.device
     for runtime in report.runtimes:
         for group, figures in runtime.groups.items():
             yield f"{runtime.name}, {group.replace('_', ' ')}", figures

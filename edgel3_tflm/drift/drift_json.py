@@ -68,6 +68,8 @@ class DriftFile:
     frontend: FrontendDrift | None
     downstream: Downstream
     notes: list[str]
+    device: DriftFigures | None = None
+    """None in files of earlier versions, which do not have it."""
 
     @property
     def first(self) -> RuntimeFigures:

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
+from edgel3_tflm.device.estimate import BoardEstimate
 from edgel3_tflm.drift.downstream import Downstream
 from edgel3_tflm.drift.layers import LayerReport
 from edgel3_tflm.drift.runtimes import Runtime
+from edgel3_tflm.drift.scale import Scale
 from edgel3_tflm.metrics import METRICS, cosine_similarity, sqnr_db
 from edgel3_tflm.notebook import html_table
 from edgel3_tflm.runtime.arena import plan_memory
@@ -254,6 +256,13 @@ class DriftReport:
         Sentences that a reader needs to judge the figures.
     damaged : dict of str to str
         Clips that were left out, with the reason.
+    device : DriftFigures or None
+        The device's path from 16-bit samples to int8 embeddings, against the float model on the
+        samples as they are, over the sounding windows. None if not measured.
+    scale : Scale or None
+        The distance of the device's embeddings, beside other distances. None if not measured.
+    boards : tuple of BoardEstimate
+        Empty if not estimated.
     """
 
     deployment: Deployment
@@ -269,6 +278,9 @@ class DriftReport:
     downstream: Downstream
     notes: tuple[str, ...]
     damaged: Mapping[str, str]
+    device: DriftFigures | None = None
+    scale: Scale | None = None
+    boards: tuple[BoardEstimate, ...] = ()
 
     @property
     def float_runtime(self) -> str:
@@ -353,6 +365,9 @@ class DriftReport:
             "costliest_layer": None if self.layers is None else self.layers.costliest.name,
             "frontend": None if self.frontend is None else asdict(self.frontend),
             "downstream": asdict(self.downstream),
+            "device": None if self.device is None else asdict(self.device),
+            "scale": None if self.scale is None else asdict(self.scale),
+            "boards": [each.to_json() for each in self.boards],
             "notes": list(self.notes),
             "damaged": dict(self.damaged),
         }

@@ -25,6 +25,12 @@ from edgel3_tflm.drift.figures import (
 )
 from edgel3_tflm.drift.gates import GateResult, gates_json
 from edgel3_tflm.drift.layers import LayerReport
+from edgel3_tflm.drift.verdict import (
+    describe_boards,
+    describe_classifiers,
+    describe_survival,
+    judge,
+)
 from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
 from edgel3_tflm.files import new_directory
 from edgel3_tflm.metrics import METRICS, cosine_similarity
@@ -68,7 +74,7 @@ def write_report(report: DriftReport, directory: Path, gates: Sequence[GateResul
 
 def report_json(report: DriftReport, gates: Sequence[GateResult]) -> dict[str, Any]:
     """Return figures and gates as plain data."""
-    return {**report.to_json(), "gates": gates_json(gates)}
+    return {**report.to_json(), "verdict": judge(report).to_json(), "gates": gates_json(gates)}
 
 
 def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
@@ -104,6 +110,12 @@ def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
         substitute_kinds=SUBSTITUTE_KINDS,
         metrics=METRICS,
         folder=folder if folder.parts else "",
+        verdict=judge(report),
+        words={
+            "boards": describe_boards(report),
+            "survival": describe_survival(report),
+            "classifiers": describe_classifiers(report.downstream.classifiers),
+        },
         gates=gates,
         failed=[result for result in gates if not result.passed],
         boards=_fit_boards(report.deployment),

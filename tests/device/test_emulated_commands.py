@@ -10,10 +10,10 @@ import pytest
 from helpers.command_line import assert_one_error_line, run
 
 from edgel3_tflm.converters.export.app import export_app
-from edgel3_tflm.converters.export.head import HEAD_NAME, Head
+from edgel3_tflm.converters.export.head import Head
 from edgel3_tflm.device.boards import BOARDS
 from edgel3_tflm.errors import EdgeL3Error
-from edgel3_tflm.runtime.artefacts import quantized_model_name
+from edgel3_tflm.runtime.artefacts import HEAD_NAME, quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
 
 LABELS = ("dog", "rain")

@@ -68,10 +68,11 @@ def every_change(found: DriftDiff) -> list[Change]:
 
 def test_every_part_of_the_reports_is_compared(reports: tuple[Path, Path]) -> None:
     found = diff_drift(*map(read_drift, reports))
-    assert [each.name for each in found.metrics] == 2 * [metric.name for metric in METRICS]
+    assert [each.name for each in found.metrics] == 3 * [metric.name for metric in METRICS]
     assert {each.where for each in found.metrics} == {
         "litert-builtin, all",
         "litert-builtin, sounding",
+        "the device's path, sounding",
     }
     assert all(each.is_worse for each in found.metrics if "centred" not in each.name)
     assert {each.where for each in found.classes} == {"low, litert-builtin", "high, litert-builtin"}
@@ -166,7 +167,7 @@ def test_the_command_shows_the_changes(reports: tuple[Path, Path], tmp_path: Pat
     assert "moved most: conv2" in done.stdout
     assert "nothing moved" in run("report", "diff", reports[0], reports[0]).stdout
     data = json.loads(run("report", "diff", "--json", reports[0] / "drift.json", reports[1]).stdout)
-    assert len(data["metrics"]) == 2 * len(METRICS)
+    assert len(data["metrics"]) == 3 * len(METRICS)
     assert data["layers"][0]["moved"] > 0.1
     (tmp_path / "old.json").write_text('{"overall": {}}')
     for bad in (tmp_path / "old.json", tmp_path / "nowhere.json", Path(__file__)):

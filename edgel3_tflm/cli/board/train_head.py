@@ -16,6 +16,7 @@ from edgel3_tflm.cli.options import (
 )
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.errors import EdgeL3Error
+from edgel3_tflm.runtime.artefacts import HEAD_NAME
 from edgel3_tflm.runtime.deployment import Deployment
 
 
@@ -51,7 +52,6 @@ def train_head_command(
 ) -> None:
     """Train a small int8 classifier on the embeddings of labelled clips, for a board."""
     with open_screen(quiet=quiet, as_json=as_json) as screen:
-        from edgel3_tflm.converters.export.head import HEAD_NAME
         from edgel3_tflm.converters.export.head_source import HEADER_NAME, SOURCE_NAME
         from edgel3_tflm.converters.export.head_training import train_head
 

@@ -38,6 +38,13 @@ from edgel3_tflm.drift.runtimes import (
     FLOAT_RUNTIMES,
     KERAS,
 )
+from edgel3_tflm.drift.verdict import (
+    Verdict,
+    describe_boards,
+    describe_classifiers,
+    describe_survival,
+    judge,
+)
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_directory, check_file, write_whole
 
@@ -159,6 +166,7 @@ def compare_command(
             describe_provenance(report.deployment),
             _drift_table(report),
             *_drift_lines(report),
+            *_verdict_lines(report, judge(report)),
             *describe_gates(results),
             Text(f"report: {target / HTML_NAME}, {target / JSON_NAME}"),
         )
@@ -168,6 +176,16 @@ def compare_command(
         raise typer.Exit(2)
     if report.damaged:
         raise typer.Exit(1)
+
+
+def _verdict_lines(report: DriftReport, verdict: Verdict) -> list[Text]:
+    return [
+        Text(describe_boards(report)),
+        Text(describe_survival(report)),
+        Text(describe_classifiers(report.downstream.classifiers)),
+        Text(verdict.summary, style="bold"),
+        *(Text(f"{each.text} {each.remedy}") for each in verdict.findings),
+    ]
 
 
 def _drift_table(report: DriftReport) -> Table:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from edgel3_tflm.audio.manifest import LabelledClip
-from edgel3_tflm.converters.export.head import HEAD_NAME, Head, read_head
+from edgel3_tflm.converters.export.head import Head, read_head
 from edgel3_tflm.converters.export.head_source import HEADER_NAME, SOURCE_NAME
 from edgel3_tflm.converters.export.head_training import fit_head, train_head
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
 from edgel3_tflm.evaluation.probe import Features
+from edgel3_tflm.runtime.artefacts import HEAD_NAME
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.runtime.tensors import TensorSpec
 
