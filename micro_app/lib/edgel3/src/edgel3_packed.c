@@ -69,6 +69,11 @@ static size_t list_bytes(const edgel3_conv *conv, uint32_t taps) {
   return conv->encoding == EDGEL3_ENCODING_GAP16 ? (size_t)taps * 2u : (size_t)taps / 2u * 3u;
 }
 
+/*@ requires \valid(conv);
+  @ assigns conv->max_taps, conv->accumulator_bound, conv->accumulator_range, \result
+  @   \from *conv, weight_bytes;
+  @ ensures \result == EDGEL3_OK || \result == EDGEL3_ERROR_INCONSISTENT;
+  @*/
 /* Check the weights of all channels; find the longest list and the largest accumulator. */
 static edgel3_status read_weights(edgel3_conv *conv, size_t weight_bytes) {
   const uint8_t *cursor = conv->weights;
@@ -125,6 +130,13 @@ static edgel3_status read_weights(edgel3_conv *conv, size_t weight_bytes) {
                                                              : EDGEL3_ERROR_INCONSISTENT;
 }
 
+/*@ requires \valid(conv) && \valid_read(bytes + (0 .. size - 1));
+  @ requires \valid_read(record + (0 .. EDGEL3_RECORD_BYTES - 1));
+  @ assigns *conv, \result \from record[0 .. EDGEL3_RECORD_BYTES - 1], bytes, indirect:size;
+  @ ensures \result == EDGEL3_OK || \result == EDGEL3_ERROR_INCONSISTENT;
+  @ ensures \initialized(conv);
+  @ ensures 0 <= conv->input_channels <= 65535 && 0 <= conv->output_channels <= 65535;
+  @*/
 static edgel3_status read_record(edgel3_conv *conv, const uint8_t *bytes, size_t size,
                                  const uint8_t *record) {
   memset(conv, 0, sizeof *conv);
@@ -167,8 +179,9 @@ edgel3_status edgel3_read_model(edgel3_model *model, const void *start, size_t s
   if (size < EDGEL3_HEADER_BYTES) return EDGEL3_ERROR_TRUNCATED;
   if (memcmp(bytes, "EL3P", 4) != 0) return EDGEL3_ERROR_MAGIC;
   if (edgel3_get_u16(bytes + 4) != 1u) return EDGEL3_ERROR_VERSION;
-  if (edgel3_get_u32(bytes + 8) > size) return EDGEL3_ERROR_TRUNCATED;
-  size = edgel3_get_u32(bytes + 8);
+  const uint32_t stated = edgel3_get_u32(bytes + 8);
+  if (stated > size) return EDGEL3_ERROR_TRUNCATED;
+  size = stated;
   const uint32_t convolutions = edgel3_get_u16(bytes + 6);
   if (convolutions == 0 || convolutions > EDGEL3_MAX_CONVOLUTIONS ||
       size < EDGEL3_HEADER_BYTES + convolutions * EDGEL3_RECORD_BYTES) {

@@ -122,6 +122,10 @@ typedef struct edgel3_model {
  * @param[in]  size   bytes that may be read; the model's size or more
  * @return EDGEL3_OK, EDGEL3_ERROR_ARGUMENT, or why the model is refused
  */
+/*@ requires \valid(model);
+  @ requires bytes == \null || \valid_read((const uint8_t *)bytes + (0 .. size - 1));
+  @ assigns *model, \result \from bytes, ((const uint8_t *)bytes)[0 .. size - 1], size;
+  @*/
 edgel3_status edgel3_read_model(edgel3_model *model, const void *bytes, size_t size);
 
 /** Compute the CRC-32, as zlib does, of a sequence of bytes that may come in parts.
@@ -131,6 +135,9 @@ edgel3_status edgel3_read_model(edgel3_model *model, const void *bytes, size_t s
  * @param[in] count  number of bytes; 0 or more
  * @return the CRC-32 of all bytes so far
  */
+/*@ requires \valid_read(bytes + (0 .. count - 1));
+  @ assigns \result \from crc, bytes[0 .. count - 1], count;
+  @*/
 uint32_t edgel3_crc32(uint32_t crc, const uint8_t *bytes, size_t count);
 
 /** Return the bytes from a channel's row to the next channel's row: the columns and one byte of

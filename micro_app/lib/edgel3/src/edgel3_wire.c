@@ -6,12 +6,17 @@
 #include "edgel3_bytes.h"
 #include "edgel3_packed.h" /* for edgel3_crc32 */
 
+/*@ requires \valid(bytes + (0 .. length));
+  @ assigns bytes[0 .. length - 1], \result \from bytes[0 .. length - 1], length;
+  @ ensures \result <= length;
+  @*/
 /* Decode COBS in place. Return the length of the packet, or 0 if the frame is invalid. */
 static uint32_t unstuff(uint8_t *bytes, uint32_t length) {
   uint32_t in = 0, out = 0;
   while (in < length) {
     const uint32_t block = bytes[in++];
-    if (in + block - 1u > length) return 0;
+    //@ split block;
+    if (block - 1u > length - in) return 0;
     memmove(bytes + out, bytes + in, block - 1u);
     in += block - 1u;
     out += block - 1u;

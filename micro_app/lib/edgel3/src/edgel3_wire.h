@@ -134,6 +134,13 @@ typedef struct edgel3_wire_packet {
  *                         valid until the next call. Not written if 0 is returned
  * @return 1 if the byte completes a packet with a correct checksum, otherwise 0
  */
+/*@ requires \valid(decoder) && decoder->length <= sizeof(decoder->frame) && \valid(packet);
+  @ assigns *decoder, *packet, \result \from *decoder, byte;
+  @ ensures decoder->length <= sizeof(decoder->frame);
+  @ ensures \result == 0 || \result == 1;
+  @ ensures \result == 1 ==> packet->length <= EDGEL3_WIRE_MAX_BODY;
+  @ ensures \result == 1 ==> packet->body == &decoder->frame[EDGEL3_WIRE_HEAD_BYTES];
+  @*/
 int edgel3_wire_decode(edgel3_wire_decoder *decoder, uint8_t byte, edgel3_wire_packet *packet);
 
 /** Write the frame of a packet.
@@ -143,6 +150,13 @@ int edgel3_wire_decode(edgel3_wire_decoder *decoder, uint8_t byte, edgel3_wire_p
  *                     begins at frame + EDGEL3_WIRE_BODY_OFFSET; then it overwrites the body
  * @return bytes of the frame, including the zero at its end
  */
+/*@ requires \valid_read(packet) && packet->length <= EDGEL3_WIRE_MAX_BODY;
+  @ requires \valid_read(packet->body + (0 .. packet->length - 1));
+  @ requires \valid(frame + (0 .. packet->length + 8 + (packet->length + 7) / 254));
+  @ assigns frame[0 .. EDGEL3_WIRE_FRAME_BYTES - 1], \result
+  @   \from *packet, packet->body[0 .. packet->length - 1];
+  @ ensures 0 < \result <= packet->length + 9 + (packet->length + 7) / 254;
+  @*/
 uint32_t edgel3_wire_encode(const edgel3_wire_packet *packet, uint8_t *frame);
 
 #ifdef __cplusplus
