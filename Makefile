@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench throughput soak hear prove light pythons resolve wheel lint clean
+.PHONY: demo test bench throughput soak hear prove light pythons resolve wheel dist lock lint clean
 
 # Commands and tests run the installed package, so that a file that is missing from the wheel fails
 # them. Files of an earlier build would end up in the wheel and are removed first.
@@ -86,6 +86,20 @@ wheel:
 	build/wheel-tools/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	PATH=$(CURDIR)/build/wheel-tools/bin:$$PATH build/wheel-tools/bin/auditwheel repair --wheel-dir dist build/wheel/*.whl
 	build/wheel-tools/bin/abi3audit --strict --assume-minimum-abi3 3.10 dist/*.whl
+
+# Wheel and source distribution, each built twice and compared, and a CycloneDX bill of materials.
+dist:
+	test -x build/dist-tools/bin/python || $(PYTHON) -m venv build/dist-tools
+	build/dist-tools/bin/python -m pip install --quiet build cyclonedx-bom
+	build/dist-tools/bin/python .ci/dist.py
+
+# The versions, with their hashes, that .ci/run installs: for Linux with Python 3.11.
+lock:
+	test -x build/resolve/bin/python || $(PYTHON) -m venv build/resolve
+	build/resolve/bin/python -m pip install --quiet uv
+	build/resolve/bin/python -m uv pip compile pyproject.toml --extra test --python-version 3.11 \
+	  --python-platform linux --generate-hashes --upgrade --no-annotate --quiet \
+	  --custom-compile-command "make lock" --output-file .ci/requirements.txt
 
 lint:
 	$(install)

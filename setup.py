@@ -27,7 +27,8 @@ ENGINE_FILES = (
     "edgel3_packed.c",
 )
 HEADERS = ("edgel3.h", "edgel3_frontend.h")
-COMPILE_ARGUMENTS = [] if sys.platform == "win32" else ["-std=c99", "-O3"]
+# Debug information would contain the build directory: the wheel would never be the same twice.
+COMPILE_ARGUMENTS = [] if sys.platform == "win32" else ["-std=c99", "-O3", "-g0"]
 
 
 def read_declarations(path: Path) -> str:
