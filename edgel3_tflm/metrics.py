@@ -101,6 +101,8 @@ class Metric:
         Name in drift.json and in gates.
     title : str
         Name in tables.
+    meaning : str
+        What it says, and its best value.
     formula, source : str
         Formula, and the publication that describes it.
     higher_is_better : bool
@@ -109,6 +111,7 @@ class Metric:
 
     name: str
     title: str
+    meaning: str
     formula: str
     source: str
     higher_is_better: bool
@@ -148,16 +151,24 @@ METRICS: tuple[Metric, ...] = (
         Metric(
             f"{prefix}cosine_{name}",
             f"{kind}, {title}",
+            meaning,
             f"{formula} over windows of {angle}",
             source,
             True,
             _of_cosine(reduce, centred=bool(prefix)),
         )
-        for prefix, kind, angle, source in (
-            ("", "cosine", "a.b / (|a| |b|)", _ANGLE),
+        for prefix, kind, meaning, angle, source in (
+            (
+                "",
+                "cosine",
+                "Agreement of the directions; 1 is equal.",
+                "a.b / (|a| |b|)",
+                _ANGLE,
+            ),
             (
                 "centred_",
                 "centred cosine",
+                "Agreement of what tells sounds apart; 1 is equal, about 0 is chance.",
                 "(a - m).(b - m) / (|a - m| |b - m|)",
                 _CENTRED_ANGLE,
             ),
@@ -167,6 +178,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "sqnr_db",
         "SQNR, dB",
+        "Power of the embeddings over power of the error; at 20 dB the error has 1 % of the power.",
         "10 log10(sum a^2 / sum (a - b)^2) over all values",
         _NOISE,
         True,
@@ -175,6 +187,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "mean_squared_error",
         "mean squared error",
+        "Power of the error; 0 is equal.",
         "mean of (a - b)^2 over all values",
         _ERROR,
         False,
@@ -183,6 +196,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "mean_absolute_error",
         "mean absolute error",
+        "Typical error of one value; 0 is equal.",
         "mean of |a - b| over all values",
         _ERROR,
         False,
@@ -191,6 +205,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "relative_l2",
         "relative L2",
+        "Length of the error, relative to that of the embeddings; 0 is equal.",
         "sqrt(sum (a - b)^2 / sum a^2) over all values",
         _NORM,
         False,

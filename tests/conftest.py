@@ -1,6 +1,7 @@
 """Shared fixtures: clips, weights, and deployments that are made once a run."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from filelock import FileLock
+from helpers.browser import Browser
 from helpers.networks import tiny_network
 from helpers.progress import ignore_progress
 from helpers.sounds import synthetic_clips
@@ -57,6 +59,18 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    """Headless Chromium."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        reason = "needs the browser Chromium: apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Browser(found, tmp_path_factory.mktemp("browser"))
 
 
 @pytest.fixture(scope="session")

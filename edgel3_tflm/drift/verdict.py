@@ -76,12 +76,15 @@ class Finding:
         The verdict is not better than the level of any finding.
     text : str
     remedy : str
+    command : str
+        The command of the remedy; empty if there is none.
     """
 
     rule: str
     level: Level
     text: str
     remedy: str
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,8 @@ def _check_head(report: DriftReport) -> _Findings:
             "poor",
             f"The head in {HEAD_NAME} was trained for another model (SHA-256"
             f" {str(trained_for)[:12]}...), so that its classes mean nothing here.",
-            f"Train it again: edgel3-tflm train-head {report.deployment.directory.name} --manifest"
-            " MANIFEST",
+            "Train it again.",
+            f"edgel3-tflm train-head {report.deployment.directory.name} --manifest MANIFEST",
         )
 
 
@@ -180,8 +183,8 @@ def _check_scales(report: DriftReport) -> _Findings:
             "poor",
             f"{what}. Rounding to int8 does not explain this: a scale is wrong, or the quantized"
             " model is not of these weights.",
-            "Convert again: edgel3-tflm convert. If the file comes from elsewhere, take it from its"
-            " source again.",
+            "Convert again. If the deployment comes from elsewhere, take it from its source again.",
+            "edgel3-tflm convert",
         )
         return
 
@@ -201,8 +204,8 @@ def _check_saturation(report: DriftReport) -> _Findings:
         f"{100 * worst.saturation:.2g} % of the values of {worst.name} are outside its quantized"
         f" range. The calibration set ({windows} windows of {source}) is unlike these clips, for"
         " example silent or quieter.",
-        "Convert with recordings of your microphone, loud ones among them: edgel3-tflm convert"
-        " --calibration DIR",
+        "Convert with recordings of your microphone, loud ones among them.",
+        "edgel3-tflm convert --calibration DIR",
     )
 
 
@@ -212,8 +215,8 @@ def _check_boards(report: DriftReport) -> _Findings:
             "boards",
             "poor",
             "The packed model is within the flash and RAM budget of no board.",
-            "Convert with a higher --sparsity, with --filters, or a smaller network (--model-type"
-            " sea); edgel3-tflm fit chooses one.",
+            "Choose a smaller network: a higher --sparsity, fewer --filters, or --model-type sea.",
+            "edgel3-tflm fit --board BOARD --manifest MANIFEST",
         )
 
 
@@ -226,8 +229,9 @@ def _check_classifiers(report: DriftReport) -> _Findings:
                 "fair",
                 f"The {each.name} loses {-change.estimate:.1f} points (95 % interval"
                 f" {-change.high:.1f} to {-change.low:.1f}).",
-                "Measure your own classifier, trained on quantized embeddings: edgel3-tflm"
-                " train-head. If it loses too much, convert with another --calibration.",
+                "Train your classifier on quantized embeddings. If it still loses too much, convert"
+                " with --calibration on your recordings.",
+                f"edgel3-tflm train-head {report.deployment.directory.name} --manifest MANIFEST",
             )
             return
 
@@ -274,8 +278,9 @@ def _check_layer(report: DriftReport) -> _Findings:
             "good",
             f"The {'network input' if layer.name == INPUT else layer.name} adds"
             f" {100 * share:.0f} % of the error of all layers.",
-            "If you need less error, convert with activations of 16 bits: edgel3-tflm convert"
-            " --quantization int16x8. It costs RAM and time, and does not run as a packed model.",
+            "If you need less error, convert with activations of 16 bits. They cost RAM and time,"
+            " and do not run as a packed model.",
+            "edgel3-tflm convert --quantization int16x8",
         )
 
 
@@ -299,8 +304,8 @@ def _name_largest(report: DriftReport, level: Level) -> Finding:
         "drift",
         level,
         f"The largest part of the error comes from {largest}.",
-        "Convert with --calibration on recordings of your microphone; compare with another"
-        " --calibration-method, or --quantization int16x8.",
+        "Convert with recordings of your microphone, or with another --calibration-method.",
+        "edgel3-tflm convert --calibration DIR",
     )
 
 
@@ -310,8 +315,8 @@ def _continue(report: DriftReport) -> Finding:
         "none",
         "good",
         "No rule found a problem.",
-        f"Put it on a board: edgel3-tflm export-app {name} --board BOARD. Then measure there:"
-        f" edgel3-tflm device compare CLIPS --port PORT --model {name}",
+        "Put it on a board, and measure there with edgel3-tflm device compare.",
+        f"edgel3-tflm export-app {name} --board BOARD",
     )
 
 
@@ -357,10 +362,14 @@ def describe_classifiers(classifiers: tuple[ClassifierDrift, ...]) -> str:
         )
     first = classifiers[0]
     change = first.change_points
-    verb = "gains" if change.estimate > 0 else "loses"
-    certain = "" if change.low > 0 or change.high < 0 else ", which may be chance"
+    if change.estimate == 0:
+        moved = "keeps its accuracy"
+    else:
+        verb = "gains" if change.estimate > 0 else "loses"
+        moved = f"{verb} {abs(change.estimate):.1f} points of accuracy"
+    certain = ", which may be chance" if change.low <= 0 <= change.high and change.estimate else ""
     return (
-        f"A {first.name} {verb} {abs(change.estimate):.1f} points of accuracy{certain} (95 %"
+        f"A {first.name} {moved}{certain} (95 %"
         f" interval {change.low:+.1f} to {change.high:+.1f}): {first.float_percent.estimate:.1f} %"
         f" in float, {first.quantized_percent.estimate:.1f} % quantized, of {first.clips} clips."
     )

