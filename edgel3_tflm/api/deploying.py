@@ -239,7 +239,7 @@ def compare(
         note=note,
     )
     if output is not None:
-        from edgel3_tflm.drift.report import write_report
+        from edgel3_tflm.drift.report.write import write_report
 
         progress("write report", 0, 0)
         write_report(report, Path(output), [])

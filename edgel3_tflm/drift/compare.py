@@ -31,13 +31,13 @@ from edgel3_tflm.drift.figures import (
     DriftReport,
     RuntimeDrift,
     Spectrogram,
-    Windows,
     measure,
 )
 from edgel3_tflm.drift.frontend import embed_rounded, measure_frontend
 from edgel3_tflm.drift.layers import analyse_layers
 from edgel3_tflm.drift.runtimes import FLOAT_RUNTIMES, Runtime, open_runtime
 from edgel3_tflm.drift.scale import LaterWindows, measure_scale
+from edgel3_tflm.drift.windows import LoudestWindows, SampledWindows, Windows
 from edgel3_tflm.errors import AudioError, EdgeL3Error, RuntimeUnavailableError
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.networks.variants import FrontendSpec
@@ -48,30 +48,10 @@ from edgel3_tflm.types import BoolArray, FloatArray, Progress
 _log = logging.getLogger(__name__)
 
 _Measured = TypeVar("_Measured")
-SAMPLED_WINDOWS = 8
-"""Number of windows that layers and frontend are measured on."""
 _WORST_WINDOWS = 4
 _EMBED_STEP = "embed clips, float and quantized"
 # A runtime that is expected to take longer is announced.
 _LONG_S = 120
-
-
-class _Sample:
-    """Collects the loudest windows of evenly spread clips, at most ``SAMPLED_WINDOWS`` of them."""
-
-    def __init__(self, clips: int) -> None:
-        spread = np.linspace(0, clips - 1, min(SAMPLED_WINDOWS, clips)).round().astype(int)
-        self._per_clip = dict.fromkeys(spread.tolist(), SAMPLED_WINDOWS // len(spread))
-        self._taken: list[tuple[FloatArray, ...]] = []
-
-    def add(self, clip: int, level: FloatArray, *arrays: FloatArray) -> None:
-        """Take the rows of a clip's loudest windows from arrays with one row per window."""
-        loudest = np.sort(np.argsort(-level, kind="stable")[: self._per_clip.get(clip, 0)])
-        self._taken.append(tuple(each[loudest] for each in arrays))
-
-    def join(self) -> tuple[FloatArray, ...]:
-        """Return the rows of all clips, one array for each array of :meth:`add`."""
-        return tuple(np.concatenate(each) for each in zip(*self._taken, strict=True))
 
 
 def _level_dbfs(windows: FloatArray) -> FloatArray:
@@ -194,7 +174,7 @@ def _compare(
     found = [*find_clips(list(paths)), *(clip.path for clip in labelled)]
     clips = list({path.resolve(): path for path in found}.values())
     by_path = {clip.path.resolve(): clip for clip in labelled}
-    sample, worst = _Sample(len(clips)), list[Spectrogram]()
+    sample, worst = LoudestWindows(len(clips)), list[Spectrogram]()
     later = LaterWindows(len(clips), hop_in_samples(hop_s, spec.sample_rate_hz), spec)
     read, rows = list[Path](), []
     # Of the samples as they are, and of those rounded to 16 bits if a runtime rounds them.
@@ -236,7 +216,7 @@ def _compare(
             on_device.append(device.embed(windows, decibels))
         rows.append(row)
         later.add(number, level, windows, exact)
-        sample.add(number, level, windows, decibels, exact)
+        sample.add(number, level, row.clip, row.start_s, windows, decibels, exact)
         cosine = cosine_similarity(references[runtimes[0].rounds][-1], others[0][-1])
         worst += [
             Spectrogram(str(path), float(row.start_s[at]), float(cosine[at]), decibels[at].copy())
@@ -262,7 +242,7 @@ def _compare(
         notes.append(f"{log.describe_short()}; their windows are in the group padded")
     if log.damaged:
         notes.append(f"{len(log.damaged)} of {len(clips)} clips cannot be read and are left out")
-    sampled = sample.join()
+    clip, start_s, *sampled = sample.join()
     progress("compare layers and frontends", 0, 0)
     layers = _try("layer by layer", notes, lambda: analyse_layers(deployment, sampled[1]))
     frontend = _try(
@@ -273,12 +253,13 @@ def _compare(
     )
     if downstream.note:
         notes.append(downstream.note)
-    scale = None
+    scale = from_device = None
     if device is not None:
+        from_device = np.concatenate(on_device)
         scale = measure_scale(
             device.name,
             reference,
-            np.concatenate(on_device),
+            from_device,
             table.clip,
             [label for _, label in names],
             table.sounding,
@@ -315,14 +296,16 @@ def _compare(
         tuple(notes),
         {str(path): reason for path, reason in log.damaged.items()},
         None
-        if device is None or not table.sounding.any()
+        if from_device is None or not table.sounding.any()
         else measure(
             reference[table.sounding],
-            np.concatenate(on_device)[table.sounding],
+            from_device[table.sounding],
             table.silent[table.sounding],
         ),
         scale,
         boards or (),
+        from_device,
+        SampledWindows(clip, start_s, *sampled[:2]),
     )
 
 

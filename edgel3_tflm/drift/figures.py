@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgel3_tflm._version import __version__
 from edgel3_tflm.device.estimate import BoardEstimate
@@ -14,6 +13,7 @@ from edgel3_tflm.drift.downstream import Downstream
 from edgel3_tflm.drift.layers import LayerReport
 from edgel3_tflm.drift.runtimes import Runtime
 from edgel3_tflm.drift.scale import Scale
+from edgel3_tflm.drift.windows import SampledWindows, Windows
 from edgel3_tflm.metrics import METRICS, cosine_similarity, sqnr_db
 from edgel3_tflm.notebook import html_table
 from edgel3_tflm.runtime.arena import plan_memory
@@ -28,9 +28,6 @@ FORMAT = Format("edgel3-tflm drift", 2, remedy="run compare again")
 
 NEAR_SILENCE_DBFS = -70.0
 """A window with a lower RMS is nearly silent: its 16-bit samples span about a dozen values."""
-
-GROUPS = ("all", "sounding", "near_silent", "silent", "padded")
-"""Sets of windows with figures of their own; ``all`` is the union of the others."""
 
 
 @dataclass(frozen=True)
@@ -144,40 +141,6 @@ class ClipDrift:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The windows of a comparison, in the order of the clips.
-
-    Parameters
-    ----------
-    clip : numpy.ndarray, shape (n,)
-        Index of each window's clip.
-    start_s : numpy.ndarray, shape (n,)
-        Start of the window within its clip, in seconds.
-    silent, near_silent, padded : numpy.ndarray, shape (n,), bool
-        The group of the window. A padded window ends with zeros because its clip is shorter than a
-        window. Of the others, a silent window has a log-mel of zeros, and a nearly silent window
-        has a level below ``NEAR_SILENCE_DBFS``.
-    """
-
-    clip: npt.NDArray[np.int64]
-    start_s: npt.NDArray[np.float64]
-    silent: BoolArray
-    near_silent: BoolArray
-    padded: BoolArray
-
-    @property
-    def sounding(self) -> BoolArray:
-        """Windows that are neither padded, silent nor nearly silent; shape (n,)."""
-        return ~(self.silent | self.near_silent | self.padded)
-
-    def groups(self) -> dict[str, BoolArray]:
-        """Return a mask of the windows for each of ``GROUPS``."""
-        everything = np.ones(len(self.clip), bool)
-        masks = everything, self.sounding, self.near_silent, self.silent, self.padded
-        return dict(zip(GROUPS, masks, strict=True))
-
-
-@dataclass(frozen=True)
 class RuntimeDrift:
     """Drift of one runtime.
 
@@ -263,6 +226,9 @@ class DriftReport:
         The distance of the device's embeddings, beside other distances. None if not measured.
     boards : tuple of BoardEstimate
         Empty if not estimated.
+    device_embeddings : numpy.ndarray, shape (n, d), float32, or None
+        Embeddings of the device's path, of all windows.
+    sample : SampledWindows or None
     """
 
     deployment: Deployment
@@ -281,6 +247,8 @@ class DriftReport:
     device: DriftFigures | None = None
     scale: Scale | None = None
     boards: tuple[BoardEstimate, ...] = ()
+    device_embeddings: FloatArray | None = None
+    sample: SampledWindows | None = None
 
     @property
     def float_runtime(self) -> str:

@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edgel3_tflm.drift.downstream import DOWNSTREAM_FIGURES
-from edgel3_tflm.drift.figures import FRONTEND_FIGURES, GROUPS, DriftReport
+from edgel3_tflm.drift.figures import FRONTEND_FIGURES, DriftReport
 from edgel3_tflm.drift.layers import LAYER_FIGURES
+from edgel3_tflm.drift.windows import GROUPS
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.metrics import METRICS
 

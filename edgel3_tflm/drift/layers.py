@@ -193,6 +193,44 @@ class _Sums:
         return self.noise / self.signal if self.signal > 0 else math.inf
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """The float and the quantized flatbuffer of a deployment, with the factors of its layers."""
+
+    deployment: Deployment
+    in_float: _Tracer
+    quantized: _Tracer
+    factors: list[npt.NDArray[np.float64]]
+
+    @classmethod
+    def open(cls, deployment: Deployment) -> "_Pair":
+        in_float = _Tracer(deployment.read_model("float"))
+        quantized = _Tracer(deployment.read_model(deployment.quantization))
+        if len(in_float.layers) != len(quantized.layers):
+            raise ModelFileError(
+                "expected the same layers in both flatbuffers, found"
+                f" {len(in_float.layers) - 1} and {len(quantized.layers) - 1} convolutions"
+            )
+        factors = _find_factors(deployment, in_float, quantized)
+        return cls(deployment, in_float, quantized, factors)
+
+    def run(self, window: FloatArray) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """Run a log-mel window; yield each layer's outputs, the quantized one as stored."""
+        spec = self.deployment.embedder(self.deployment.quantization, EXACT_RUNTIME).input
+        stored = self.deployment.input_map.apply(window[np.newaxis], spec)
+        real = self.deployment.input_map.normalise(window[np.newaxis])
+        for a, q in zip(self.in_float.run(real), self.quantized.run(stored), strict=True):
+            if a.shape != q.shape:
+                raise ModelFileError(
+                    f"expected the same layers in both flatbuffers, found {a.shape} and {q.shape}"
+                )
+            yield a, q
+
+
+def _name(position: int) -> str:
+    return f"conv{position}" if position else INPUT
+
+
 def analyse_layers(deployment: Deployment, decibels: FloatArray) -> LayerReport:
     """Compare the float and the quantized flatbuffer layer by layer.
 
@@ -207,33 +245,20 @@ def analyse_layers(deployment: Deployment, decibels: FloatArray) -> LayerReport:
     ModelFileError
         If the flatbuffers do not have the same layers.
     """
-    in_float = _Tracer(deployment.read_model("float"))
-    quantized = _Tracer(deployment.read_model(deployment.quantization))
-    if len(in_float.layers) != len(quantized.layers):
-        raise ModelFileError(
-            f"expected the same layers in both flatbuffers, found {len(in_float.layers) - 1} and"
-            f" {len(quantized.layers) - 1} convolutions"
-        )
-    factors = _find_factors(deployment, in_float, quantized)
-    spec = deployment.embedder(deployment.quantization, EXACT_RUNTIME).input
+    pair = _Pair.open(deployment)
+    in_float, quantized, factors = pair.in_float, pair.quantized, pair.factors
     sums = [_Sums() for _ in quantized.layers]
     for window in decibels:
-        stored = deployment.input_map.apply(window[np.newaxis], spec)
-        real = deployment.input_map.normalise(window[np.newaxis])
-        for layer, found, factor, a, q in zip(
-            quantized.layers, sums, factors, in_float.run(real), quantized.run(stored), strict=True
+        for layer, found, factor, (a, q) in zip(
+            quantized.layers, sums, factors, pair.run(window), strict=True
         ):
-            if a.shape != q.shape:
-                raise ModelFileError(
-                    f"expected the same layers in both flatbuffers, found {a.shape} and {q.shape}"
-                )
             _add(found, quantized, layer.output, factor, a, q)
     shares = [0.0, *(each.share for each in sums)]
     return LayerReport(
         len(decibels),
         tuple(
             LayerDrift(
-                name=f"conv{position}" if position else INPUT,
+                name=_name(position),
                 sqnr_db=math.inf
                 if found.ratio == 0
                 else -10 * math.log10(found.ratio)
@@ -257,6 +282,46 @@ def analyse_layers(deployment: Deployment, decibels: FloatArray) -> LayerReport:
             )
         ),
     )
+
+
+def trace_layers(
+    deployment: Deployment, decibels: FloatArray
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Return the float and the quantized output of each layer, as real numbers.
+
+    Factors of equalized channels are undone.
+
+    Parameters
+    ----------
+    deployment : Deployment
+    decibels : numpy.ndarray, shape (n, mels, frames), float32
+
+    Returns
+    -------
+    dict of str to two numpy.ndarray, shape (n, rows, columns, channels), float32
+
+    Raises
+    ------
+    ModelFileError
+        If the flatbuffers do not have the same layers.
+    """
+    pair = _Pair.open(deployment)
+    runs = [
+        [
+            (a.astype(np.float32), (factor * pair.quantized.dequantize(layer.output, q)))
+            for layer, factor, (a, q) in zip(
+                pair.quantized.layers, pair.factors, pair.run(window), strict=True
+            )
+        ]
+        for window in decibels
+    ]
+    return {
+        _name(position): (
+            np.concatenate([a for a, _ in outputs]),
+            np.concatenate([q for _, q in outputs]).astype(np.float32),
+        )
+        for position, outputs in enumerate(zip(*runs, strict=True))
+    }
 
 
 def _find_factors(

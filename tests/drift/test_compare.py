@@ -27,7 +27,7 @@ from edgel3_tflm.device.emulation import Emulator
 from edgel3_tflm.device.firmware import build_node
 from edgel3_tflm.drift.compare import _announce_slow, compare
 from edgel3_tflm.drift.figures import DriftReport
-from edgel3_tflm.drift.report import render_html, write_report
+from edgel3_tflm.drift.report.write import render_html, write_report
 from edgel3_tflm.drift.runtimes import Runtime
 from edgel3_tflm.errors import (
     AudioError,

@@ -17,7 +17,7 @@ from edgel3_tflm.audio.manifest import LabelledClip
 from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.drift.diff import Change, DriftDiff, diff_drift
 from edgel3_tflm.drift.drift_json import read_drift
-from edgel3_tflm.drift.report import write_report
+from edgel3_tflm.drift.report.write import write_report
 from edgel3_tflm.metrics import METRICS
 from edgel3_tflm.runtime.deployment import Deployment
 

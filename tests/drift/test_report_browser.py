@@ -13,7 +13,7 @@ from helpers.progress import ignore_progress
 from edgel3_tflm.audio.manifest import LabelledClip
 from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.drift.gates import check_gates, read_gates
-from edgel3_tflm.drift.report import HTML_NAME, write_report
+from edgel3_tflm.drift.report.write import HTML_NAME, write_report
 from edgel3_tflm.runtime.deployment import Deployment
 
 

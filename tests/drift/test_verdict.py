@@ -18,15 +18,15 @@ from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.drift.compare import compare
 from edgel3_tflm.drift.downstream import ClassifierDrift, Interval
 from edgel3_tflm.drift.figures import DriftReport, FrontendDrift
-from edgel3_tflm.drift.report import render_html
-from edgel3_tflm.drift.scale import measure_scale, shift_windows
-from edgel3_tflm.drift.verdict import (
+from edgel3_tflm.drift.report.verdict import (
     LIMITS,
     describe_boards,
     describe_classifiers,
     describe_survival,
     judge,
 )
+from edgel3_tflm.drift.report.write import render_html
+from edgel3_tflm.drift.scale import measure_scale, shift_windows
 from edgel3_tflm.runtime.artefacts import HEAD_NAME
 from edgel3_tflm.runtime.deployment import Deployment
 

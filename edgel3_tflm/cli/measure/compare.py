@@ -33,17 +33,17 @@ from edgel3_tflm.drift.gates import (
     read_gates,
     to_junit,
 )
-from edgel3_tflm.drift.runtimes import (
-    COMPARABLE_RUNTIMES,
-    FLOAT_RUNTIMES,
-    KERAS,
-)
-from edgel3_tflm.drift.verdict import (
+from edgel3_tflm.drift.report.verdict import (
     Verdict,
     describe_boards,
     describe_classifiers,
     describe_survival,
     judge,
+)
+from edgel3_tflm.drift.runtimes import (
+    COMPARABLE_RUNTIMES,
+    FLOAT_RUNTIMES,
+    KERAS,
 )
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_directory, check_file, write_whole
@@ -128,6 +128,13 @@ def compare_command(
             help="Directory of the report. Default: DEPLOYMENT-drift.",
         ),
     ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write embeddings, log-mel and layer outputs of both sides as .npz files.",
+        ),
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -136,10 +143,13 @@ def compare_command(
         gates = read_gates(fail_under or [], fail_over or [])
         if junit is not None and not gates:
             raise EdgeL3Error("expected --fail-under or --fail-over with --junit, got neither")
-        from edgel3_tflm.drift.report import HTML_NAME, report_json, write_report
+        from edgel3_tflm.drift.report.export import EMBEDDINGS_NAME, export_arrays
+        from edgel3_tflm.drift.report.write import HTML_NAME, report_json, write_report
 
         target = output or directory.resolve().with_name(f"{directory.resolve().name}-drift")
         check_directory(target, JSON_NAME)
+        if export is not None:
+            check_directory(export, EMBEDDINGS_NAME)
         if junit is not None:
             check_file(junit)
         with screen.progress() as progress:
@@ -159,6 +169,8 @@ def compare_command(
             results = check_gates(report, gates)
             progress("write report", 0, 0)
             write_report(report, target, results)
+            if export is not None:
+                export_arrays(report, export)
             if junit is not None:
                 write_whole(junit, to_junit(results, report.deployment.variant.name).encode())
         screen.show(
@@ -169,6 +181,7 @@ def compare_command(
             *_verdict_lines(report, judge(report)),
             *describe_gates(results),
             Text(f"report: {target / HTML_NAME}, {target / JSON_NAME}"),
+            *([] if export is None else [Text(f"arrays: {export}")]),
         )
         for reason in report.damaged.values():
             screen.error(reason)

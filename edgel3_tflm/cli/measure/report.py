@@ -11,8 +11,8 @@ from rich.text import Text
 from edgel3_tflm.cli.command import HELP_NAMES, Command, make_epilog
 from edgel3_tflm.cli.measure.gates import describe_gates
 from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
-from edgel3_tflm.drift.figures import GROUPS
 from edgel3_tflm.drift.gates import check_changes, gates_json, read_change_gates, to_junit
+from edgel3_tflm.drift.windows import GROUPS
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import check_file, write_whole
 

@@ -7,7 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from edgel3_tflm.drift.charts import (
+from edgel3_tflm.drift.downstream import RESAMPLES
+from edgel3_tflm.drift.figures import JSON_NAME, NEAR_SILENCE_DBFS, DriftReport
+from edgel3_tflm.drift.gates import GateResult, gates_json
+from edgel3_tflm.drift.report.charts import (
     Name,
     chart_boards,
     chart_classifiers,
@@ -21,10 +24,7 @@ from edgel3_tflm.drift.charts import (
     chart_spectrogram,
     chart_steps,
 )
-from edgel3_tflm.drift.downstream import RESAMPLES
-from edgel3_tflm.drift.figures import JSON_NAME, NEAR_SILENCE_DBFS, DriftReport
-from edgel3_tflm.drift.gates import GateResult, gates_json
-from edgel3_tflm.drift.tables import (
+from edgel3_tflm.drift.report.tables import (
     tabulate_apart,
     tabulate_boards,
     tabulate_checks,
@@ -36,7 +36,7 @@ from edgel3_tflm.drift.tables import (
     tabulate_runtimes,
     tabulate_steps,
 )
-from edgel3_tflm.drift.verdict import (
+from edgel3_tflm.drift.report.verdict import (
     Verdict,
     describe_boards,
     describe_classifiers,
@@ -81,7 +81,7 @@ def render_html(report: DriftReport, gates: Sequence[GateResult] = ()) -> str:
     deployment = report.deployment
     return render_page(
         f"Drift of {deployment.variant.name}, float to {deployment.quantization}",
-        files("edgel3_tflm.drift").joinpath("drift.html.j2").read_text(encoding="utf-8"),
+        files("edgel3_tflm.drift.report").joinpath("drift.html.j2").read_text(encoding="utf-8"),
         {
             "report": report,
             "manifest": deployment.manifest,

@@ -1,9 +1,9 @@
 """The tables of a drift report."""
 
-from edgel3_tflm.drift.charts import Name
 from edgel3_tflm.drift.downstream import Interval
 from edgel3_tflm.drift.figures import DriftFigures, DriftReport
-from edgel3_tflm.drift.verdict import Verdict
+from edgel3_tflm.drift.report.charts import Name
+from edgel3_tflm.drift.report.verdict import Verdict
 from edgel3_tflm.metrics import METRICS
 from edgel3_tflm.pages.page import Cell, Column, number
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from edgel3_tflm.drift.figures import DriftReport, FrontendDrift, Spectrogram
 from edgel3_tflm.drift.layers import LayerReport
-from edgel3_tflm.drift.verdict import split_noise
+from edgel3_tflm.drift.report.verdict import split_noise
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.pages.charts import (
     AMBER,

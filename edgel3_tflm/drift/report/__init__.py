@@ -1,0 +1,1 @@
+"""The report of a comparison: verdict, charts, tables, pages and exported arrays."""
