@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench throughput soak hear prove light pythons resolve wheel dist lock lint clean
+.PHONY: demo test bench throughput soak hear prove faults fuzz light pythons resolve wheel dist lock lint clean
 
 # Commands and tests run the installed package, so that a file that is missing from the wheel fails
 # them. Files of an earlier build would end up in the wheel and are removed first.
@@ -19,7 +19,7 @@ define install
 endef
 
 demo: EXTRAS := convert,report
-test bench throughput soak hear lint: EXTRAS := test
+test bench throughput soak hear faults fuzz lint: EXTRAS := test
 
 demo:
 	$(install)
@@ -58,6 +58,19 @@ hear:
 # Needs frama-c-base and Python 3.10; three minutes on two cores.
 prove:
 	$(PYTHON) micro_app/proof/prove.py
+
+# Commands that are killed, interrupted or refused a write at a random moment: RUNS times.
+RUNS ?= 1000
+faults:
+	$(install)
+	$(BIN)/python tests/faults.py --runs $(RUNS) --output build/faults.json
+
+# The readers of files from outside under a fuzzer, MINUTES for each.
+MINUTES ?= 1
+fuzz:
+	$(install)
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
 # The package without extras: it embeds without TensorFlow.
 light:
