@@ -29,7 +29,7 @@ class BadLine:
 
     def __init__(self, inner: Transport, seed: int) -> None:
         self._inner = inner
-        self._rng = random.Random(seed)  # noqa: S311
+        self._rng = random.Random(seed)
         self._late = b""
 
     def write(self, data: bytes) -> None:

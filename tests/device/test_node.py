@@ -232,7 +232,7 @@ def test_chunks_that_come_again_or_overlap_are_taken_once(
     expected = device.embed_pcm(samples) if kind == 0 else sea.embedding(sea.log_mel(samples))
     device.request(Command.BEGIN, bytes([kind]))
     there = 0
-    rng = random.Random(kind)  # noqa: S311
+    rng = random.Random(kind)
     while there < len(data):
         offset = 2 * rng.randint(0, there // 2)
         chunk = data[offset : offset + 2 * rng.randint(0, 1022)]

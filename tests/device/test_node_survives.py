@@ -62,7 +62,7 @@ def test_noise_neither_stops_nor_resets_a_node(
     with Device(connect()) as device:
         device.embed_log_mel(window)
         before = device.statistics()
-    rng = random.Random(NOISE_ROUNDS)  # noqa: S311
+    rng = random.Random(NOISE_ROUNDS)
     for _ in range(NOISE_ROUNDS):
         transport = connect()
         for _ in range(200):
