@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test bench throughput soak hear prove faults fuzz light pythons resolve wheel dist lock lint clean
+.PHONY: demo test docs bench throughput soak hear prove faults fuzz light pythons resolve wheel dist lock lint clean
 
 # Commands and tests run the installed package, so that a file that is missing from the wheel fails
 # them. Files of an earlier build would end up in the wheel and are removed first.
@@ -19,6 +19,7 @@ define install
 endef
 
 demo: EXTRAS := convert,report
+docs: EXTRAS := docs
 test bench throughput soak hear faults fuzz lint: EXTRAS := test
 
 demo:
@@ -29,6 +30,13 @@ demo:
 test:
 	$(install)
 	$(BIN)/pytest -n auto --dist loadfile
+
+# The documentation, in build/docs. Runs the tutorials, the one about a board if its compiler and QEMU
+# are installed. Every warning is an error, also a link that leads nowhere.
+docs:
+	$(install)
+	rm -rf build/docs
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/sphinx-build -W --keep-going -q docs build/docs
 
 # Instructions, modelled cycles, memory and flash on an emulated Cortex-M7, compared with dense CMSIS-NN.
 # The converted networks stay in build/bench. Needs gcc, gcc-arm-none-eabi, libnewlib-arm-none-eabi,

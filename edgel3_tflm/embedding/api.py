@@ -305,8 +305,9 @@ def process_file(
     suffix : str, optional
         Added to the file's name: ``street.wav`` becomes ``street_SUFFIX.npz``. By default
         ``street.npz``.
-    model, model_type, emb_dim, sparsity, center, hop_size, retrain_type, quantization, runtime,
-    weights, batch_size, resampler
+    model, model_type, emb_dim, sparsity, center, hop_size, retrain_type, quantization
+        As for :func:`get_embedding`.
+    runtime, weights, batch_size, resampler
         As for :func:`get_embedding`.
     verbose : bool
         Accepted for compatibility with edgel3; it changes nothing. Progress is logged by the logger
