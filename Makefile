@@ -118,7 +118,7 @@ dist:
 lock:
 	test -x build/resolve/bin/python || $(PYTHON) -m venv build/resolve
 	build/resolve/bin/python -m pip install --quiet uv
-	build/resolve/bin/python -m uv pip compile pyproject.toml --extra test --python-version 3.11 \
+	build/resolve/bin/python -m uv pip compile pyproject.toml --extra test --extra docs --python-version 3.11 \
 	  --python-platform linux --generate-hashes --upgrade --no-annotate --quiet \
 	  --custom-compile-command "make lock" --output-file .ci/requirements.txt
 
