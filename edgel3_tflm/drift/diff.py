@@ -13,6 +13,7 @@ from edgel3_tflm.metrics import METRICS
 if TYPE_CHECKING:  # it loads pydantic, which only a reader of drift.json needs
     from edgel3_tflm.drift.drift_json import DriftFile
 
+_SQUARED_ERRORS, _ERRORS = {"mean_squared_error"}, {"mean_absolute_error", "relative_l2"}
 DEVICE_PATH = "the device's path, sounding"
 _METRIC_FIGURES = {metric.name: metric.higher_is_better for metric in METRICS}
 _EMBEDDING_FIGURES = {field.name: _METRIC_FIGURES[field.name] for field in fields(EmbeddingDrift)}
@@ -59,6 +60,24 @@ class Change:
             return None
         return self.moved < 0 if self.higher_is_better else self.moved > 0
 
+    @property
+    def error_db(self) -> float:
+        """By how many dB the power of the error grew, which makes metrics comparable.
+
+        0 if the figure is no measure of an error, and infinite if only one of the values is one.
+        """
+        if not self.has_moved or not (
+            self.name in _SQUARED_ERRORS or self.name in _ERRORS or "cosine" in self.name
+        ):
+            return 0.0 if self.name != "sqnr_db" else -(self.moved or 0.0)
+        sides = [math.nan if each is None else each for each in (self.before, self.after)]
+        if "cosine" in self.name:  # 1 - cosine is half the power of the error of unit vectors
+            sides = [1 - each for each in sides]
+        before, after = sides
+        if not (before > 0 and after > 0):
+            return math.inf if after > 0 else -math.inf
+        return (20 if self.name in _ERRORS else 10) * math.log10(after / before)
+
 
 @dataclass(frozen=True)
 class DriftDiff:
@@ -93,6 +112,16 @@ class DriftDiff:
     sizes: tuple[Change, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def rank(self) -> list[Change]:
+        """Return what moved in the metrics of runtimes and layers: worse first, then the largest.
+
+        The measure is :attr:`Change.error_db`.
+        """
+        moved = [
+            each for each in (*self.metrics, *self.layers) if each.has_moved and each.error_db != 0
+        ]
+        return sorted(moved, key=lambda each: (each.error_db < 0, -abs(each.error_db)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the changes as plain data, each with the difference of its values."""

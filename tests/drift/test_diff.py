@@ -2,12 +2,14 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from helpers.browser import Browser
 from helpers.command_line import assert_one_error_line, run
 from helpers.drift_json import read
 from helpers.networks.spoil import double_kernel_scales, with_quantized_model
@@ -172,3 +174,58 @@ def test_the_command_shows_the_changes(reports: tuple[Path, Path], tmp_path: Pat
     (tmp_path / "old.json").write_text('{"overall": {}}')
     for bad in (tmp_path / "old.json", tmp_path / "nowhere.json", Path(__file__)):
         assert_one_error_line(run("report", "diff", reports[0], bad), bad.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "error_db"),
+    [
+        ("cosine_p5", 0.99, 0.999, -10.0),
+        ("sqnr_db", 30.0, 27.0, 3.0),
+        ("mean_squared_error", 1.0, 2.0, 10 * math.log10(2)),
+        ("relative_l2", 1.0, 2.0, 20 * math.log10(2)),
+        ("cosine_mean", 1.0, 0.5, math.inf),
+        ("cosine_mean", 0.5, 1.0, -math.inf),
+        ("cosine_mean", 0.5, 0.5, 0.0),
+        ("saturation", 0.0, 0.5, 0.0),
+        ("sqnr_db", None, 30.0, 0.0),
+    ],
+)
+def test_changes_of_different_metrics_are_comparable(
+    name: str, before: float | None, after: float, error_db: float
+) -> None:
+    assert Change("engine", name, before, after, True).error_db == pytest.approx(error_db)
+
+
+def test_what_got_worse_comes_before_what_got_better(reports: tuple[Path, Path]) -> None:
+    ranked = diff_drift(*map(read_drift, reports)).rank()
+    grew = [each.error_db for each in ranked]
+    worse = [each for each in grew if each > 0]
+    assert worse
+    assert grew == sorted(worse, reverse=True) + sorted(each for each in grew if each < 0)
+
+
+def test_the_page_of_the_changes_is_coloured_accessible_and_whole(
+    browser: Browser, reports: tuple[Path, Path], tmp_path: Path
+) -> None:
+    target = tmp_path / "diff.html"
+    done = run("report", "diff", *reports, "-o", target, "--fail-over", "sqnr_db=0.5")
+    assert done.returncode == 2, done.stderr
+    assert str(target) in done.stdout
+    for theme in ("light", "dark"):
+        assert browser.find_violations(target, theme=theme, width=1200) == []
+    assert browser.measure_print(target)["outside"] == []
+    browser.screenshot(target, "diff", width=1200, height=1800)
+    found = browser.evaluate(
+        target,
+        """
+        return {
+          charts: document.querySelectorAll("figure.chart .live .point").length,
+          tones: ["better", "worse"].map((each) => document.querySelectorAll(`td.${each}`).length),
+          text: document.querySelector(".verdict").textContent,
+        };
+        """,
+    )
+    assert found["charts"] > 0
+    assert min(found["tones"]) > 0
+    assert "got worse" in found["text"]
+    assert "FAIL" in found["text"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 report_app = typer.Typer(help="Compare drift reports.")
 
 _MAX_CLIP_ROWS = 10
+_MAX_RANKED_ROWS = 6
 _KEY_METRIC = "sqnr_db"
 """The only metric that the tables of groups, classes and clips show."""
 
@@ -51,6 +52,12 @@ def diff_command(
         Path | None,
         typer.Option(metavar="FILE", help="Also write these checks as JUnit XML."),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Also write the changes as an HTML page."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the changes between two drift reports, largest first; --json has every figure."""
@@ -61,6 +68,10 @@ def diff_command(
         from edgel3_tflm.drift.diff import diff_drift
         from edgel3_tflm.drift.drift_json import read_drift
 
+        if output is not None:
+            from edgel3_tflm.drift.report.diff_page import render_diff
+
+            check_file(output)
         old, new = read_drift(before), read_drift(after)
         if junit is not None:
             check_file(junit)
@@ -68,6 +79,10 @@ def diff_command(
         results = check_changes(old, new, gates)
         if junit is not None:
             write_whole(junit, to_junit(results, new.variant).encode())
+        if output is not None:
+            title = f"Drift of {new.variant}: before and after"
+            page = render_diff(title, found, results, str(before), str(after))
+            write_whole(output, page.encode())
         metrics = [
             change
             for change in found.metrics
@@ -93,14 +108,29 @@ def diff_command(
         screen.show(
             {**found.to_json(), "gates": gates_json(results)},
             *(Text(f"NOTICE: {each}", style="bold yellow") for each in found.warnings),
+            *([_ranked_table(ranked)] if (ranked := found.rank()[:_MAX_RANKED_ROWS]) else []),
             *(_changes_table(title, changes) for title, changes in moved.items() if changes),
             *(Text(f"moved most: {changes[0].where}") for changes in [moved["layer"]] if changes),
             *(Text(note) for note in found.notes),
+            *([] if output is None else [Text(f"page: {output}")]),
             *([] if any(moved.values()) else [Text("nothing moved")]),
             *describe_gates(results),
         )
     if not all(result.passed for result in results):
         raise typer.Exit(2)
+
+
+def _ranked_table(changes: "Sequence[Change]") -> Table:
+    table = new_table("what matters: worse first", "figure", "before", "after", "error\ndB")
+    table.columns[1].justify = "left"
+    for change in changes:
+        table.add_row(
+            change.where,
+            change.name,
+            *("-" if value is None else f"{value:.6g}" for value in (change.before, change.after)),
+            Text(f"{change.error_db:+.2f}", "red" if change.error_db > 0 else "green"),
+        )
+    return table
 
 
 def _changes_table(title: str, changes: "Sequence[Change]") -> Table:
