@@ -17,6 +17,7 @@ exclude_patterns = ["examples"]
 html_theme = "furo"
 html_title = f"edgel3-tflm {__version__}"
 html_show_sphinx = False
+smartquotes = False  # they would turn the two hyphens of an option into a dash
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
