@@ -35,8 +35,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers.networks.keras_hdf5 import random_weights, write_hdf5
+
 from edgel3_tflm.audio.clips import bundled_clips_directory
 from edgel3_tflm.files import sha256_hex
+from edgel3_tflm.networks.catalogue import find_variant
 
 SHIM = Path(__file__).parent / "native" / "faults.c"
 SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "worker": signal.SIGKILL}
@@ -118,6 +121,12 @@ def digest_rows(directory: Path) -> Summary:
     table = pq.read_table(directory).sort_by([("clip", "ascending"), ("time", "ascending")])
     rows = table.select(["clip", "time", "embedding"]).to_pylist()
     return {"rows": hashlib.sha256(repr(rows).encode()).hexdigest()}
+
+
+def digest_student(directory: Path) -> Summary:
+    """Return the digest of trained weights; the logs of a run have times in their names."""
+    path = directory / "student.h5.gz"
+    return {path.name: sha256_hex(path.read_bytes())} if path.exists() else {}
 
 
 class Disturber:
@@ -270,6 +279,8 @@ def make_commands(scratch: Path) -> dict[str, Command]:
     manifest.write_text("\n".join(["file\tlabel\tfold", *rows, ""]))
     recipe = scratch / "recipe.toml"
     recipe.write_text(RECIPE)
+    teacher = scratch / "teacher.h5"
+    write_hdf5(teacher, random_weights(find_variant("sea", embedding_size=64)))
     model = scratch / "model"
     plain = ["--calibration-method", "minmax"]
     plain += ["--no-equalize", "--no-bias-correction", "--no-adaround"]
@@ -303,7 +314,12 @@ def make_commands(scratch: Path) -> dict[str, Command]:
         "compare": Command(["compare", str(model), str(clips), quiet], digest_files),
         "convert": Command(convert, digest_files),
         "distill": Command(
-            ["distill", str(recipe), "--clips", str(clips), quiet], digest_files, resumes=True
+            [
+                *("distill", str(recipe), "--clips", str(clips)),
+                *("--teacher-weights", str(teacher), quiet),
+            ],
+            digest_student,
+            resumes=True,
         ),
     }
 
