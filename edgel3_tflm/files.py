@@ -6,8 +6,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from edgel3_tflm.errors import EdgeL3Error
@@ -37,6 +37,19 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     with new_file(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_together(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write several files to a directory under temporary names, then rename them all.
+
+    Raises
+    ------
+    EdgeL3Error
+        If the system refuses a write. Earlier files of these names are then unchanged.
+    """
+    with ExitStack() as stack:
+        for name, data in files.items():
+            stack.enter_context(new_file(directory / name)).write_bytes(data)
 
 
 def make_directory(path: Path) -> None:

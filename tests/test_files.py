@@ -19,6 +19,7 @@ from edgel3_tflm.files import (
     new_directory,
     new_file,
     sha256_hex,
+    write_together,
     write_whole,
 )
 
@@ -399,3 +400,17 @@ def test_git_blob_id_depends_on_every_byte() -> None:
 def test_sha256_is_the_standard_one() -> None:
     # FIPS 180-2, appendix B.1.
     assert sha256_hex(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    write_together(tmp_path, {"a.txt": b"old", "b.txt": b"old"})
+    (tmp_path / "c.txt").mkdir()  # a file cannot take its place
+    with pytest.raises(EdgeL3Error, match="cannot write"):
+        write_together(tmp_path, {"a.txt": b"new", "c.txt": b"new"})
+    with pytest.raises(EdgeL3Error, match="cannot write"):
+        write_together(tmp_path, {"a.txt": b"new", "missing/b.txt": b"new"})
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == {
+        "a.txt": b"old",
+        "b.txt": b"old",
+    }

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from edgel3_tflm.converters.export.head_source import write_head_source
 from edgel3_tflm.errors import EdgeL3Error, ModelFileError
-from edgel3_tflm.files import make_directory, write_whole
+from edgel3_tflm.files import make_directory, write_together
 from edgel3_tflm.runtime.artefacts import HEAD_NAME, quantized_model_name
 from edgel3_tflm.runtime.deployment import Deployment
 from edgel3_tflm.schema import WRITTEN, parse_json, read_file
@@ -153,7 +153,7 @@ class Head:
         return {name: text.encode() for name, text in files.items()}
 
     def write(self, directory: Path) -> None:
-        """Write the head's file and its C files into a directory, each whole or not at all.
+        """Write the head's file and its C files into a directory: all of them, or none.
 
         Raises
         ------
@@ -162,8 +162,7 @@ class Head:
         """
         files = {**self.write_c(), HEAD_NAME: (json.dumps(self.to_json()) + "\n").encode()}
         make_directory(directory)
-        for name, data in files.items():
-            write_whole(directory / name, data)
+        write_together(directory, files)
 
 
 def log_scores(logits: DoubleArray, kind: str) -> DoubleArray:
