@@ -3,7 +3,6 @@
 This needs the extra ``report``.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,21 +29,16 @@ from edgel3_tflm.converters.compression.sensitivity import (
 )
 from edgel3_tflm.converters.pruning.plan_file import write_plan
 from edgel3_tflm.converters.pruning.prune import prune
-from edgel3_tflm.errors import RuntimeUnavailableError, install_hint
 from edgel3_tflm.files import new_directory, write_whole
 from edgel3_tflm.networks.weights import NetworkWeights
+from edgel3_tflm.pages.charts import COLOURS, MARKERS, Chart, Series
+from edgel3_tflm.pages.page import Cell, Column, number, render_figures
+from edgel3_tflm.pages.static import to_png
 from edgel3_tflm.types import Progress
-
-try:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-except ImportError as error:
-    raise RuntimeUnavailableError(
-        f"plots need the package {error.name}, which is not installed; {install_hint('report')}"
-    ) from error
 
 JSON_NAME = "sensitivity.json"
 PLOT_NAME = "sensitivity.png"
+HTML_NAME = "sensitivity.html"
 PLAN_NAME = "plan.toml"
 
 SCORE_TITLES = {
@@ -54,6 +48,14 @@ SCORE_TITLES = {
     "probe_percent": "probe, % right",
 }
 """Titles of the fields of a score, in tables and plots."""
+
+
+_MEANINGS = {
+    "mean_squared_error": "Mean of (a - b)^2; a: not pruned, b: pruned. 0 is equal.",
+    "cosine_mean": "Mean over windows of a.b / (|a| |b|); 1 is equal.",
+    "centred_cosine_mean": "The same after the mean embedding is removed; about 0 is chance.",
+    "probe_percent": "Percent of the clips that a linear classifier of the embeddings gets right.",
+}
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def study_sensitivity(
         if choices is not None:
             study = _propose(weights, sample, sensitivity, choices, progress)
         _write_json(new / JSON_NAME, study.to_json())
-        (new / PLOT_NAME).write_bytes(plot_curves(sensitivity))
+        (new / PLOT_NAME).write_bytes(to_png(draw_curves(sensitivity)))
+        (new / HTML_NAME).write_text(render_study(study), encoding="utf-8")
         if study.proposal is not None:
             (new / PLAN_NAME).write_bytes(write_plan(study.proposal.plan, _describe_plan(study)))
     partial.unlink(missing_ok=True)
@@ -246,36 +249,90 @@ def _describe_plan(study: SensitivityStudy) -> str:
     )
 
 
-def plot_curves(sensitivity: Sensitivity) -> bytes:
-    """Plot each score against sparsity, with one line for each layer; return a PNG image."""
+def draw_curves(sensitivity: Sensitivity) -> tuple[Chart, ...]:
+    """Return a chart of each score against sparsity, with one line for each layer."""
     curves = sensitivity.layers
     names = [name for name in SCORE_TITLES if getattr(curves[0].points[0].score, name) is not None]
-    figure = Figure(figsize=(5.2 * len(names), 4.2), layout="constrained", dpi=110)
-    colours = mpl.colormaps["viridis"].resampled(len(curves) + 1)
-    for number, name in enumerate(names, start=1):
-        axes = figure.add_subplot(1, len(names), number)
-        for position, curve in enumerate(curves):
-            axes.plot(
+    least = _least_error(sensitivity)
+    return tuple(_draw_score(curves, name, least) for name in names)
+
+
+def _draw_score(curves: Sequence[LayerCurve], name: str, least: float) -> Chart:
+    is_error = name == "mean_squared_error"
+    sign = -1 if is_error else 1
+    most = min(curves, key=lambda each: sign * getattr(each.points[-1].score, name))
+    return Chart(
+        f"{most.name} suffers most: {most.points[-1].percent:.0f} % zeros ({SCORE_TITLES[name]})",
+        "zeros in the layer, pruned alone, %",
+        SCORE_TITLES[name] + (" (log)" if is_error else ""),
+        tuple(
+            Series(
+                curve.name,
                 [point.percent for point in curve.points],
-                [getattr(point.score, name) for point in curve.points],
-                marker="o",
-                markersize=3,
-                color=colours(position),
-                label=curve.name,
+                # An error of 0 has no place on a logarithmic axis.
+                [
+                    max(value, least) if is_error else value
+                    for value in (getattr(point.score, name) for point in curve.points)
+                ],
+                "line",
+                COLOURS[position % len(COLOURS)],
+                MARKERS[(position + position // len(COLOURS)) % len(MARKERS)],
+                "solid" if position < len(COLOURS) else "dash",
             )
-        axes.set(xlabel="zeros in the layer, %", ylabel=SCORE_TITLES[name])
-        if name == "mean_squared_error":
-            axes.set_yscale("symlog", linthresh=_least_error(sensitivity))
-        if number == 1:
-            axes.legend(frameon=False, title="pruned alone")
-    figure.suptitle(sensitivity.inputs["variant"])
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    return data.getvalue()
+            for position, curve in enumerate(curves)
+        ),
+        log_y=is_error,
+        height=420,
+    )
+
+
+def render_study(study: SensitivityStudy) -> str:
+    """Return the study as an HTML page."""
+    sensitivity = study.sensitivity
+    charts = draw_curves(sensitivity)
+    names = [
+        name
+        for name in SCORE_TITLES
+        if getattr(sensitivity.layers[0].points[0].score, name) is not None
+    ]
+    columns = [
+        Column("layer"),
+        Column("zeros, %"),
+        *(Column(SCORE_TITLES[name], _MEANINGS[name]) for name in names),
+    ]
+    rows: list[list[str | Cell]] = [
+        [
+            curve.name,
+            number(point.percent),
+            *(number(getattr(point.score, name), name) for name in names),
+        ]
+        for curve in sensitivity.layers
+        for point in curve.points
+    ]
+    inputs = sensitivity.inputs
+    lead = [
+        inputs["weights"]["description"],
+        f"Each layer was pruned alone, and scored on {inputs['windows'] - inputs['windows_kept']}"
+        " windows against the network that was not pruned.",
+    ]
+    if study.proposal is not None:
+        plan = ", ".join(f"{percent:g}" for percent in study.proposal.plan.layers)
+        lead.append(
+            f"Plan for {study.target}: {plan} % zeros in the layers,"
+            f" {study.proposal.plan.total:g} % in all; packed at most"
+            f" {study.proposal.packed_bytes:,} bytes; at most {study.proposal.cycles:,} modelled"
+            " cycles."
+        )
+    return render_figures(
+        f"Sensitivity of {inputs['variant']} to pruning",
+        lead,
+        charts,
+        {"All scores": (columns, rows)},
+    )
 
 
 def _least_error(sensitivity: Sensitivity) -> float:
-    """Return the smallest error above zero. The plot's error axis is linear below it."""
+    """Return the smallest error above zero, where the plot's error axis begins."""
     errors = [
         point.score.mean_squared_error for curve in sensitivity.layers for point in curve.points
     ]

@@ -121,6 +121,17 @@ def _read(name: str) -> str:
     return files(_HERE).joinpath(name).read_text(encoding="utf-8")
 
 
+def render_figures(
+    title: str,
+    lead: Sequence[str],
+    charts: Sequence[Chart],
+    tables: Mapping[str, tuple[Sequence[Column], Sequence[Sequence[str | Cell]]]],
+) -> str:
+    """Return a page of sentences, charts and tables; the tables are given by their captions."""
+    values = {"lead": lead, "charts": charts, "tables": tables}
+    return render_page(title, _read("figures.html.j2"), values)
+
+
 def render_page(title: str, template: str, values: Mapping[str, Any]) -> str:
     """Return a page.
 

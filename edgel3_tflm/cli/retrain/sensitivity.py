@@ -155,6 +155,7 @@ def sensitivity_command(
             target_cycles = math.floor(target_ms / 1000 * find_board(board).clock_hz)
         from edgel3_tflm.converters.compression.allocation import Target
         from edgel3_tflm.converters.compression.report import (
+            HTML_NAME,
             PLAN_NAME,
             PLOT_NAME,
             SCORE_TITLES,
@@ -197,7 +198,8 @@ def sensitivity_command(
             for name, title in SCORE_TITLES.items()
             if getattr(given, name) is not None
         ]
-        written = [output / PLOT_NAME] + ([output / PLAN_NAME] if study.proposal else [])
+        names = [HTML_NAME, PLOT_NAME, *([PLAN_NAME] if study.proposal else [])]
+        written = [output / name for name in names]
         screen.show(
             {"directory": str(output), **study.to_json()},
             *_describe(found),

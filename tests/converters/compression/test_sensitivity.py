@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers.browser import Browser
 from helpers.command_line import run
 from helpers.progress import ignore_progress
 from typer.testing import CliRunner
@@ -347,7 +348,9 @@ def run_here(*arguments: object) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_the_command_measures_once_and_proposes_plans(weights_file: Path, tmp_path: Path) -> None:
+def test_the_command_measures_once_and_proposes_plans(
+    weights_file: Path, tmp_path: Path, browser: Browser
+) -> None:
     output = tmp_path / "study"
     common = ("sensitivity", "--model-type", "sea", "--weights", weights_file, "-o", output)
     common += ("--windows", 8, "--sparsities", "50,90")
@@ -359,6 +362,11 @@ def test_the_command_measures_once_and_proposes_plans(weights_file: Path, tmp_pa
     assert sum(line.split()[:2] == ["50", "%"] for line in table) == 3  # one in each table
     first = json.loads((output / "sensitivity.json").read_text())
     assert (output / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
+    page = output / "sensitivity.html"
+    assert page.read_text().count("suffers most: 89 % zeros") >= 3  # a chart for each score
+    assert browser.find_violations(page, theme="light", width=1200) == []
+    assert browser.measure_print(page)["outside"] == []
+    browser.screenshot(page, "sensitivity", width=1200, height=1100)
     assert not (output / "plan.toml").exists()
 
     milliseconds = ("--target-ms", 100, "--board", "portenta_h7_m7")
