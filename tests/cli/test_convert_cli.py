@@ -19,7 +19,7 @@ from edgel3_tflm.converters.pipeline import ConvertOptions
 from edgel3_tflm.networks.catalogue import find_variant
 
 COMMAND = [str(Path(sys.executable).with_name("edgel3-tflm"))]
-SEA = ["--model-type", "sea", "--emb-dim", "64"]
+SEA = ["--model-type", "sea", "--embedding-size", "64"]
 INPUTS = ["--weights", "tiny.h5.gz", "--calibration", "clips"]
 
 
@@ -99,7 +99,7 @@ PLAN = "[zeros_percent]\n"
         (nothing, "--weights none.h5", ["none.h5", "No such file"]),
         (nothing, "--weights clips", ["clips: cannot read weights: Is a directory"]),
         (nothing, "--weights clips/hiss.wav", ["hiss.wav: expected an HDF5 file"]),
-        (nothing, "--weights tiny.h5.gz --emb-dim 512 --model-type dense", ["tiny.h5.gz"]),
+        (nothing, "--weights tiny.h5.gz --embedding-size 512 --model-type dense", ["tiny.h5.gz"]),
         (write_cut_weights, "--weights w.h5.gz", ["w.h5.gz: expected a whole gzip file"]),
         (write_empty_hdf5, "--weights w.h5", ["w.h5: expected 8 convolutions", "found 0"]),
         (write_damaged_hdf5, "--weights w.h5", ["w.h5: expected"]),

@@ -245,7 +245,7 @@ def test_other_commands_accept_a_network_with_plan_depth_and_filters(
 ) -> None:
     plan, output, app = tmp_path / "plan.toml", tmp_path / "cut", tmp_path / "app"
     plan.write_bytes(write_plan(Plan(0, PLAN.layers[:5]), "of the layers that stay"))
-    words = ["--model-type", "sea", "--emb-dim", 64, "--weights", sea_file, "--plan", plan]
+    words = ["--model-type", "sea", "--embedding-size", 64, "--weights", sea_file, "--plan", plan]
     words += ["--embedding-layer", "conv5", "--filters", ",".join(map(str, SMALLER))]
     words += ["--calibration", short_calibration, "--calibration-method", "minmax"]
     words += ["--no-equalize", "--no-bias-correction", "--no-adaround"]
@@ -279,7 +279,7 @@ def test_cut_that_cannot_be_made_is_refused_and_writes_nothing(
     short, output = tmp_path / "short.toml", tmp_path / "out"
     short.write_bytes(write_plan(Plan(0, PLAN.layers[:2]), "two layers"))
     words = [str(short) if word == short.name else word for word in words]
-    known = ["--model-type", "sea", "--emb-dim", 64, "--weights", sea_file, "-o", output]
+    known = ["--model-type", "sea", "--embedding-size", 64, "--weights", sea_file, "-o", output]
     assert_one_error_line(run("convert", *known, *words), part)
     assert list(tmp_path.iterdir()) == [short]
 
