@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers.browser import Browser
 from helpers.progress import ignore_progress
 
 from edgel3_tflm.audio.datasets import Dataset, load_dataset
@@ -286,12 +287,18 @@ def look_alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_shows_folds_choices_and_published_results(
-    tiny_int8: Deployment, look_alike: Path, tmp_path: Path
+    tiny_int8: Deployment, look_alike: Path, tmp_path: Path, browser: Browser
 ) -> None:
     output = tmp_path / "result.json"
     arguments = [tiny_int8.directory, "--dataset", "esc50", "--data-home", look_alike]
-    done = run(*arguments, "-o", output)
+    page = tmp_path / "page.html"
+    done = run(*arguments, "-o", output, "--page", page)
     assert done.returncode == 0, done.stderr
+    assert "accuracy %: change" in page.read_text()
+    for theme in ("light", "dark"):
+        assert browser.find_violations(page, theme=theme, width=390) == []
+    assert browser.measure_print(page)["outside"] == []
+    browser.screenshot(page, "evaluate", width=1200, height=1100)
     for part in (
         "esc50: 6 clips, 6 windows, 2 classes",
         "resampled by soxr",

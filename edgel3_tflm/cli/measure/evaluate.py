@@ -64,6 +64,10 @@ def evaluate_command(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Also write the result as JSON."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the result as an HTML page."),
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,6 +75,10 @@ def evaluate_command(
     with open_screen(quiet=quiet, as_json=as_json) as screen:
         from edgel3_tflm.evaluation.evaluate import Protocol, evaluate
 
+        if page is not None:
+            from edgel3_tflm.evaluation.page import render_evaluation
+
+            check_file(page)
         if output is not None:
             check_file(output)
         deployment = Deployment.load(directory)
@@ -88,6 +96,9 @@ def evaluate_command(
         if output is not None:
             write_whole(output, (json.dumps(result, indent=2) + "\n").encode())
             lines = [Text(f"result: {output}")]
+        if page is not None:
+            write_whole(page, render_evaluation(found).encode())
+            lines.append(Text(f"page: {page}"))
         screen.show(
             result,
             describe_provenance(deployment),
