@@ -63,6 +63,10 @@ typedef struct edgel3_frontend {
  *
  * @param[in] config  the configuration
  */
+/*@ requires \valid_read(config);
+  @ assigns \result \from config->mels, config->frames;
+  @ ensures \result == config->mels * config->frames * sizeof(int16_t);
+  @*/
 size_t edgel3_frontend_levels_bytes(const edgel3_frontend_config *config);
 
 /** Check a configuration, set up a frontend and begin a window.
@@ -82,6 +86,20 @@ size_t edgel3_frontend_levels_bytes(const edgel3_frontend_config *config);
  * @return EDGEL3_OK; EDGEL3_ERROR_ARGUMENT if a pointer is null or not aligned;
  *         EDGEL3_ERROR_INCONSISTENT if a field of the configuration is out of range
  */
+/*@ requires \valid(frontend) && \valid_read(config);
+  @ requires levels == \null ||
+  @          \valid((char *)levels + (0 .. 2 * config->mels * config->frames - 1));
+  @ requires ring == \null ||
+  @          \valid((char *)ring + (0 .. EDGEL3_FRONTEND_RING_BYTES(config->dft_samples) - 1));
+  @ requires spectrum == \null ||
+  @          \valid((char *)spectrum +
+  @                 (0 .. EDGEL3_FRONTEND_SPECTRUM_BYTES(config->dft_samples) - 1));
+  @ assigns *frontend, ((int16_t *)ring)[0 .. config->dft_samples - 1], \result
+  @   \from config, *config, levels, ring, spectrum;
+  @ ensures \result == EDGEL3_OK || \result == EDGEL3_ERROR_ARGUMENT ||
+  @         \result == EDGEL3_ERROR_INCONSISTENT;
+  @ ensures \result == EDGEL3_OK ==> frontend->config == config;
+  @*/
 edgel3_status edgel3_frontend_open(edgel3_frontend *frontend, const edgel3_frontend_config *config,
                                    void *levels, void *ring, void *spectrum);
 
@@ -89,6 +107,11 @@ edgel3_status edgel3_frontend_open(edgel3_frontend *frontend, const edgel3_front
  *
  * @param[in,out] frontend  an open frontend
  */
+/*@ requires \valid(frontend) && \valid_read(frontend->config);
+  @ assigns frontend->samples, frontend->frames, frontend->maximum \from \nothing;
+  @ assigns frontend->ring[0 .. frontend->config->dft_samples - 1] \from \nothing;
+  @ ensures frontend->samples == 0 && frontend->frames == 0;
+  @*/
 void edgel3_frontend_begin(edgel3_frontend *frontend);
 
 /** Push samples of the window, and compute every frame that they complete.
@@ -98,12 +121,22 @@ void edgel3_frontend_begin(edgel3_frontend *frontend);
  * @param[in]     count     number of samples; any
  * @return how many samples were taken; samples after the end of the window are not
  */
+/*@ requires \valid(frontend) && \valid_read(frontend->config);
+  @ requires \valid_read(samples + (0 .. count - 1));
+  @ assigns frontend->samples, frontend->frames, frontend->maximum, \result
+  @   \from indirect:*frontend, indirect:samples[0 .. count - 1], count;
+  @ ensures 0 <= \result <= count;
+  @*/
 uint32_t edgel3_frontend_push(edgel3_frontend *frontend, const int16_t *samples, uint32_t count);
 
 /** Return whether all samples of the window have arrived: 1 or 0.
  *
  * @param[in] frontend  an open frontend
  */
+/*@ requires \valid_read(frontend) && \valid_read(frontend->config);
+  @ assigns \result \from frontend->samples, frontend->config->window_samples;
+  @ ensures \result == (frontend->samples >= frontend->config->window_samples);
+  @*/
 int edgel3_frontend_is_full(const edgel3_frontend *frontend);
 
 /** Compute the last frames. Calls may be repeated; the levels then stay the same.
@@ -111,6 +144,11 @@ int edgel3_frontend_is_full(const edgel3_frontend *frontend);
  * @param[in,out] frontend  an open frontend
  * @return EDGEL3_OK, or EDGEL3_ERROR_STATE if samples are missing
  */
+/*@ requires \valid(frontend) && \valid_read(frontend->config);
+  @ assigns frontend->samples, frontend->frames, frontend->maximum, \result
+  @   \from indirect:*frontend;
+  @ ensures \result == EDGEL3_OK || \result == EDGEL3_ERROR_STATE;
+  @*/
 edgel3_status edgel3_frontend_finish(edgel3_frontend *frontend);
 
 /** Quantize the log-mel values for the network, after edgel3_frontend_finish.
@@ -122,6 +160,11 @@ edgel3_status edgel3_frontend_finish(edgel3_frontend *frontend);
  * @param[out] window    int8 [mels][frames], quantized values. It must not overlap the levels
  *                       unless it begins at the same address; then it overwrites them
  */
+/*@ requires \valid_read(frontend) && \valid_read(frontend->config);
+  @ requires \valid(window + (0 .. frontend->config->mels * frontend->config->frames - 1));
+  @ assigns window[0 .. frontend->config->mels * frontend->config->frames - 1]
+  @   \from indirect:*frontend;
+  @*/
 void edgel3_frontend_quantize(const edgel3_frontend *frontend, int8_t *window);
 
 #ifdef __cplusplus

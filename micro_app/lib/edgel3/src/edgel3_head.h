@@ -36,6 +36,15 @@ typedef struct edgel3_head {
  * @param[in]  embedding  int8 [head->embedding], quantized values as the engine writes them
  * @param[out] scores     float [head->classes], each in [0, 1]
  */
+/*@ requires \valid_read(head) && head->embedding <= 65535;
+  @ requires -128 <= head->embedding_zero_point <= 127;
+  @ requires \valid_read(embedding + (0 .. head->embedding - 1));
+  @ requires \valid_read(head->weights + (0 .. head->classes * head->embedding - 1));
+  @ requires \valid_read(head->scale + (0 .. head->classes - 1));
+  @ requires \valid_read(head->bias + (0 .. head->classes - 1));
+  @ requires \valid(scores + (0 .. head->classes - 1));
+  @ assigns scores[0 .. head->classes - 1] \from *head, embedding[0 .. head->embedding - 1];
+  @*/
 void edgel3_head_scores(const edgel3_head *head, const int8_t *embedding, float *scores);
 
 #ifdef __cplusplus

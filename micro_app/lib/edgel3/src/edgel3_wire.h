@@ -153,9 +153,10 @@ int edgel3_wire_decode(edgel3_wire_decoder *decoder, uint8_t byte, edgel3_wire_p
 /*@ requires \valid_read(packet) && packet->length <= EDGEL3_WIRE_MAX_BODY;
   @ requires \valid_read(packet->body + (0 .. packet->length - 1));
   @ requires \valid(frame + (0 .. packet->length + 8 + (packet->length + 7) / 254));
-  @ assigns frame[0 .. EDGEL3_WIRE_FRAME_BYTES - 1], \result
-  @   \from *packet, packet->body[0 .. packet->length - 1];
+  @ assigns frame[0 .. packet->length + 8 + (packet->length + 7) / 254], \result
+  @   \from indirect:*packet, indirect:packet->body[0 .. packet->length - 1];
   @ ensures 0 < \result <= packet->length + 9 + (packet->length + 7) / 254;
+  @ ensures \result <= EDGEL3_WIRE_FRAME_BYTES;
   @*/
 uint32_t edgel3_wire_encode(const edgel3_wire_packet *packet, uint8_t *frame);
 
