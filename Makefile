@@ -114,13 +114,14 @@ dist:
 	build/dist-tools/bin/python -m pip install --quiet build cyclonedx-bom
 	build/dist-tools/bin/python .ci/dist.py
 
-# The versions, with their hashes, that .ci/run installs: for Linux with Python 3.11.
+# The versions, with their hashes, that .ci/run installs: for Linux with Python 3.11. Without the
+# constraint, uv takes a version of backports-strenum that is only for older Pythons.
 lock:
 	test -x build/resolve/bin/python || $(PYTHON) -m venv build/resolve
 	build/resolve/bin/python -m pip install --quiet uv
-	build/resolve/bin/python -m uv pip compile pyproject.toml --extra test --extra docs --python-version 3.11 \
-	  --python-platform linux --generate-hashes --upgrade --no-annotate --quiet \
-	  --custom-compile-command "make lock" --output-file .ci/requirements.txt
+	echo "backports-strenum<1.3" | build/resolve/bin/python -m uv pip compile pyproject.toml --constraint - \
+	  --extra test --extra docs --python-version 3.11 --python-platform linux --generate-hashes --upgrade \
+	  --no-annotate --quiet --custom-compile-command "make lock" --output-file .ci/requirements.txt
 
 lint:
 	$(install)
