@@ -36,7 +36,9 @@ if not (shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")):
     nb_execution_excludepatterns = ["tutorials/classifier_on_a_board.md"]
     suppress_warnings = ["myst-nb.lexer"]  # only a kernel tells the language of a page
 
-# The commands that tutorials run draw into files.
+# The commands that tutorials run write no colours, although the kernel asks for them, and draw into
+# files.
+os.environ["TTY_COMPATIBLE"] = "0"
 os.environ["MPLBACKEND"] = "agg"
 # The tutorials read clips from here.
 os.environ["CLIPS"] = str(Path(__file__).parents[1] / "calibration_data" / "clips")

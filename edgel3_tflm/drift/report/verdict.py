@@ -276,7 +276,7 @@ def _check_layer(report: DriftReport) -> _Findings:
         yield Finding(
             "layer",
             "good",
-            f"The {'network input' if layer.name == INPUT else layer.name} adds"
+            f"{'The network input' if layer.name == INPUT else layer.name} adds"
             f" {100 * share:.0f} % of the error of all layers.",
             "If you need less error, convert with activations of 16 bits. They cost RAM and time,"
             " and do not run as a packed model.",
