@@ -13,9 +13,11 @@ static edgel3_status open_engine(const edgel3_node_model *model, edgel3_info *in
   info->rows = any(MELS - 1, MELS);
   info->columns = any(FRAMES - 1, FRAMES);
   info->embedding = any(0, 65535);
-  const uint32_t idle_less = any(0, 1), input_less = any(0, 1);
+  const uint32_t idle_less = any(0, 1);
+  uint32_t input_less = any(0, 2);
   //@ split idle_less;
   //@ split input_less;
+  if (input_less == 2) input_less = sizeof input - (VALUES - 1);
   memory->idle = idle + idle_less;
   memory->idle_bytes = sizeof idle - idle_less;
   memory->window = input + input_less;
@@ -37,14 +39,13 @@ void main(void) {
   if (any(0, 1)) model.head = &head;
   head.embedding = any(0, 65535);
   head.classes = any(0, UINT32_MAX);
-  if (any(0, 1)) {
-    model.ears = ears + ears_less;
-    model.ears_bytes = sizeof ears - ears_less;
-  }
+  model.ears_bytes = sizeof ears - ears_less;
+  if (any(0, 1)) model.ears = ears + ears_less;
   edgel3_node_port port = {.write = write, .ticks = clock, .milliseconds = clock};
   if (any(0, 1)) port.hear = hear;
   edgel3_node node;
   if (edgel3_node_open(&node, &model, &port) == 0) {
+    //@ assert window: node.memory.window_bytes >= VALUES;
     //@ assert embedding: node.info.embedding <= EDGEL3_NODE_MAX_EMBEDDING;
   }
 }
