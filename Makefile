@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test docs bench throughput soak hear prove faults fuzz light pythons resolve wheel dist lock lint clean
+.PHONY: demo test docs bench throughput soak hear prove prove-mutations faults fuzz light pythons resolve wheel dist lock lint clean
 
 # Commands and tests run the installed package, so that a file that is missing from the wheel fails
 # them. Files of an earlier build would end up in the wheel and are removed first.
@@ -66,6 +66,10 @@ hear:
 # Needs frama-c-base and Python 3.10; three minutes on two cores.
 prove:
 	$(PYTHON) micro_app/proof/prove.py
+
+# Without any one of the bounds checks of parser, decoder and node, a proof has an alarm. Ten minutes.
+prove-mutations:
+	$(PYTHON) micro_app/proof/mutations.py
 
 # Commands that are killed, interrupted or refused a write at a random moment: RUNS times.
 RUNS ?= 1000

@@ -16,6 +16,13 @@ from prove import LIBRARY, PROOFS, Result, analyze, read_accepted
 
 PACKED, WIRE, NODE = "edgel3_packed.c", "edgel3_wire.c", "edgel3_node.c"
 
+# Six comparisons are not in the list, because no access depends on them in these files:
+# - decoder, `length < sizeof decoder->frame`: a frame that fills the buffer is too long by the protocol;
+# - decoder, `in < length`: whether a zero follows the last block; there is room for it;
+# - encoder, `== 255`: without it a length does not fit into its byte, and the frame is shorter;
+# - node, `offset > expected`, `offset > node->received`: the differences that follow are then huge,
+#   and the bytes are refused or ignored with another status;
+# - parser, `tap >= taps`: the engine depends on it. The test that removes it runs the fuzzer.
 # The proof, the source, a check that occurs once in it, and what takes its place.
 CHECKS = (
     ("packed_header", PACKED, "bytes == NULL ||", ""),
@@ -35,18 +42,19 @@ CHECKS = (
     ("packed_record", PACKED, "weights > size ||", ""),
     ("packed_record", PACKED, "size - weights < weight_bytes ||", ""),
     ("packed_record", PACKED, "weight_bytes < EDGEL3_WEIGHT_SLACK", "0"),
-    ("packed_lists", PACKED, "(size_t)(end - cursor) < list_bytes(conv, negatives + positives)", "0"),
-    ("packed_lists", PACKED, "if (tap >= taps) return -1;", ""),
+    (
+        "packed_lists",
+        PACKED,
+        "(size_t)(end - cursor) < list_bytes(conv, negatives + positives)",
+        "0",
+    ),
     ("packed_lists", PACKED, "((negatives | positives) & 1u) != 0", "0"),
     ("packed_lists", PACKED, "shift < -31 || shift > 30", "0"),
     ("packed_dense", PACKED, "(size_t)(end - cursor) < taps", "0"),
     ("wire_decode", WIRE, "if (decoder->length < sizeof decoder->frame) decoder", "decoder"),
-    ("wire_decode", WIRE, "length < sizeof decoder->frame ? unstuff", "1 ? unstuff"),
     ("wire_decode", WIRE, "size < EDGEL3_WIRE_HEAD_BYTES + 4u ||", ""),
     ("wire_decode", WIRE, "size > EDGEL3_WIRE_PACKET_BYTES ||", ""),
     ("wire_unstuff", WIRE, "if (block - 1u > length - in) return 0;", ""),
-    ("wire_unstuff", WIRE, "block < 255u && in < length", "block < 255u"),
-    ("wire_encode", WIRE, "if (to->end - to->block == 255) close_block(to);", ""),
     ("node_open", NODE, "model->ears != NULL &&", ""),
     ("node_open", NODE, "model->ears_bytes >= edgel3_node_ears_bytes(frontend)", "1"),
     ("node_open", NODE, "edgel3_frontend_levels_bytes(frontend) > memory->idle_bytes ||", ""),
@@ -55,18 +63,26 @@ CHECKS = (
     ("node_receive", NODE, "classes(node) > EDGEL3_NODE_MAX_CLASSES)", "0)"),
     ("node_open", NODE, "window_values(node) > memory->window_bytes ||", ""),
     ("node_receive", NODE, "offset > expected || length > expected - offset", "0"),
-    ("node_receive", NODE, "offset > expected ||", ""),
     ("node_receive", NODE, "|| length > expected - offset", ""),
-    ("node_receive", NODE, "if (offset > node->received) return", "if (0) return"),
     ("node_receive", NODE, "if (known >= length) return 0;", ""),
-    ("node_receive", NODE, "count > EDGEL3_WIRE_MAX_BODY ||", ""),
+    ("node_log_mel", NODE, "count > EDGEL3_WIRE_MAX_BODY ||", ""),
     ("node_receive", NODE, "offset > window_values(node) ||", ""),
     ("node_receive", NODE, "count > window_values(node) - offset", "0"),
     ("node_receive", NODE, "classes(node) <= EDGEL3_NODE_MAX_CLASSES ?", "1 ?"),
     ("node_receive", NODE, "*text != 0 && length < room", "*text != 0"),
-    ("node_receive", NODE, "if (node->failures != 0) return EDGEL3_WIRE_ERROR_ENGINE;\n  uint8", "uint8"),
+    (
+        "node_receive",
+        NODE,
+        "if (node->failures != 0) return EDGEL3_WIRE_ERROR_ENGINE;\n  uint8",
+        "uint8",
+    ),
     ("node_receive", NODE, "if (node->failures != 0) return node->failures;", ""),
-    ("node_data", NODE, "length - done < sizeof samples ? length - done : sizeof samples", "length - done"),
+    (
+        "node_data",
+        NODE,
+        "length - done < sizeof samples ? length - done : sizeof samples",
+        "length - done",
+    ),
 )
 
 
