@@ -17,7 +17,7 @@ from prove import LIBRARY, PROOFS, Result, analyze, read_accepted
 PACKED, WIRE, NODE = "edgel3_packed.c", "edgel3_wire.c", "edgel3_node.c"
 
 # Six comparisons are not in the list, because no access depends on them in these files:
-# - decoder, `length < sizeof decoder->frame`: a frame that fills the buffer is too long by the protocol;
+# - decoder, `length < sizeof decoder->frame`: a frame that fills the buffer breaks the protocol;
 # - decoder, `in < length`: whether a zero follows the last block; there is room for it;
 # - encoder, `== 255`: without it a length does not fit into its byte, and the frame is shorter;
 # - node, `offset > expected`, `offset > node->received`: the differences that follow are then huge,
