@@ -119,11 +119,12 @@ dist:
 	build/dist-tools/bin/python .ci/dist.py
 
 # The versions, with their hashes, that .ci/run installs: for Linux with Python 3.11. Without the
-# constraint, uv takes a version of backports-strenum that is only for older Pythons.
+# constraints, uv takes a version of backports-strenum that is only for older Pythons, and one of
+# setuptools without pkg_resources, which resampy imports.
 lock:
 	test -x build/resolve/bin/python || $(PYTHON) -m venv build/resolve
 	build/resolve/bin/python -m pip install --quiet uv
-	echo "backports-strenum<1.3" | build/resolve/bin/python -m uv pip compile pyproject.toml --constraint - \
+	printf "backports-strenum<1.3\nsetuptools<81\n" | build/resolve/bin/python -m uv pip compile pyproject.toml --constraint - \
 	  --extra test --extra docs --python-version 3.11 --python-platform linux --generate-hashes --upgrade \
 	  --no-annotate --quiet --custom-compile-command "make lock" --output-file .ci/requirements.txt
 

@@ -35,7 +35,9 @@ def _write_memory(content: str, memory: Memory | None) -> list[str]:
     if memory is None:
         return []
     return [
+        "#ifdef __arm__",
         f"#define EDGEL3_BOARD_{content} {memory.placement}",
+        "#endif",
         f"#define EDGEL3_BOARD_{content}_BUDGET_BYTES {memory.budget_bytes}u",
     ]
 
@@ -65,6 +67,9 @@ def write_board_header(boards: Sequence[Board] = BOARDS) -> str:
 
 #ifndef EDGEL3_BOARD_EARS
 #define EDGEL3_BOARD_EARS
+#endif
+#ifndef EDGEL3_BOARD_MODEL
+#define EDGEL3_BOARD_MODEL
 #endif
 #ifndef EDGEL3_BOARD_GAIN
 #define EDGEL3_BOARD_GAIN(hz) EDGEL3_BOARD_OWN_GAIN

@@ -16,7 +16,9 @@
 #define EDGEL3_BOARD_FLASH_BUDGET_BYTES 524288u
 #define EDGEL3_BOARD_HAS_MICROPHONE 1
 #define EDGEL3_BOARD_CAN_SLEEP 1
+#ifdef __arm__
 #define EDGEL3_BOARD_EARS __attribute__((section(".dtcm,\"aw\",%nobits @")))
+#endif
 #define EDGEL3_BOARD_EARS_BUDGET_BYTES 130048u
 
 #elif defined(ARDUINO_GIGA)
@@ -26,7 +28,9 @@
 #define EDGEL3_BOARD_HAS_MICROPHONE 1
 #define EDGEL3_BOARD_CAN_SLEEP 1
 #define EDGEL3_BOARD_GAIN(hz) ((hz) == 8000u ? 3 : (hz) == 48000u ? 18 : EDGEL3_BOARD_OWN_GAIN)
+#ifdef __arm__
 #define EDGEL3_BOARD_EARS __attribute__((section(".dtcm,\"aw\",%nobits @")))
+#endif
 #define EDGEL3_BOARD_EARS_BUDGET_BYTES 130048u
 
 #elif defined(ARDUINO_NICLA_VISION)
@@ -43,7 +47,9 @@
 #define EDGEL3_BOARD_FLASH_BUDGET_BYTES 7864320u
 #define EDGEL3_BOARD_HAS_MICROPHONE 0
 #define EDGEL3_BOARD_CAN_SLEEP 0
+#ifdef __arm__
 #define EDGEL3_BOARD_MODEL DMAMEM
+#endif
 #define EDGEL3_BOARD_MODEL_BUDGET_BYTES 507904u
 
 #elif defined(ARDUINO_NUCLEO_H743ZI2) || defined(ARDUINO_NUCLEO_H743ZI)
@@ -59,6 +65,9 @@
 
 #ifndef EDGEL3_BOARD_EARS
 #define EDGEL3_BOARD_EARS
+#endif
+#ifndef EDGEL3_BOARD_MODEL
+#define EDGEL3_BOARD_MODEL
 #endif
 #ifndef EDGEL3_BOARD_GAIN
 #define EDGEL3_BOARD_GAIN(hz) EDGEL3_BOARD_OWN_GAIN
