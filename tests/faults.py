@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers.distillation import TINY_RECIPE
 from helpers.networks.keras_hdf5 import random_weights, write_hdf5
 
 from edgel3_tflm.audio.clips import bundled_clips_directory
@@ -46,22 +47,6 @@ SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "worker": signal
 CALLS = ("enospc", "eio", "eintr", "short", "clock")
 LABELS = {"birds": "animal", "dog_bark": "animal", "engine_idle": "engine", "truck": "engine"}
 GRACE_S = 600
-RECIPE = """
-[student]
-model_type = "sea"
-embedding_size = 64
-filters = [2, 2, 2, 2, 2, 2, 2, 2]
-[teacher]
-model_type = "sea"
-embedding_size = 64
-[validation]
-share = 0.3
-[training]
-steps = 6
-batch_windows = 2
-warmup_steps = 0
-validate_every_steps = 2
-"""
 
 Summary = dict[str, str]
 
@@ -278,7 +263,7 @@ def make_commands(scratch: Path) -> dict[str, Command]:
     manifest = clips / "manifest.tsv"
     manifest.write_text("\n".join(["file\tlabel\tfold", *rows, ""]))
     recipe = scratch / "recipe.toml"
-    recipe.write_text(RECIPE)
+    recipe.write_text(TINY_RECIPE)
     teacher = scratch / "teacher.h5"
     write_hdf5(teacher, random_weights(find_variant("sea", embedding_size=64)))
     model = scratch / "model"

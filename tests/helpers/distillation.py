@@ -16,11 +16,11 @@ SMALLEST = '[student]\nmodel_type = "sparse"\n[teacher]\nmodel_type = "sea"\n'
 TINY_RECIPE = """
 [student]
 model_type = "sea"
-emb_dim = 64
+embedding_size = 64
 filters = [2, 2, 2, 2, 2, 2, 2, 2]
 [teacher]
 model_type = "sea"
-emb_dim = 64
+embedding_size = 64
 [validation]
 share = 0.3
 [training]
