@@ -26,6 +26,7 @@ from edgel3_tflm.converters.keras.generate import generate_weights
 from edgel3_tflm.converters.pruning.prune import prune
 from edgel3_tflm.converters.quantization.calibrate import Calibration
 from edgel3_tflm.converters.quantization.chain import Layer, fold
+from edgel3_tflm.drift.windows import spread_evenly
 from edgel3_tflm.errors import EdgeL3Error
 from edgel3_tflm.files import sha256_hex
 from edgel3_tflm.metrics import METRICS
@@ -206,7 +207,7 @@ def sample_clips(
         windows = len(clips) if labelled else DEFAULT_WINDOWS
     if windows < 1:
         raise EdgeL3Error(f"expected at least one window, got {windows}")
-    spread = np.linspace(0, len(clips) - 1, min(windows, len(clips))).round().astype(int)
+    spread = spread_evenly(len(clips), windows)
     chosen = [clips[index] for index in spread]
     paths = [each.path if isinstance(each, LabelledClip) else each for each in chosen]
     folds = [each.fold for each in chosen if isinstance(each, LabelledClip)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgel3_tflm.audio.log_mel import log_mel
+from edgel3_tflm.drift.windows import spread_evenly
 from edgel3_tflm.metrics import cosine_similarity
 from edgel3_tflm.networks.variants import FrontendSpec
 from edgel3_tflm.types import BoolArray, FloatArray, IntArray, JsonFloat
@@ -92,9 +93,7 @@ class LaterWindows:
     """Collects a shifted window of evenly spread clips, with the embedding of the unshifted one."""
 
     def __init__(self, clips: int, hop_samples: int, spec: FrontendSpec) -> None:
-        self._clips = set(
-            np.linspace(0, clips - 1, min(LATER_CLIPS, clips)).round().astype(int).tolist()
-        )
+        self._clips = set(spread_evenly(clips, LATER_CLIPS))
         self._hop_samples = hop_samples
         self._spec = spec
         self._windows: list[FloatArray] = []

@@ -14,6 +14,12 @@ GROUPS = ("all", "sounding", "near_silent", "silent", "padded")
 """Sets of windows with figures of their own; ``all`` is the union of the others."""
 
 
+def spread_evenly(total: int, count: int) -> list[int]:
+    """Return at most ``count`` of the numbers 0 to ``total - 1``, evenly spread."""
+    found: list[int] = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+    return found
+
+
 @dataclass(frozen=True)
 class Windows:
     """The windows of a comparison, in the order of the clips.
@@ -72,8 +78,8 @@ class LoudestWindows:
     """Collects the loudest windows of evenly spread clips, at most ``SAMPLED_WINDOWS`` of them."""
 
     def __init__(self, clips: int) -> None:
-        spread = np.linspace(0, clips - 1, min(SAMPLED_WINDOWS, clips)).round().astype(int)
-        self._per_clip = dict.fromkeys(spread.tolist(), SAMPLED_WINDOWS // len(spread))
+        spread = spread_evenly(clips, SAMPLED_WINDOWS)
+        self._per_clip = dict.fromkeys(spread, SAMPLED_WINDOWS // len(spread))
         self._taken: list[tuple[npt.NDArray[Any], ...]] = []
 
     def add(self, clip: int, level: FloatArray, *arrays: npt.NDArray[Any]) -> None:
