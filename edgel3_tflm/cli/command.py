@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 EXAMPLES: Mapping[str, tuple[str, str]] = {
@@ -124,6 +124,17 @@ class Command(TyperCommand):
             each = each.parent
         parsed: list[str] = super().parse_args(ctx, _rename(args, RENAMED.get(" ".join(names), {})))
         return parsed
+
+
+class Group(TyperGroup):
+    """A group of commands that shows flags as flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options; those of completion are added only after a group is made."""
+        params = super().get_params(ctx)
+        for param in params:
+            _hide_type(param)
+        return params
 
 
 def _hide_type(param: Any) -> None:

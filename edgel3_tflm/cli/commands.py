@@ -17,7 +17,7 @@ from edgel3_tflm.cli.board.estimate import estimate_command
 from edgel3_tflm.cli.board.export_app import export_app_command
 from edgel3_tflm.cli.board.fit import fit_command
 from edgel3_tflm.cli.board.train_head import train_head_command
-from edgel3_tflm.cli.command import HELP_NAMES, Command, make_epilog
+from edgel3_tflm.cli.command import HELP_NAMES, Command, Group, make_epilog
 from edgel3_tflm.cli.convert import convert_command
 from edgel3_tflm.cli.embed import embed_command
 from edgel3_tflm.cli.info import info_command
@@ -32,6 +32,7 @@ from edgel3_tflm.cli.retrain.sensitivity import sensitivity_command
 from edgel3_tflm.cli.retrain.study import study_command
 
 app = typer.Typer(
+    cls=Group,
     help="EdgeL3 audio embeddings on microcontrollers: embed, convert, measure, deploy.",
     no_args_is_help=True,
     context_settings=HELP_NAMES,

@@ -84,6 +84,13 @@ def test_every_command_has_two_examples_that_parse(page: Any) -> None:
         assert "<bool>" not in shown
 
 
+@pytest.mark.parametrize("group", ["", "device", "report"])
+def test_a_group_shows_flags_without_a_type(group: str) -> None:
+    shown = CliRunner().invoke(app, [*group.split(), "-h"]).stdout
+    assert "--help" in shown
+    assert "<bool>" not in shown
+
+
 def test_old_names_are_options_that_no_command_has_now(page: Any) -> None:
     for name, renamed in RENAMED.items():
         present = {

@@ -18,7 +18,7 @@ from edgel3_tflm.cli.board.connection import (
     open_device,
 )
 from edgel3_tflm.cli.board.monitor import monitor_command
-from edgel3_tflm.cli.command import HELP_NAMES, Command, make_epilog
+from edgel3_tflm.cli.command import HELP_NAMES, Command, Group, make_epilog
 from edgel3_tflm.cli.options import HopOption
 from edgel3_tflm.cli.screen import JsonOption, QuietOption, new_table, open_screen
 from edgel3_tflm.device.estimate import WINDOW_S
@@ -29,7 +29,9 @@ from edgel3_tflm.runtime.deployment import Deployment
 if TYPE_CHECKING:
     from edgel3_tflm.device.wire import Info, Statistics
 
-device_app = typer.Typer(help="Talk to a board that runs the node, or to the emulated board.")
+device_app = typer.Typer(
+    cls=Group, help="Talk to a board that runs the node, or to the emulated board."
+)
 device_app.command(
     "monitor", cls=Command, context_settings=HELP_NAMES, epilog=make_epilog("device monitor")
 )(monitor_command)

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from edgel3_tflm.cli.command import HELP_NAMES, Command, make_epilog
+from edgel3_tflm.cli.command import HELP_NAMES, Command, Group, make_epilog
 from edgel3_tflm.cli.measure.gates import describe_gates
 from edgel3_tflm.cli.screen import JsonOption, new_table, open_screen
 from edgel3_tflm.drift.gates import check_changes, gates_json, read_change_gates, to_junit
@@ -19,7 +19,7 @@ from edgel3_tflm.files import check_file, write_whole
 if TYPE_CHECKING:
     from edgel3_tflm.drift.diff import Change
 
-report_app = typer.Typer(help="Compare drift reports.")
+report_app = typer.Typer(cls=Group, help="Compare drift reports.")
 
 _MAX_CLIP_ROWS = 10
 _MAX_RANKED_ROWS = 6
